@@ -1,0 +1,155 @@
+package apnstest
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/pem"
+	"net"
+	"sync"
+	"time"
+)
+
+// Topic is that of the client certificate: the bundle ID of the app that it is
+// for.
+const Topic = "com.example.app"
+
+// Certificates are what a program needs to connect to a Server, all in PEM. The
+// keys are in PKCS #8.
+type Certificates struct {
+	CA                    []byte // signed the other two
+	ServerCert, ServerKey []byte // for localhost and the loopback addresses
+	ClientCert, ClientKey []byte // a provider certificate for Topic
+}
+
+// An authority signs the certificates of one server, with keys of their own.
+type authority struct {
+	cert   *x509.Certificate
+	key    *ecdsa.PrivateKey
+	pool   *x509.CertPool
+	server tls.Certificate
+	client tls.Certificate
+
+	mu    sync.Mutex // protects following
+	names map[string]*tls.Certificate
+}
+
+func newAuthority() *authority {
+	a := &authority{pool: x509.NewCertPool(), names: make(map[string]*tls.Certificate)}
+	ca := a.sign(&x509.Certificate{
+		Subject:               pkix.Name{CommonName: "apnstest CA"},
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageCertSign,
+	})
+	a.cert, a.key = ca.Leaf, ca.PrivateKey.(*ecdsa.PrivateKey)
+	a.pool.AddCert(a.cert)
+	a.server = a.serverCert("localhost", net.IPv4(127, 0, 0, 1), net.IPv6loopback)
+	a.client = a.sign(&x509.Certificate{
+		// As in Apple's: the user ID (OID 0.9.2342.19200300.100.1.1) is the topic.
+		Subject: pkix.Name{
+			CommonName: "Apple Push Services: " + Topic,
+			ExtraNames: []pkix.AttributeTypeAndValue{{Type: asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 1}, Value: Topic}},
+		},
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	return a
+}
+
+func (a *authority) serverCert(name string, ips ...net.IP) tls.Certificate {
+	return a.sign(&x509.Certificate{
+		Subject:     pkix.Name{CommonName: name},
+		DNSNames:    []string{name},
+		IPAddresses: ips,
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	})
+}
+
+// sign makes a key and its certificate, signed by the authority or, while it has
+// none, by itself. It panics where only the system's source of randomness can
+// have failed.
+func (a *authority) sign(template *x509.Certificate) tls.Certificate {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic("apnstest: " + err.Error())
+	}
+	template.NotBefore = time.Now().Add(-time.Hour)
+	template.NotAfter = time.Now().AddDate(1, 0, 0)
+	parent, signer := template, key
+	if a.cert != nil {
+		parent, signer = a.cert, a.key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
+	if err != nil {
+		panic("apnstest: " + err.Error())
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		panic("apnstest: " + err.Error())
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
+}
+
+// serverConfig fills in what the configuration leaves open.
+func (a *authority) serverConfig(from *tls.Config) *tls.Config {
+	config := new(tls.Config)
+	if from != nil {
+		config = from.Clone()
+	}
+	if len(config.Certificates) == 0 && config.GetCertificate == nil {
+		config.GetCertificate = a.certificateFor
+	}
+	if config.ClientAuth == tls.NoClientCert {
+		config.ClientAuth = tls.RequireAndVerifyClientCert
+	}
+	if config.ClientCAs == nil {
+		config.ClientCAs = a.pool
+	}
+	return config
+}
+
+// certificateFor returns a certificate for the name that the client asks for,
+// whichever it is.
+func (a *authority) certificateFor(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	name := hello.ServerName
+	if name == "" || name == "localhost" {
+		return &a.server, nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	cert := a.names[name]
+	if cert == nil {
+		c := a.serverCert(name)
+		cert = &c
+		a.names[name] = cert
+	}
+	return cert, nil
+}
+
+func (a *authority) clientConfig() *tls.Config {
+	return &tls.Config{RootCAs: a.pool.Clone(), Certificates: []tls.Certificate{a.client}}
+}
+
+func (a *authority) pem() Certificates {
+	encode := func(kind string, der []byte) []byte {
+		return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+	}
+	pair := func(c tls.Certificate) (cert, key []byte) {
+		der, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
+		if err != nil {
+			panic("apnstest: " + err.Error())
+		}
+		return encode("CERTIFICATE", c.Certificate[0]), encode("PRIVATE KEY", der)
+	}
+	var cs Certificates
+	cs.CA = encode("CERTIFICATE", a.cert.Raw)
+	cs.ServerCert, cs.ServerKey = pair(a.server)
+	cs.ClientCert, cs.ClientKey = pair(a.client)
+	return cs
+}

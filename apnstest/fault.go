@@ -1,0 +1,49 @@
+package apnstest
+
+import (
+	"fmt"
+	"time"
+)
+
+// A Fault ends a connection in an unusual way. A handler returns it about the
+// message where that is to happen. The zero Fault ends the stream without a
+// word.
+type Fault struct {
+	// Err is what the server says: an apns.Status, or an *apns.PushError, which
+	// can have a wrong ID or none. It says nothing if Err is nil, and discards
+	// the message, or if it is apns.StatusNoError, and accepts it.
+	Err error
+
+	// Delay is how long the server takes to say so. What arrives meanwhile is
+	// discarded.
+	Delay time.Duration
+
+	// Split has the server write in pieces of so many bytes, each in a TLS
+	// record of its own. Zero means all at once.
+	Split int
+
+	// Cut is how many bytes are missing at the end of what the server says: of
+	// an error packet, or, for a Fault from OnConnect, of the feedback list.
+	Cut int
+
+	// End is how the stream ends.
+	End End
+}
+
+// Error describes the fault.
+func (f Fault) Error() string {
+	return fmt.Sprintf("fault: %v, delay %v, split %d, cut %d, end %d", f.Err, f.Delay, f.Split, f.Cut, f.End)
+}
+
+// An End is how the server ends its stream. What the client still writes is read
+// and discarded, unless the constant says otherwise.
+type End int
+
+const (
+	EndClean    End = iota // TLS's close_notify, then TCP's FIN
+	EndTogether            // the same, in one piece with what the server says
+	EndBare                // the FIN alone
+	EndClose               // the socket is closed: what the client still writes draws a reset
+	EndReset               // a reset
+	EndStall               // it does not end, but the server stops reading
+)

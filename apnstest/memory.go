@@ -1,0 +1,245 @@
+package apnstest
+
+import (
+	"context"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// resetDelay is how long a reset is on its way, as on a wire of some length: it
+// does not overtake what a reader is about to pick up.
+const resetDelay = time.Millisecond
+
+// A memoryListener accepts connections in memory.
+type memoryListener struct {
+	addr    memoryAddr
+	size    int
+	backlog chan *memoryConn
+	once    sync.Once
+	closed  chan struct{}
+}
+
+func newMemoryListener(addr string, size int) *memoryListener {
+	return &memoryListener{
+		addr:    memoryAddr(addr),
+		size:    size,
+		backlog: make(chan *memoryConn),
+		closed:  make(chan struct{}),
+	}
+}
+
+func (l *memoryListener) dial(ctx context.Context, addr string) (net.Conn, error) {
+	client, server := newMemoryPipe(memoryAddr("client"), memoryAddr(addr), l.size)
+	select {
+	case l.backlog <- server:
+		return client, nil
+	case <-ctx.Done():
+		return nil, &net.OpError{Op: "dial", Net: "memory", Addr: l.addr, Err: ctx.Err()}
+	case <-l.closed:
+		return nil, refused(addr)
+	}
+}
+
+func (l *memoryListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.backlog:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *memoryListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+func (l *memoryListener) Addr() net.Addr { return l.addr }
+
+type memoryAddr string
+
+func (memoryAddr) Network() string  { return "memory" }
+func (a memoryAddr) String() string { return string(a) }
+
+// A memoryConn is one end of a connection in memory.
+type memoryConn struct {
+	addr memoryAddr
+	peer *memoryConn
+	size int // of the receive buffer
+
+	mu      *sync.Mutex // of both ends; protects following
+	changed *sync.Cond  // of both ends
+	buf     []byte      // received and not read
+	eof     bool        // the peer writes no more
+	ended   bool        // this end writes no more
+	closed  bool        // this end is closed
+	reset   bool        // the connection was reset
+	linger  bool        // Close sends a reset
+	read    deadline
+	write   deadline
+}
+
+func newMemoryPipe(a, b memoryAddr, size int) (*memoryConn, *memoryConn) {
+	mu := new(sync.Mutex)
+	changed := sync.NewCond(mu)
+	ca := &memoryConn{addr: a, size: size, mu: mu, changed: changed}
+	cb := &memoryConn{addr: b, size: size, mu: mu, changed: changed}
+	ca.peer, cb.peer = cb, ca
+	return ca, cb
+}
+
+func (c *memoryConn) Read(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		switch {
+		case c.closed:
+			return 0, c.opError("read", net.ErrClosed)
+		case c.read.passed:
+			return 0, c.opError("read", os.ErrDeadlineExceeded)
+		case len(p) == 0:
+			return 0, nil
+		case len(c.buf) > 0:
+			n := copy(p, c.buf)
+			c.buf = append(c.buf[:0], c.buf[n:]...)
+			c.changed.Broadcast()
+			return n, nil
+		case c.reset:
+			return 0, c.opError("read", os.NewSyscallError("read", syscall.ECONNRESET))
+		case c.eof:
+			return 0, io.EOF
+		}
+		c.changed.Wait()
+	}
+}
+
+func (c *memoryConn) Write(p []byte) (n int, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		switch {
+		case c.closed:
+			return n, c.opError("write", net.ErrClosed)
+		case c.write.passed:
+			return n, c.opError("write", os.ErrDeadlineExceeded)
+		case c.reset || c.ended:
+			return n, c.opError("write", os.NewSyscallError("write", syscall.EPIPE))
+		case len(p) == 0:
+			return n, nil
+		case c.peer.closed:
+			c.resetLater() // the peer's system answers that nobody is there
+			return n + len(p), nil
+		}
+		if k := min(len(p), c.size-len(c.peer.buf)); k > 0 {
+			c.peer.buf = append(c.peer.buf, p[:k]...)
+			n, p = n+k, p[k:]
+			c.changed.Broadcast()
+			continue
+		}
+		c.changed.Wait()
+	}
+}
+
+// resetLater resets this end once the reset has arrived; the caller holds c.mu.
+func (c *memoryConn) resetLater() {
+	time.AfterFunc(resetDelay, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.reset = true
+		c.buf = nil
+		c.changed.Broadcast()
+	})
+}
+
+func (c *memoryConn) CloseWrite() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = true
+	c.peer.eof = true
+	c.changed.Broadcast()
+	return nil
+}
+
+func (c *memoryConn) SetLinger(sec int) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.linger = sec == 0
+	return nil
+}
+
+// Close closes this end. As with TCP, the peer gets a reset if something was
+// received and not read.
+func (c *memoryConn) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return c.opError("close", net.ErrClosed)
+	}
+	c.closed = true
+	if c.linger || len(c.buf) > 0 {
+		c.peer.resetLater()
+	} else {
+		c.peer.eof = true
+	}
+	c.buf = nil
+	c.read.stop()
+	c.write.stop()
+	c.changed.Broadcast()
+	return nil
+}
+
+func (c *memoryConn) LocalAddr() net.Addr  { return c.addr }
+func (c *memoryConn) RemoteAddr() net.Addr { return c.peer.addr }
+
+func (c *memoryConn) SetDeadline(t time.Time) error {
+	c.SetReadDeadline(t)
+	return c.SetWriteDeadline(t)
+}
+
+func (c *memoryConn) SetReadDeadline(t time.Time) error  { return c.setDeadline(&c.read, t) }
+func (c *memoryConn) SetWriteDeadline(t time.Time) error { return c.setDeadline(&c.write, t) }
+
+func (c *memoryConn) setDeadline(d *deadline, t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return c.opError("set", net.ErrClosed)
+	}
+	d.stop()
+	d.passed = !t.IsZero() && !t.After(time.Now())
+	if !t.IsZero() && !d.passed {
+		d.at = t
+		d.timer = time.AfterFunc(time.Until(t), func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if d.at.Equal(t) { // it was not moved meanwhile
+				d.passed = true
+				c.changed.Broadcast()
+			}
+		})
+	}
+	c.changed.Broadcast()
+	return nil
+}
+
+func (c *memoryConn) opError(op string, err error) error {
+	return &net.OpError{Op: op, Net: "memory", Source: c.addr, Addr: c.peer.addr, Err: err}
+}
+
+// A deadline is that of one direction.
+type deadline struct {
+	at     time.Time
+	timer  *time.Timer
+	passed bool
+}
+
+func (d *deadline) stop() {
+	if d.timer != nil {
+		d.timer.Stop()
+	}
+	d.at = time.Time{}
+}

@@ -1,0 +1,400 @@
+// Package apnstest has a server that stands in for Apple's push services, for
+// tests of code that sends notifications, and for trying things out.
+//
+//	server := apnstest.NewServer(func(m *apns.Message) error {
+//		if m.Token == gone {
+//			return apns.StatusInvalidToken
+//		}
+//		return nil
+//	})
+//	defer server.Close()
+//
+//	conn, err := apns.Dial(ctx, "gateway.push.apple.com:2195", server.Config())
+//
+// The Config dials the server whatever the host, and goes by the port; it trusts
+// the server's certificate and has a client certificate that the server trusts.
+// The code under test keeps its addresses.
+//
+// A [Server] does what Apple's gateway did. It is silent about a message that it
+// accepts; about one that it does not it sends an error packet, ends the stream,
+// and discards what comes after. It tells afterwards what it did with each
+// message: see [Server.Records]. Its feedback service hands out the records that
+// it was given, once.
+//
+// What can go wrong between a client and a gateway it does on demand: a handler
+// returns a [Fault], OnConnect one for a whole connection, and Refuse turns
+// connections away.
+//
+// For a test with testing/synctest the server runs on a network in memory: see
+// the field InMemory.
+package apnstest
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"syscall"
+
+	"example.com/apns"
+)
+
+// A Server is a gateway and a feedback service. The fields are settings, to be
+// made between NewUnstartedServer and Start.
+type Server struct {
+	// Handler decides what becomes of a message. It is called for one message
+	// after the other of a connection, and for several connections at a time.
+	// Nil accepts everything. It is not asked about a message that Apple's
+	// gateway would have rejected at sight: one without a token or payload, or
+	// with one that is too long.
+	//
+	// To return nil accepts the message; so does apns.StatusNoError, which a
+	// map gives for a token it does not have. An apns.Status rejects it; except
+	// apns.StatusShutdown, which accepts it and says that it was the last. An
+	// *apns.PushError is sent as it is, with whatever ID. A Fault does what it
+	// says. Any other error rejects with apns.StatusProcessingError.
+	Handler func(*apns.Message) error
+
+	// OnConnect, unless nil, is asked about each connection after its TLS
+	// handshake; port is apns.PushPort or apns.FeedbackPort. An error, as a
+	// Handler returns it, ends the connection before anything is read.
+	OnConnect func(port int, state tls.ConnectionState) error
+
+	// Barrier is the answer to the message with neither token nor payload with
+	// which apns.Conn.Shutdown asks what was accepted. Nil means
+	// apns.StatusMissingToken. A gateway that never answers it is
+	// apns.StatusNoError.
+	Barrier error
+
+	// PushAddr and FeedbackAddr are where the services listen, a loopback
+	// address and a port. Empty means 127.0.0.1 and a free one; Start fills it
+	// in.
+	PushAddr, FeedbackAddr string
+
+	// InMemory has the services listen on a network in memory, reached through
+	// the DialContext of Config alone. In a testing/synctest bubble, create and
+	// close the server inside it.
+	//
+	// It behaves as TCP does: a write returns before it is read, as long as
+	// there is room in the buffer; a write to a peer that has closed succeeds
+	// and draws a reset, which arrives a millisecond later and, as on some
+	// systems, throws away what was received and not read yet.
+	InMemory bool
+
+	// BufferSize is the room in each direction of a connection in memory, in
+	// bytes. Zero means 64 KiB.
+	BufferSize int
+
+	// TLS is the configuration to start from. Nil means the zero tls.Config.
+	// Where it says nothing of certificates, the server uses its own and
+	// requires one from the client.
+	TLS *tls.Config
+
+	certs    *authority
+	services []*service // in the order of their ports; set by Start
+	closing  chan struct{}
+	running  sync.WaitGroup
+
+	mu       sync.Mutex // protects following
+	changed  *sync.Cond
+	records  []Record
+	feedback []apns.Feedback
+	conns    map[*conn]struct{}
+	accepted int // connections
+	refusing bool
+	closed   bool
+}
+
+// NewServer starts a server on loopback, with the handler, which may be nil. It
+// panics if it cannot listen.
+func NewServer(handler func(*apns.Message) error) *Server {
+	s := NewUnstartedServer(handler)
+	s.Start()
+	return s
+}
+
+// NewUnstartedServer returns a server for settings to be made before its Start.
+func NewUnstartedServer(handler func(*apns.Message) error) *Server {
+	s := &Server{
+		Handler: handler,
+		closing: make(chan struct{}),
+		conns:   make(map[*conn]struct{}),
+	}
+	s.changed = sync.NewCond(&s.mu)
+	return s
+}
+
+// Start starts the server. It panics if it cannot listen.
+func (s *Server) Start() {
+	if s.services != nil {
+		panic("apnstest: server started twice")
+	}
+	s.certs = newAuthority()
+	s.TLS = s.certs.serverConfig(s.TLS)
+	s.services = []*service{
+		{port: apns.PushPort, addr: &s.PushAddr, serve: s.servePush},
+		{port: apns.FeedbackPort, addr: &s.FeedbackAddr, serve: s.serveFeedback},
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sv := range s.services {
+		if err := s.listen(sv); err != nil {
+			panic(fmt.Sprintf("apnstest: cannot listen: %v", err))
+		}
+	}
+}
+
+// Close ends all connections and returns when nothing of the server is left. A
+// message that was on its way may go unrecorded.
+func (s *Server) Close() {
+	s.mu.Lock()
+	if !s.closed {
+		s.closed = true
+		close(s.closing)
+		s.stopListening()
+		for c := range s.conns {
+			c.raw.Close()
+		}
+	}
+	s.changed.Broadcast()
+	s.mu.Unlock()
+	s.running.Wait()
+}
+
+// Config returns a new configuration with which apns.Dial reaches the server. It
+// goes by the port of the address: the well-known one of the service or the one
+// that it listens on.
+func (s *Server) Config() *apns.Config {
+	return &apns.Config{
+		TLS:         s.certs.clientConfig(),
+		DialContext: s.dial,
+	}
+}
+
+// Certificates returns the server's certificates and keys, for programs that
+// connect to it without its Config.
+func (s *Server) Certificates() Certificates { return s.certs.pem() }
+
+// Refuse sets whether connections are refused. Those that are open stay so. It
+// panics if the server cannot listen again.
+func (s *Server) Refuse(refuse bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.refusing == refuse {
+		return
+	}
+	s.refusing = refuse
+	if refuse {
+		s.stopListening()
+		return
+	}
+	for _, sv := range s.services {
+		if err := s.listen(sv); err != nil {
+			panic(fmt.Sprintf("apnstest: cannot listen again: %v", err))
+		}
+	}
+}
+
+// AddFeedback adds records to the list that the feedback service hands to the
+// next client, which empties it. It panics for a record that cannot be encoded.
+func (s *Server) AddFeedback(records ...apns.Feedback) {
+	for _, f := range records {
+		if _, err := apns.AppendFeedback(nil, f); err != nil {
+			panic(fmt.Sprintf("apnstest: %v", err))
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.feedback = append(s.feedback, records...)
+}
+
+// A Record says what the server did with a message.
+type Record struct {
+	Message *apns.Message
+	Fate    Fate
+	Err     error // what the handler returned, if it decided the fate
+	Conn    int   // the connection it came on, counted from 1
+}
+
+// A Fate is what the server did with a message.
+type Fate int
+
+const (
+	Accepted  Fate = iota // took it
+	Refused               // said that it rejects it
+	Discarded             // read and ignored it, after it had rejected another
+)
+
+// String returns, for example, "accepted".
+func (f Fate) String() string {
+	switch f {
+	case Accepted:
+		return "accepted"
+	case Refused:
+		return "refused"
+	case Discarded:
+		return "discarded"
+	}
+	return "Fate(" + strconv.Itoa(int(f)) + ")"
+}
+
+// Records returns what the server did with each message so far, in the order in
+// which it read them. The barrier of apns.Conn.Shutdown is not among them.
+func (s *Server) Records() []Record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.records)
+}
+
+// Messages returns the messages of Records that had the fate.
+func (s *Server) Messages(f Fate) []*apns.Message {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var ms []*apns.Message
+	for _, r := range s.records {
+		if r.Fate == f {
+			ms = append(ms, r.Message)
+		}
+	}
+	return ms
+}
+
+// Wait waits until the server has recorded n messages. It fails if ctx ends
+// first or the server is closed.
+func (s *Server) Wait(ctx context.Context, n int) error {
+	defer context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.changed.Broadcast()
+	})()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.records) < n {
+		err := ctx.Err()
+		if s.closed {
+			err = errors.New("server closed")
+		}
+		if err != nil {
+			return fmt.Errorf("apnstest: %d messages recorded, expected %d: %w", len(s.records), n, err)
+		}
+		s.changed.Wait()
+	}
+	return nil
+}
+
+func (s *Server) record(r Record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.records = append(s.records, r)
+	s.changed.Broadcast()
+}
+
+// A service is one of the server's listeners.
+type service struct {
+	port     int     // that Apple's has
+	addr     *string // the setting
+	serve    func(*conn)
+	listener net.Listener // nil while connections are refused; protected by Server.mu
+}
+
+// listen opens the service's listener; the caller holds s.mu.
+func (s *Server) listen(sv *service) (err error) {
+	if s.InMemory {
+		*sv.addr = cmp.Or(*sv.addr, "localhost:"+strconv.Itoa(sv.port))
+		sv.listener = newMemoryListener(*sv.addr, cmp.Or(s.BufferSize, 64<<10))
+	} else {
+		sv.listener, err = net.Listen("tcp", cmp.Or(*sv.addr, "127.0.0.1:0"))
+		if err != nil {
+			return err
+		}
+		*sv.addr = sv.listener.Addr().String()
+	}
+	l := sv.listener
+	s.running.Go(func() {
+		for {
+			raw, err := l.Accept()
+			if err != nil {
+				return
+			}
+			s.serve(sv, raw)
+		}
+	})
+	return nil
+}
+
+// stopListening closes the listeners; the caller holds s.mu.
+func (s *Server) stopListening() {
+	for _, sv := range s.services {
+		if sv.listener != nil {
+			sv.listener.Close()
+			sv.listener = nil
+		}
+	}
+}
+
+// serve serves a connection in a goroutine of its own.
+func (s *Server) serve(sv *service, raw net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		raw.Close()
+		return
+	}
+	s.accepted++
+	c := newConn(raw.(endpoint), s.TLS, s.accepted)
+	s.conns[c] = struct{}{}
+	s.running.Go(func() {
+		defer func() {
+			c.raw.Close()
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			delete(s.conns, c)
+		}()
+		if c.tls.Handshake() == nil {
+			sv.serve(c)
+		}
+	})
+}
+
+// dial is the DialContext of Config.
+func (s *Server) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	ports := make(map[int]bool)
+	var to *service
+	for _, sv := range s.services {
+		_, own, _ := net.SplitHostPort(*sv.addr)
+		if port == own || port == strconv.Itoa(sv.port) {
+			to = sv
+		}
+		ports[sv.port] = true
+	}
+	var l net.Listener
+	if to != nil {
+		l = to.listener
+	}
+	s.mu.Unlock()
+	switch {
+	case to == nil:
+		return nil, fmt.Errorf("apnstest: no service on the port of %s, there are: %v", addr, slices.Sorted(maps.Keys(ports)))
+	case !s.InMemory:
+		return new(net.Dialer).DialContext(ctx, network, *to.addr)
+	case l == nil:
+		return nil, refused(addr)
+	}
+	return l.(*memoryListener).dial(ctx, addr)
+}
+
+func refused(addr string) error {
+	return &net.OpError{Op: "dial", Net: "memory", Addr: memoryAddr(addr), Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+}

@@ -1,0 +1,627 @@
+package apns
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A Config says how to reach a server. Its zero value, like nil, is all
+// defaults. Dial does not modify it, and it may serve any number of calls.
+type Config struct {
+	// TLS configures the connection. Nil means the zero tls.Config: the
+	// system's roots, and no client certificate, which most servers refuse.
+	//
+	// The provider certificate goes into its Certificates. Where ServerName is
+	// empty, the host of the address that is dialed stands in for it.
+	TLS *tls.Config
+
+	// DialContext opens the connection under TLS: to the server itself, or
+	// through a proxy. Nil means that of the zero net.Dialer.
+	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+// A Conn is one connection to a server: to a gateway, for sending messages, or
+// to a feedback service, for reading its list. It never dials again and sends
+// nothing twice.
+//
+// All its methods may be called by any number of goroutines. A Conn must be
+// ended by Close or Shutdown, also after an error.
+type Conn struct {
+	raw      net.Conn // under tls; closing it does not wait for the peer
+	tls      *tls.Conn
+	hasCert  bool          // a client certificate was configured
+	feedback *bufio.Reader // what has been read of the feedback service
+
+	writing lane   // one message after the other
+	buf     []byte // the message being written; of the one in the lane
+	reading lane   // one feedback record after the other
+
+	goroutines sync.WaitGroup // that Close waits for
+	hangUp     sync.Once
+	done       chan struct{} // closed when ending is set
+
+	mu      sync.Mutex // protects following
+	usage   usage
+	ending  *ending // nil while the connection lives
+	written uint64  // messages, the one being written included
+	lastID  uint32  // of the messages written, as are the next two
+	minID   uint32
+	maxID   uint32
+	barrier bool   // Shutdown has begun to write its barrier
+	proofID uint32 // the ID of the barrier, not that of a message; or else 0
+}
+
+// Dial connects to the server at addr, a host and a port, and returns when the
+// TLS handshake is done or ctx ends. A nil config means the zero Config.
+//
+// A client certificate that is missing or refused shows here with TLS 1.2. With
+// TLS 1.3 the server looks at it after the client is through: Dial succeeds, as
+// may the first few messages, and it is CheckForError, Shutdown or
+// ReadFeedbackMsg that says so.
+func Dial(ctx context.Context, addr string, config *Config) (*Conn, error) {
+	if config == nil {
+		config = new(Config)
+	}
+	tlsConfig := new(tls.Config)
+	if config.TLS != nil {
+		tlsConfig = config.TLS.Clone()
+	}
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("apns: address %q, expected host:port: %w", addr, err)
+	}
+	if tlsConfig.ServerName == "" {
+		tlsConfig.ServerName = host
+	}
+	dial := config.DialContext
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	raw, err := dial(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("apns: connecting to %s: %w", addr, err)
+	}
+	c := &Conn{
+		raw:     raw,
+		tls:     tls.Client(raw, tlsConfig),
+		hasCert: len(tlsConfig.Certificates) > 0 || tlsConfig.GetClientCertificate != nil,
+		done:    make(chan struct{}),
+	}
+	c.writing = newLane(c.tls.SetWriteDeadline)
+	c.reading = newLane(c.tls.SetReadDeadline)
+	c.feedback = bufio.NewReaderSize(c.tls, 4096)
+	if err := c.tls.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		return nil, fmt.Errorf("apns: TLS handshake with %s: %w", addr, c.explain(err))
+	}
+	if p := c.tls.ConnectionState().NegotiatedProtocol; p != "" {
+		c.Close()
+		return nil, fmt.Errorf("apns: %s negotiated the protocol %q, expected none: it is not a gateway of the binary protocol", addr, p)
+	}
+	return c, nil
+}
+
+// ConnectionState returns what the TLS handshake settled.
+func (c *Conn) ConnectionState() tls.ConnectionState {
+	return c.tls.ConnectionState()
+}
+
+// WritePushMsg writes the message to the gateway. That it returns nil means
+// just that: a gateway is silent about a message that it accepts, and says later
+// that it rejected one. See [Conn.CheckForError] and [Conn.Shutdown].
+//
+// A message that breaks a rule is not written; the error is that of [BuildMsg],
+// and the connection is as good as before. Any other error matches [ErrNotSent]:
+// because the connection has ended, which CheckForError explains, or because ctx
+// has, in which case the error matches ctx.Err() too. If ctx ends in the middle
+// of the message, that ends the connection: nothing can follow half a message.
+//
+// It allocates nothing for a context that cannot end, and for one that was also
+// the last call's.
+func (c *Conn) WritePushMsg(ctx context.Context, m *Message) error {
+	if err := c.use(sendsMessages); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotSent, err)
+	}
+	if err := c.writing.lock(ctx, c.done); err != nil {
+		return c.notSent(err)
+	}
+	defer c.writing.unlock()
+	b, err := AppendMsg(c.buf[:0], m)
+	if err != nil {
+		return err
+	}
+	c.buf = b
+	if !c.note(m.ID) {
+		return c.notSent(nil)
+	}
+	if err := c.write(ctx, b); err != nil {
+		c.mu.Lock()
+		c.written--
+		c.mu.Unlock()
+		return c.notSent(err)
+	}
+	return nil
+}
+
+// CheckForError says what ended the connection, and nil as long as nothing has.
+// It does not wait: the gateway takes its time to reject a message, so that nil
+// proves nothing, and more messages can be written meanwhile. Once it is not nil
+// it stays as it is. The error is one of these.
+//
+//   - A *[PushError]: the gateway said which message it rejected, or that it
+//     shuts down. It took all messages before that one and none after it.
+//   - One that matches [ErrInDoubt]: the connection ended and the gateway had
+//     said nothing. What it took of the messages written is not known.
+//   - One that matches [ErrNotSent]: the connection ended and the gateway cannot
+//     have taken anything, since it refused the client's certificate or nothing
+//     was written.
+//   - One that matches [net.ErrClosed]: Close or Shutdown was called. It matches
+//     ErrInDoubt as well, unless Shutdown proved what was accepted.
+func (c *Conn) CheckForError() error {
+	if err := c.use(sendsMessages); err != nil {
+		return fmt.Errorf("apns: %w", err)
+	}
+	return c.ended()
+}
+
+// Shutdown proves what became of the messages and closes the connection. It
+// writes a message that the gateway must reject, since it has no token; the
+// rejection says that every message before it was accepted.
+//
+// Nil means that every message written was accepted. Otherwise the error is
+// what [CheckForError] would return: a *[PushError] about another message, or
+// one that matches [ErrInDoubt], where the gateway gave no answer. If ctx ends
+// while Shutdown waits for it, the error matches ctx.Err() too.
+func (c *Conn) Shutdown(ctx context.Context) error {
+	if err := c.use(sendsMessages); err != nil {
+		return fmt.Errorf("apns: %w", err)
+	}
+	defer c.Close()
+	gaveUp := c.ask(ctx)
+	if gaveUp != nil {
+		c.end(ending{cause: errors.New("Shutdown was given up")})
+	}
+	err := c.ended()
+	c.mu.Lock()
+	e := *c.ending
+	c.mu.Unlock()
+	switch {
+	case e.proved:
+		return nil
+	case e.said == nil && gaveUp != nil && errors.Is(gaveUp, ctx.Err()):
+		return fmt.Errorf("%w: %w", err, ctx.Err())
+	}
+	return err
+}
+
+// Close ends the connection at once, whatever other calls are waiting for, and
+// returns when nothing is left of it. Messages of which nothing was known remain
+// in doubt: see [Conn.Shutdown]. The error is always nil.
+func (c *Conn) Close() error {
+	c.end(ending{cause: net.ErrClosed})
+	c.disconnect()
+	c.goroutines.Wait()
+	c.writing.release()
+	c.reading.release()
+	return nil
+}
+
+// lastWords is how long something is waited for that is already on its way, if
+// it comes at all: the error packet after a write failed, room for the
+// close_notify.
+const lastWords = time.Second
+
+// A usage is what a Conn is for. The first verb settles it.
+type usage int
+
+const (
+	unused usage = iota
+	sendsMessages
+	readsFeedback
+)
+
+// use settles what the connection is for, and refuses the verbs of the other
+// kind. From the first one that sends messages on, somebody listens: the error
+// packet must be taken before a later write draws the reset that, on some
+// systems, throws it away.
+func (c *Conn) use(u usage) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.usage == u || c.ending != nil && c.usage == unused:
+		return nil
+	case c.usage == sendsMessages:
+		return errors.New("this connection sends messages: dial the feedback service for another that reads from it")
+	case c.usage == readsFeedback:
+		return errors.New("this connection reads the feedback service: dial the gateway for another that sends messages")
+	}
+	c.usage = u
+	if u == sendsMessages {
+		c.goroutines.Go(c.listen)
+	}
+	return nil
+}
+
+// note counts a message that is about to be written. It is false if the
+// connection has ended, or if Shutdown has had its turn.
+func (c *Conn) note(id uint32) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ending != nil || c.barrier {
+		return false
+	}
+	if c.written == 0 {
+		c.minID, c.maxID = id, id
+	}
+	c.written++
+	c.lastID, c.minID, c.maxID = id, min(c.minID, id), max(c.maxID, id)
+	return true
+}
+
+// write writes b, which the lane is held for. A write that fails ends the
+// connection.
+func (c *Conn) write(ctx context.Context, b []byte) error {
+	if err := c.writing.begin(ctx); err != nil {
+		return err
+	}
+	_, err := c.tls.Write(b)
+	c.writing.end()
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded):
+		// The ending is everybody's, the context is not.
+		c.end(ending{cause: errors.New("a message was cut off in the middle")})
+		err = fmt.Errorf("cut off in the middle of the message: %w", ctx.Err())
+	default:
+		// That the peer is gone shows here first, but the listener may be about
+		// to learn why.
+		t := time.NewTimer(lastWords)
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+		case <-t.C:
+		}
+		t.Stop()
+		err = c.explain(err)
+		c.end(ending{cause: err})
+	}
+	c.disconnect()
+	return err
+}
+
+// notSent returns the error of a message that was not written because of err.
+// What ended the connection is in its text alone: it may be about another
+// message, or another caller's context.
+func (c *Conn) notSent(err error) error {
+	ended := c.ended()
+	switch {
+	case ended == nil && err == nil:
+		return fmt.Errorf("%w: the connection is being shut down: %w", ErrNotSent, net.ErrClosed)
+	case ended == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%w: %w", ErrNotSent, err)
+	case errors.Is(ended, net.ErrClosed):
+		return fmt.Errorf("%w: %w", ErrNotSent, net.ErrClosed)
+	}
+	return fmt.Errorf("%w: the connection has ended (%s)", ErrNotSent, strings.TrimPrefix(ended.Error(), "apns: "))
+}
+
+// ask writes the barrier and waits for what the gateway says of it. It returns
+// nil when the connection has ended.
+func (c *Conn) ask(ctx context.Context) error {
+	if err := c.writing.lock(ctx, c.done); err != nil {
+		return err
+	}
+	err := c.writeBarrier(ctx)
+	c.writing.unlock()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-c.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// writeBarrier writes a message without token and payload, unless that was done
+// or there is nothing to prove.
+func (c *Conn) writeBarrier(ctx context.Context) error {
+	c.mu.Lock()
+	asked := c.barrier || c.ending != nil
+	nothing := c.written == 0
+	c.barrier = true
+	if !asked {
+		switch {
+		case c.maxID < math.MaxUint32:
+			c.proofID = c.maxID + 1
+		case c.minID > 1:
+			c.proofID = c.minID - 1
+		}
+	}
+	c.mu.Unlock()
+	switch {
+	case asked:
+		return nil
+	case nothing:
+		c.end(ending{cause: net.ErrClosed, proved: true})
+		return nil
+	}
+	id := c.proofID
+	return c.write(ctx, []byte{
+		cmdExtended,
+		byte(id >> 24), byte(id >> 16), byte(id >> 8), byte(id),
+		0, 0, 0, 0, // expiry
+		0, 0, // token length
+		0, 0, // payload length
+	})
+}
+
+// listen reads what the gateway says, which is at most one error packet, and
+// then to the end of the stream.
+func (c *Conn) listen() {
+	defer c.disconnect()
+	var buf [256]byte // room for the first words of a peer that is something else
+	for n := 0; ; {
+		k, err := c.tls.Read(buf[n:])
+		n += k
+		said, parseErr := ParseError(buf[:n])
+		switch {
+		case parseErr == nil:
+			c.end(c.answer(said))
+			// To close before the gateway does could reset the connection under it.
+			io.Copy(io.Discard, c.tls)
+			return
+		case n > 0 && errors.Is(parseErr, StatusProtocolError):
+			c.end(ending{cause: fmt.Errorf("the peer is no gateway of the binary protocol: expected an error packet (command %d), got %q", cmdError, buf[:n])})
+			return
+		case err == io.EOF && n == 0:
+			c.end(ending{cause: errors.New("the server closed the connection and said nothing")})
+			return
+		case err == io.EOF:
+			c.end(ending{cause: fmt.Errorf("the server closed the connection: % x: %w", buf[:n], parseErr)})
+			return
+		case err != nil:
+			cause := c.explain(err)
+			_, refused := cause.(*refusedError)
+			c.end(ending{cause: cause, refused: refused})
+			return
+		}
+	}
+}
+
+// answer tells the rejection of the barrier from that of a message. The barrier's
+// has its ID; or 0, if the gateway names nothing that has no token, in which case
+// the status does, since every message has one.
+func (c *Conn) answer(said *PushError) ending {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.barrier && (said.ID == c.proofID && said.ID != 0 || said.ID == 0 && said.Status == StatusMissingToken) {
+		return ending{cause: net.ErrClosed, proved: true}
+	}
+	return ending{said: said}
+}
+
+// An ending is what ended a connection.
+type ending struct {
+	said    *PushError // the server's answer; or else
+	cause   error      // why there is none
+	refused bool       // the server took nothing at all
+	proved  bool       // the server took everything
+}
+
+// end ends the connection, unless something else has: the first ending counts.
+// A write that is waiting gives up.
+func (c *Conn) end(e ending) (first bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ending != nil {
+		return false
+	}
+	c.ending = &e
+	close(c.done)
+	if c.usage == sendsMessages && e.cause != net.ErrClosed {
+		c.raw.SetWriteDeadline(longAgo)
+	}
+	return true
+}
+
+// ended returns what ended the connection, as CheckForError gives it, or nil.
+func (c *Conn) ended() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.ending
+	switch {
+	case e == nil:
+		return nil
+	case e.said != nil:
+		return e.said
+	case e.cause == net.ErrClosed && (e.proved || c.written == 0):
+		return fmt.Errorf("apns: connection closed: %w", e.cause)
+	case e.refused || c.written == 0:
+		return fmt.Errorf("%w: the server took no message: %w", ErrNotSent, e.cause)
+	default:
+		return fmt.Errorf("%w: messages written: %d, the last with ID %d, and then: %w", ErrInDoubt, c.written, c.lastID, e.cause)
+	}
+}
+
+// disconnect closes the connection that has ended; politely if it was this side
+// that wanted it so.
+func (c *Conn) disconnect() {
+	c.hangUp.Do(func() {
+		c.mu.Lock()
+		ours := c.ending.cause == net.ErrClosed
+		c.mu.Unlock()
+		if ours {
+			// Without a limit the close_notify would wait 5 s for a peer that
+			// does not read. It is left out if a message is being written.
+			defer time.AfterFunc(lastWords, func() { c.raw.Close() }).Stop()
+			c.tls.Close()
+		}
+		c.raw.Close()
+	})
+}
+
+// explain puts into words what the TLS stack says of the handshake.
+func (c *Conn) explain(err error) error {
+	if notTLS, ok := errors.AsType[tls.RecordHeaderError](err); ok && notTLS.Conn != nil {
+		return fmt.Errorf("the peer does not speak TLS, its first bytes are %q: %w", notTLS.RecordHeader[:], err)
+	}
+	alert, ok := errors.AsType[*net.OpError](err)
+	if !ok || alert.Op != "remote error" {
+		return err
+	}
+	switch text := alert.Err.Error(); {
+	case strings.Contains(text, "no application protocol"):
+		return fmt.Errorf("the server wants another protocol: %w", err)
+	case !strings.Contains(text, "certificate") && !strings.Contains(text, "access denied"):
+		return err
+	case !c.hasCert:
+		return &refusedError{"the server wants a client certificate, and Config.TLS has none", err}
+	case strings.Contains(text, "certificate required"):
+		return &refusedError{"the server wants a client certificate, and none in Config.TLS is of an authority that it accepts", err}
+	}
+	return &refusedError{"the server refused the client certificate", err}
+}
+
+// A refusedError says that the server broke off the handshake because of the
+// client's certificate.
+type refusedError struct {
+	text string
+	err  error
+}
+
+func (e *refusedError) Error() string { return e.text + ": " + e.err.Error() }
+func (e *refusedError) Unwrap() error { return e.err }
+
+// longAgo is a deadline that has passed.
+var longAgo = time.Unix(1, 0)
+
+// A lane is one direction of the connection: one goroutine has it at a time, and
+// a context can end the waiting for it as well as its use.
+type lane struct {
+	taken       chan struct{} // full while somebody has the lane
+	setDeadline func(time.Time) error
+	watch       *watch // of whoever has the lane; nil before the first
+}
+
+func newLane(setDeadline func(time.Time) error) lane {
+	return lane{taken: make(chan struct{}, 1), setDeadline: setDeadline}
+}
+
+// lock takes the lane. It fails if ctx ends first, or the connection.
+func (l *lane) lock(ctx context.Context, done <-chan struct{}) error {
+	select {
+	case l.taken <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case l.taken <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-done:
+		return net.ErrClosed
+	}
+}
+
+func (l *lane) unlock() { <-l.taken }
+
+// begin makes the end of ctx end the reading or writing that follows, up to the
+// call of end. It does so by a deadline in the past.
+//
+// The watch over ctx is left in place for the next call, because to set one up
+// costs more than to encode a message.
+func (l *lane) begin(ctx context.Context) error {
+	done := ctx.Done()
+	if done == nil {
+		return nil
+	}
+	if l.watch == nil || l.watch.done != done {
+		l.unwatch()
+		l.watch = newWatch(ctx, l.setDeadline)
+	}
+	l.watch.set(true)
+	// What ended before that has not been acted upon.
+	if err := ctx.Err(); err != nil {
+		l.watch.set(false)
+		return err
+	}
+	return nil
+}
+
+func (l *lane) end() {
+	if l.watch != nil {
+		l.watch.set(false)
+	}
+}
+
+func (l *lane) unwatch() {
+	if l.watch != nil {
+		l.watch.close()
+		l.watch = nil
+	}
+}
+
+// release lets go of the last context, once nobody will take the lane for long.
+func (l *lane) release() {
+	l.taken <- struct{}{}
+	l.unwatch()
+	l.unlock()
+}
+
+// A watch interrupts what is being done when a context ends.
+type watch struct {
+	done        <-chan struct{}
+	setDeadline func(time.Time) error
+	stop        func() bool
+	finished    chan struct{} // closed when the interruption is over
+
+	mu          sync.Mutex // protects following
+	active      bool       // there is something to interrupt
+	interrupted bool
+}
+
+func newWatch(ctx context.Context, setDeadline func(time.Time) error) *watch {
+	w := &watch{done: ctx.Done(), setDeadline: setDeadline, finished: make(chan struct{})}
+	w.stop = context.AfterFunc(ctx, w.interrupt)
+	return w
+}
+
+func (w *watch) interrupt() {
+	defer close(w.finished)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.active {
+		w.interrupted = true
+		w.setDeadline(longAgo)
+	}
+}
+
+func (w *watch) set(active bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.active = active
+	if w.interrupted {
+		w.interrupted = false
+		w.setDeadline(time.Time{})
+	}
+}
+
+func (w *watch) close() {
+	if !w.stop() {
+		<-w.finished
+	}
+}

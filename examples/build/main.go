@@ -1,0 +1,221 @@
+// Command build writes an encoded notification, and reads encoded ones.
+package main
+
+import (
+	"bufio"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"example.com/apns"
+)
+
+const usage = `Build writes a notification to standard output as it goes over the wire: the
+bytes, or on a terminal a dump of them, a line for each field.
+
+	build [flags] <device-token> <numeric-id> <alert-text>
+	build -decode <messages
+
+For example:
+
+	go run ./examples/build -hex c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00 1 "Hello"
+	go run ./examples/build c0ffee 1 "Hello" | go run ./examples/build -decode
+
+Flags:
+`
+
+func main() {
+	err := run()
+	switch {
+	case errors.Is(err, errUsage):
+		os.Exit(2)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(1)
+	}
+}
+
+var errUsage = errors.New("usage")
+
+func run() error {
+	dumped := flag.Bool("hex", false, "write the dump even where standard output is not a terminal")
+	decode := flag.Bool("decode", false, "read messages in any format from standard input and dump them")
+	priority := flag.Uint("priority", 0, "10 or 5, in the framed format; 0: in the extended format, which has none")
+	expiry := flag.Duration("expiry", 0, "how long from now the server shall keep it; 0: not at all")
+	flag.Usage = func() {
+		fmt.Fprint(flag.CommandLine.Output(), usage)
+		flag.PrintDefaults()
+	}
+	flag.Parse()
+	want := 3
+	if *decode {
+		want = 0
+	}
+	if flag.NArg() != want {
+		fmt.Fprintf(os.Stderr, "build: got %d arguments, expected %d; see build -h\n", flag.NArg(), want)
+		return errUsage
+	}
+	if *decode {
+		b, err := io.ReadAll(os.Stdin)
+		if err != nil {
+			return err
+		}
+		return dumpAll(os.Stdout, b)
+	}
+	id, err := strconv.ParseUint(flag.Arg(1), 10, 32)
+	if err != nil {
+		return fmt.Errorf("numeric id is %q, expected 0 to 4294967295", flag.Arg(1))
+	}
+	if *priority > 255 {
+		return fmt.Errorf("priority is %d, expected 10, 5 or 0", *priority)
+	}
+	m := &apns.Message{
+		ID:       uint32(id),
+		Token:    flag.Arg(0),
+		Payload:  apns.AlertPayload(flag.Arg(2)),
+		Expiry:   time.Unix(0, 0),
+		Priority: apns.Priority(*priority),
+	}
+	if *expiry > 0 {
+		m.Expiry = time.Now().Add(*expiry)
+	}
+	b, err := apns.BuildMsg(m)
+	if err != nil {
+		return err
+	}
+	if info, err := os.Stdout.Stat(); *dumped || err == nil && info.Mode()&os.ModeCharDevice != 0 {
+		return dumpAll(os.Stdout, b)
+	}
+	_, err = os.Stdout.Write(b)
+	return err
+}
+
+// dumpAll dumps the messages in b, and says where one is broken.
+func dumpAll(w io.Writer, b []byte) error {
+	out := bufio.NewWriter(w)
+	defer out.Flush()
+	for at, n := 0, 0; ; n++ {
+		m, size, err := apns.ParseMsg(b[at:])
+		if err == io.EOF {
+			return nil
+		}
+		d := &dump{w: out, b: b[:at+size], at: at}
+		d.message()
+		if err != nil {
+			d.b = b
+			d.lines(d.take(8), "?", "broken here")
+			return fmt.Errorf("message %d, from offset %d on: %w", n+1, at, err)
+		}
+		fmt.Fprintf(out, "message %d: id %d, token %s, payload %q\n\n", n+1, m.ID, m.Token, m.Payload)
+		at += size
+	}
+}
+
+// A dump writes a line for each field: offset, bytes, name, meaning.
+type dump struct {
+	w  io.Writer
+	b  []byte
+	at int // of the next field
+}
+
+var items = map[int]string{1: "device token", 2: "payload", 3: "identifier", 4: "expiry", 5: "priority"}
+
+// message dumps one message, or as much of it as there is.
+func (d *dump) message() {
+	switch d.number("command", 1, map[int]string{0: "simple format", 1: "extended format", 2: "framed format"}) {
+	case 2:
+		d.number("frame length", 4, nil)
+		for d.at < len(d.b) {
+			item := d.number("item", 1, items)
+			d.data(items[item], d.number("item length", 2, nil))
+		}
+		return
+	case 1:
+		d.data("identifier", 4)
+		d.data("expiry", 4)
+	}
+	for _, name := range []string{"device token", "payload"} {
+		d.data(name, d.number(name+" length", 2, nil))
+	}
+}
+
+// number dumps a field of n bytes that holds a number, and returns it, or -1 if
+// it is cut short.
+func (d *dump) number(name string, n int, meanings map[int]string) int {
+	b := d.take(n)
+	if len(b) < n {
+		d.cutShort(b, n, name)
+		return -1
+	}
+	v := 0
+	for _, c := range b {
+		v = v<<8 | int(c)
+	}
+	meaning := meanings[v]
+	if meaning == "" {
+		meaning = strconv.Itoa(v)
+	}
+	d.lines(b, name, meaning)
+	return v
+}
+
+// data dumps a field of n bytes with the meaning that its name gives it.
+func (d *dump) data(name string, n int) {
+	if n < 0 {
+		return // its length is missing
+	}
+	b := d.take(n)
+	if len(b) < n {
+		d.cutShort(b, n, name)
+		return
+	}
+	meaning := ""
+	switch {
+	case name == "payload":
+		meaning = strconv.Quote(string(b))
+	case name == "device token":
+		meaning = fmt.Sprintf("%x", b)
+	case name == "priority" && n == 1:
+		meaning = strconv.Itoa(int(b[0]))
+	case n == 4:
+		v := int64(b[0])<<24 | int64(b[1])<<16 | int64(b[2])<<8 | int64(b[3])
+		meaning = strconv.FormatInt(v, 10)
+		if name == "expiry" && v == 0 {
+			meaning = "0: one attempt, nothing kept"
+		} else if name == "expiry" {
+			meaning = time.Unix(v, 0).UTC().Format(time.RFC3339)
+		}
+	}
+	d.lines(b, name, meaning)
+}
+
+// cutShort dumps what there is of a field, if anything.
+func (d *dump) cutShort(b []byte, n int, name string) {
+	if len(b) > 0 {
+		d.lines(b, name, fmt.Sprintf("cut short: %d of %d bytes", len(b), n))
+	}
+}
+
+// take returns the next n bytes, or what there is of them.
+func (d *dump) take(n int) []byte {
+	n = min(n, len(d.b)-d.at)
+	b := d.b[d.at : d.at+n]
+	d.at += n
+	return b
+}
+
+// lines writes the bytes, 8 to a line.
+func (d *dump) lines(b []byte, name, meaning string) {
+	at := d.at - len(b)
+	first, rest := b[:min(8, len(b))], b[min(8, len(b)):]
+	fmt.Fprintf(d.w, "%6d  %-23s  %-20s %s\n", at, fmt.Sprintf("% x", first), name, meaning)
+	for chunk := range slices.Chunk(rest, 8) {
+		at += 8
+		fmt.Fprintf(d.w, "%6d  % x\n", at, chunk)
+	}
+}

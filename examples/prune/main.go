@@ -1,0 +1,135 @@
+// Command prune lists the devices from which the app has gone.
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"time"
+
+	"example.com/apns"
+	"example.com/apns/apnstest"
+)
+
+const usage = `Prune lists the devices that the feedback service says are dead: a line
+"<token> dead_at: <seconds since 1970>" for each, and their number. Reading the
+list empties it on the server, so keep what it prints. If the list is cut off,
+prune prints what it has got, says so, and exits with status 1.
+
+	prune [flags]
+	prune [flags] <certificate-file> <key-file>
+
+Without credentials, from a server of its own with a few dead devices:
+
+	go run ./examples/prune -local
+
+From a feedback service (Apple closed its own in 2021):
+
+	go run ./examples/prune -addr feedback.example.com:2196 -cert cert.pem -key key.pem
+
+Flags:
+`
+
+func main() {
+	err := run()
+	switch {
+	case errors.Is(err, errUsage):
+		os.Exit(2)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(1)
+	}
+}
+
+var errUsage = errors.New("usage")
+
+func run() error {
+	addr := flag.String("addr", "feedback.sandbox.push.apple.com:2196", "the feedback service's `host:port`")
+	cert := flag.String("cert", "", "the provider certificate, a PEM `file`")
+	key := flag.String("key", "", "its private key, a PEM `file`; if empty, that of -cert")
+	ca := flag.String("ca", "", "the authority to trust instead of the system's, a PEM `file`")
+	local := flag.Bool("local", false, "start a server in this process and read from it")
+	timeout := flag.Duration("timeout", 5*time.Minute, "how long all of it may take")
+	flag.Usage = func() {
+		fmt.Fprint(flag.CommandLine.Output(), usage)
+		flag.PrintDefaults()
+	}
+	flag.Parse()
+	switch flag.NArg() {
+	case 0:
+	case 2:
+		*cert, *key = flag.Arg(0), flag.Arg(1)
+	default:
+		fmt.Fprintf(os.Stderr, "prune: got %d arguments, expected none or 2; see prune -h\n", flag.NArg())
+		return errUsage
+	}
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, *timeout)
+	defer cancel()
+
+	if *local {
+		server := apnstest.NewServer(nil)
+		defer server.Close()
+		for _, token := range []string{"00c0ffee", "0badcafe", "deadbeef"} {
+			server.AddFeedback(apns.Feedback{
+				Token:  token + "00112233445566778899aabbccddeeff0102030405060708090a0b0c",
+				DeadAt: time.Now().Add(-time.Hour),
+			})
+		}
+		return prune(ctx, server.FeedbackAddr, server.Config())
+	}
+	config, err := load(*cert, *key, *ca)
+	if err != nil {
+		return err
+	}
+	return prune(ctx, *addr, config)
+}
+
+func prune(ctx context.Context, addr string, config *apns.Config) error {
+	conn, err := apns.Dial(ctx, addr, config)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	n := 0
+	for f, err := range conn.Feedback(ctx) {
+		if err != nil {
+			return fmt.Errorf("the list was cut off after %d dead devices: %w", n, err)
+		}
+		fmt.Printf("%s dead_at: %d\n", f.Token, f.DeadAt.Unix())
+		n++
+	}
+	fmt.Printf("%d dead devices.\n", n)
+	return nil
+}
+
+// load makes a configuration of the files, each of which may be left out.
+func load(cert, key, ca string) (*apns.Config, error) {
+	config := new(tls.Config)
+	if cert != "" {
+		pair, err := tls.LoadX509KeyPair(cert, cmp.Or(key, cert))
+		if err != nil {
+			return nil, err
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	if ca != "" {
+		pem, err := os.ReadFile(ca)
+		if err != nil {
+			return nil, err
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%s has no certificate in PEM", ca)
+		}
+	}
+	return &apns.Config{TLS: config}, nil
+}

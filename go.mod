@@ -1,0 +1,3 @@
+module example.com/apns
+
+go 1.26

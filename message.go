@@ -1,0 +1,427 @@
+package apns
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"time"
+)
+
+// A Message is one notification for one device.
+//
+// The package does not modify a Message, nor keep it after the call that it was
+// given to, so messages may share a Payload.
+type Message struct {
+	// ID comes back in the error that a server sends about the message, and
+	// means nothing else to it. To know which message failed, give each one
+	// on a connection its own, counting up from 1: a server that cannot tell
+	// which message it means says 0.
+	ID uint32
+
+	// Token is the device token in hexadecimal, of 1 to MaxTokenSize bytes.
+	// A token that the package hands out is in lower case.
+	Token string
+
+	// Payload is the notification, a JSON object in UTF-8, of 1 to
+	// MaxBinaryPayload bytes: see AlertPayload. That it is JSON is not
+	// checked.
+	Payload []byte
+
+	// Expiry is when the server may give up on a device it cannot reach, in
+	// whole seconds. At or before 1970 means now: one attempt, nothing kept.
+	//
+	// The zero Time leaves it to the server where the format allows that,
+	// which is where Priority is set. The extended format always has an
+	// expiry, so there the zero Time means one attempt, as 1970 does.
+	Expiry time.Time
+
+	// Priority, unless zero, has the message sent in the framed format, the
+	// only one with a place for it. A server takes zero for PriorityHigh.
+	Priority Priority
+}
+
+// A Priority says how urgent a message is.
+type Priority uint8
+
+const (
+	// PriorityHigh sends the message at once. It must cause an alert, a sound
+	// or a badge: a payload that has only content-available is an error.
+	PriorityHigh Priority = 10
+	// PriorityMedium lets the device's battery decide the moment.
+	PriorityMedium Priority = 5
+)
+
+// AlertPayload returns the payload that shows a text: {"aps":{"alert":text}}.
+// The text stands in it as UTF-8, with as few escapes as JSON allows; a byte
+// of it that is not UTF-8 becomes U+FFFD.
+func AlertPayload(text string) []byte {
+	var b bytes.Buffer
+	b.WriteString(`{"aps":{"alert":`)
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(text); err != nil {
+		panic(err) // a string always encodes
+	}
+	b.Truncate(b.Len() - 1) // the encoder's newline
+	b.WriteString(`}}`)
+	return b.Bytes()
+}
+
+// BuildMsg returns the message as it goes over the wire of the binary protocol:
+// in the extended format (command 1), or in the framed format (command 2) if it
+// sets a Priority.
+//
+// A message that breaks a rule is refused with an error that says which field,
+// where, and what was expected. It matches (errors.Is) the Status with which a
+// server would have rejected the message; it is not a *PushError.
+func BuildMsg(m *Message) ([]byte, error) {
+	return AppendMsg(nil, m)
+}
+
+// AppendMsg appends what [BuildMsg] returns to b. On an error it returns b as
+// it was. It does not allocate if b has the room.
+func AppendMsg(b []byte, m *Message) ([]byte, error) {
+	if len(m.Token) == 0 || len(m.Token)%2 != 0 || len(m.Token) > 2*MaxTokenSize {
+		return b, tokenSizeError(m.Token)
+	}
+	if len(m.Payload) == 0 || len(m.Payload) > MaxBinaryPayload {
+		return b, payloadSizeError(len(m.Payload))
+	}
+	var ok bool
+	out := b
+	switch m.Priority {
+	case 0:
+		out = append(out, cmdExtended)
+		out = binary.BigEndian.AppendUint32(out, m.ID)
+		out = binary.BigEndian.AppendUint32(out, expirySeconds(m.Expiry))
+		out = binary.BigEndian.AppendUint16(out, uint16(len(m.Token)/2))
+		if out, ok = appendToken(out, m.Token); !ok {
+			return b, tokenDigitError(m.Token)
+		}
+		out = binary.BigEndian.AppendUint16(out, uint16(len(m.Payload)))
+		out = append(out, m.Payload...)
+
+	case PriorityHigh, PriorityMedium:
+		size := 3 + len(m.Token)/2 + 3 + len(m.Payload) + 3 + 4 + 3 + 1
+		if !m.Expiry.IsZero() {
+			size += 3 + 4
+		}
+		out = append(out, cmdFramed)
+		out = binary.BigEndian.AppendUint32(out, uint32(size))
+		out = appendItemHead(out, itemToken, len(m.Token)/2)
+		if out, ok = appendToken(out, m.Token); !ok {
+			return b, tokenDigitError(m.Token)
+		}
+		out = appendItemHead(out, itemPayload, len(m.Payload))
+		out = append(out, m.Payload...)
+		out = appendItemHead(out, itemID, 4)
+		out = binary.BigEndian.AppendUint32(out, m.ID)
+		if !m.Expiry.IsZero() {
+			out = appendItemHead(out, itemExpiry, 4)
+			out = binary.BigEndian.AppendUint32(out, expirySeconds(m.Expiry))
+		}
+		out = appendItemHead(out, itemPriority, 1)
+		out = append(out, byte(m.Priority))
+
+	default:
+		return b, &fieldError{StatusProcessingError, fmt.Sprintf(
+			"priority is %d, expected %d or %d, or 0 to leave it out", m.Priority, PriorityHigh, PriorityMedium)}
+	}
+	return out, nil
+}
+
+// ParseMsg reads the message at the start of b, in any of the three formats:
+// simple (command 0), extended (1) or framed (2). It returns the number of bytes
+// that the message takes, or io.EOF if b is empty.
+//
+// It is a server's view, which has to understand a message in order to reject
+// it: a token or payload may be empty (in the framed format, missing) or over
+// the limit, and a priority may be any number. The Message shares no memory
+// with b.
+//
+// On an error n is the offset of the field at fault. The error matches
+// StatusProtocolError; or, where b ends before the message does,
+// io.ErrUnexpectedEOF.
+func ParseMsg(b []byte) (m *Message, n int, err error) {
+	if len(b) == 0 {
+		return nil, 0, io.EOF
+	}
+	size, err := msgSize(b)
+	if err != nil {
+		return nil, offset(err), err
+	}
+	if size > len(b) {
+		return nil, len(b), cutShort("message", b, size)
+	}
+	m, err = decodeMsg(b[:size])
+	if err != nil {
+		return nil, offset(err), err
+	}
+	return m, size, nil
+}
+
+// ReadMsg reads the next message from r, as [ParseMsg] would. Between messages
+// the end of r is io.EOF; inside one it is an error that matches
+// io.ErrUnexpectedEOF. It waits for no byte beyond the message. After any
+// error but io.EOF r may stand in the middle of a message.
+func ReadMsg(r *bufio.Reader) (*Message, error) {
+	b, taken, err := peekRecord(r, msgSize)
+	switch {
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+		_, _, err = ParseMsg(b) // which says how much of the message is there
+		return nil, err
+	case err != nil && !errors.Is(err, StatusProtocolError):
+		return nil, fmt.Errorf("apns: reading a message: %w", err)
+	case err != nil:
+		return nil, err
+	}
+	m, err := decodeMsg(b)
+	if err == nil && !taken {
+		_, err = r.Discard(len(b))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// The commands, and the items of the framed one.
+const (
+	cmdSimple   = 0
+	cmdExtended = 1
+	cmdFramed   = 2
+
+	itemToken    = 1
+	itemPayload  = 2
+	itemID       = 3
+	itemExpiry   = 4
+	itemPriority = 5
+)
+
+// maxFrame is the size of the largest frame: each item once, the two that vary
+// in length as long as their length fields can say.
+const maxFrame = 2*(3+math.MaxUint16) + 2*(3+4) + (3 + 1)
+
+var itemNames = [...]string{itemToken: "token", itemPayload: "payload", itemID: "identifier", itemExpiry: "expiry", itemPriority: "priority"}
+
+func appendItemHead(b []byte, item byte, size int) []byte {
+	return append(b, item, byte(size>>8), byte(size))
+}
+
+// expirySeconds clamps t to what 32 bits hold. Apple's older editions have
+// "zero or less" mean what the last one says of zero.
+func expirySeconds(t time.Time) uint32 {
+	return uint32(min(max(t.Unix(), 0), math.MaxUint32))
+}
+
+func expiryTime(b []byte) time.Time {
+	return time.Unix(int64(binary.BigEndian.Uint32(b)), 0).UTC()
+}
+
+// hexDigits gives a hexadecimal digit's value with isHex added to it, and 0 for
+// any other byte.
+const isHex = 0x10
+
+var hexDigits = [256]byte{
+	'0': isHex | 0, '1': isHex | 1, '2': isHex | 2, '3': isHex | 3, '4': isHex | 4,
+	'5': isHex | 5, '6': isHex | 6, '7': isHex | 7, '8': isHex | 8, '9': isHex | 9,
+	'a': isHex | 10, 'b': isHex | 11, 'c': isHex | 12, 'd': isHex | 13, 'e': isHex | 14, 'f': isHex | 15,
+	'A': isHex | 10, 'B': isHex | 11, 'C': isHex | 12, 'D': isHex | 13, 'E': isHex | 14, 'F': isHex | 15,
+}
+
+// appendToken decodes a token of even length and says whether it was all
+// hexadecimal; tokenDigitError finds the place, off the hot path.
+func appendToken(b []byte, token string) (_ []byte, ok bool) {
+	all := byte(isHex)
+	for i := 0; i+1 < len(token); i += 2 {
+		hi, lo := hexDigits[token[i]], hexDigits[token[i+1]]
+		all &= hi & lo
+		b = append(b, hi<<4|lo&0x0f)
+	}
+	return b, all != 0
+}
+
+func tokenDigitError(token string) error {
+	for i, r := range token {
+		if r > 0xff || hexDigits[r] == 0 {
+			return &fieldError{StatusInvalidToken, fmt.Sprintf(
+				"token has %q at index %d, expected only hexadecimal digits", r, i)}
+		}
+	}
+	panic("apns: a token was refused that is all hexadecimal")
+}
+
+func tokenSizeError(token string) error {
+	switch n := len(token); {
+	case n == 0:
+		return &fieldError{StatusMissingToken, fmt.Sprintf(
+			"token is empty, expected 1 to %d bytes in hexadecimal", MaxTokenSize)}
+	case n > 2*MaxTokenSize:
+		return &fieldError{StatusInvalidTokenSize, fmt.Sprintf(
+			"token has %d hexadecimal digits, expected at most %d", n, 2*MaxTokenSize)}
+	default:
+		return &fieldError{StatusInvalidToken, fmt.Sprintf(
+			"token has %d hexadecimal digits, expected an even number", n)}
+	}
+}
+
+func payloadSizeError(n int) error {
+	if n == 0 {
+		return &fieldError{StatusMissingPayload, fmt.Sprintf(
+			"payload is empty, expected 1 to %d bytes of JSON", MaxBinaryPayload)}
+	}
+	return &fieldError{StatusInvalidPayloadSize, fmt.Sprintf(
+		"payload has %d bytes, expected at most %d", n, MaxBinaryPayload)}
+}
+
+// tokenString returns a decoded token in hexadecimal, with one allocation where
+// the token is no longer than it should be.
+func tokenString(token []byte) string {
+	var b [2 * MaxTokenSize]byte
+	return string(hex.AppendEncode(b[:0], token))
+}
+
+// msgSize returns how many bytes the message at the start of b takes; or, where
+// that is further than b reaches, how many are needed to know more.
+func msgSize(b []byte) (int, error) {
+	if len(b) == 0 {
+		return 1, nil
+	}
+	var tokenAt int
+	switch b[0] {
+	case cmdFramed:
+		if len(b) < 5 {
+			return 5, nil
+		}
+		size := binary.BigEndian.Uint32(b[1:])
+		if size > maxFrame {
+			return 0, malformed(1, "frame has a length of %d bytes, expected at most %d", size, maxFrame)
+		}
+		return 5 + int(size), nil
+	case cmdSimple:
+		tokenAt = 1 + 2
+	case cmdExtended:
+		tokenAt = 1 + 4 + 4 + 2
+	default:
+		return 0, malformed(0, "message has command %d, expected %d, %d or %d", b[0], cmdSimple, cmdExtended, cmdFramed)
+	}
+	if len(b) < tokenAt {
+		return tokenAt, nil
+	}
+	payloadAt := tokenAt + int(binary.BigEndian.Uint16(b[tokenAt-2:])) + 2
+	if len(b) < payloadAt {
+		return payloadAt, nil
+	}
+	return payloadAt + int(binary.BigEndian.Uint16(b[payloadAt-2:])), nil
+}
+
+// decodeMsg decodes a whole message, of which msgSize gave the size.
+func decodeMsg(b []byte) (*Message, error) {
+	m := new(Message)
+	switch b[0] {
+	case cmdFramed:
+		if err := decodeItems(m, b); err != nil {
+			return nil, err
+		}
+		return m, nil
+	case cmdExtended:
+		m.ID = binary.BigEndian.Uint32(b[1:])
+		m.Expiry = expiryTime(b[5:])
+		b = b[9:]
+	case cmdSimple:
+		b = b[1:]
+	}
+	n := binary.BigEndian.Uint16(b)
+	m.Token = tokenString(b[2 : 2+n])
+	m.Payload = bytes.Clone(b[2+n+2:])
+	return m, nil
+}
+
+// decodeItems decodes the items of the frame b. Their order is free, since
+// nothing states one.
+func decodeItems(m *Message, b []byte) error {
+	var seen [len(itemNames)]bool
+	for at := 5; at < len(b); {
+		if len(b)-at < 3 {
+			return malformed(at, "frame ends %d bytes into the head of an item, expected 3", len(b)-at)
+		}
+		item, size := b[at], int(binary.BigEndian.Uint16(b[at+1:]))
+		if item == 0 || int(item) >= len(itemNames) {
+			return malformed(at, "frame has item %d, expected 1 to %d", item, len(itemNames)-1)
+		}
+		name := itemNames[item]
+		if seen[item] {
+			return malformed(at, "frame has item %d (%s) twice", item, name)
+		}
+		seen[item] = true
+		if size > len(b)-at-3 {
+			return malformed(at, "item %d (%s) has a length of %d bytes, and the frame only %d left", item, name, size, len(b)-at-3)
+		}
+		want := size
+		switch item {
+		case itemID, itemExpiry:
+			want = 4
+		case itemPriority:
+			want = 1
+		}
+		if size != want {
+			return malformed(at, "item %d (%s) has a length of %d bytes, expected %d", item, name, size, want)
+		}
+		data := b[at+3 : at+3+size]
+		switch item {
+		case itemToken:
+			m.Token = tokenString(data)
+		case itemPayload:
+			m.Payload = bytes.Clone(data)
+		case itemID:
+			m.ID = binary.BigEndian.Uint32(data)
+		case itemExpiry:
+			m.Expiry = expiryTime(data)
+		case itemPriority:
+			m.Priority = Priority(data[0])
+		}
+		at += 3 + size
+	}
+	return nil
+}
+
+// peekRecord returns the next record of r, whose size the function tells as
+// msgSize does. The record is still to be discarded, unless taken is true: one
+// larger than r's buffer can only be had by reading it. On an error, where r
+// ends within the record too, it returns the bytes that there are; as long as
+// they fit the buffer they are still in r, so that a read which a deadline
+// interrupted can be taken up again.
+func peekRecord(r *bufio.Reader, size func([]byte) (int, error)) (b []byte, taken bool, err error) {
+	n := 1
+	for n <= r.Size() {
+		b, err = r.Peek(max(n, r.Buffered()))
+		if err != nil {
+			return b, false, err
+		}
+		if n, err = size(b); err != nil {
+			return b, false, err
+		}
+		if n <= len(b) {
+			return b[:n], false, nil
+		}
+	}
+	b = nil
+	for n > len(b) {
+		have := len(b)
+		b = append(make([]byte, 0, n), b...)[:n]
+		k, err := io.ReadFull(r, b[have:])
+		if err != nil {
+			return b[:have+k], true, err
+		}
+		if n, err = size(b); err != nil {
+			return b, true, err
+		}
+	}
+	return b, true, nil
+}
