@@ -337,7 +337,7 @@ func decodeMsg(b []byte) (*Message, error) {
 	case cmdSimple:
 		b = b[1:]
 	}
-	n := binary.BigEndian.Uint16(b)
+	n := int(binary.BigEndian.Uint16(b))
 	m.Token = tokenString(b[2 : 2+n])
 	m.Payload = bytes.Clone(b[2+n+2:])
 	return m, nil

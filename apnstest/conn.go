@@ -260,6 +260,7 @@ func (c *cork) release() {
 	defer c.mu.Unlock()
 	c.on = false
 	if len(c.held) > 0 {
+		c.SetWriteDeadline(time.Time{}) // CloseWrite of TLS lets nothing follow
 		c.Conn.Write(c.held)
 		c.held = nil
 	}
