@@ -734,9 +734,10 @@ func TestRaceOnLoopback(t *testing.T) {
 				return nil
 			})
 			defer s.Close()
-			for range races {
+			for i := range races {
 				c := dialPush(t, s)
-				wantPushError(t, race(t, c, 0), 7, apns.StatusInvalidToken)
+				pause := time.Duration(i%2) * 100 * time.Microsecond
+				wantPushError(t, race(t, c, pause), 7, apns.StatusInvalidToken)
 				c.Close()
 			}
 		})

@@ -485,6 +485,8 @@ func (c *Conn) explain(err error) error {
 	switch text := alert.Err.Error(); {
 	case strings.Contains(text, "no application protocol"):
 		return fmt.Errorf("the server wants another protocol: %w", err)
+	case strings.Contains(text, "handshake failure") && !c.hasCert:
+		return fmt.Errorf("the server broke off the handshake, perhaps for want of a client certificate, and Config.TLS has none: %w", err)
 	case !strings.Contains(text, "certificate") && !strings.Contains(text, "access denied"):
 		return err
 	case !c.hasCert:

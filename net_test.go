@@ -3,8 +3,14 @@ package apns_test
 import (
 	"context"
 	"crypto/tls"
+	"io"
 	"net"
 	"sync"
+	"syscall"
+	"testing"
+
+	"example.com/apns"
+	"example.com/apns/apnstest"
 )
 
 type (
@@ -63,4 +69,108 @@ func (c *deafConn) Write(p []byte) (int, error) {
 func (c *deafConn) Close() error {
 	defer c.hear()
 	return c.Conn.Close()
+}
+
+// A limitedConn lets so many bytes through in one direction, and then cuts the
+// connection.
+type limitedConn struct {
+	net.Conn
+	mu          sync.Mutex
+	read, write int // how many more bytes; negative: any number
+}
+
+// limited wraps a DialContext; *last is the last connection that it made.
+func limited(next dialer, read, write int, last **limitedConn) dialer {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := next(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		*last = &limitedConn{Conn: conn, read: read, write: write}
+		return *last, nil
+	}
+}
+
+func (c *limitedConn) limit(read, write int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.read, c.write = read, write
+}
+
+func (c *limitedConn) Read(p []byte) (int, error) {
+	c.mu.Lock()
+	left := c.read
+	c.mu.Unlock()
+	if left == 0 {
+		c.Conn.Close()
+		return 0, io.EOF
+	}
+	if left > 0 && len(p) > left {
+		p = p[:left]
+	}
+	n, err := c.Conn.Read(p)
+	if left > 0 {
+		c.mu.Lock()
+		c.read -= n
+		c.mu.Unlock()
+	}
+	return n, err
+}
+
+func (c *limitedConn) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.write < 0 || len(p) <= c.write {
+		n, err := c.Conn.Write(p)
+		if c.write > 0 {
+			c.write -= n
+		}
+		return n, err
+	}
+	n, _ := c.Conn.Write(p[:c.write])
+	c.write = 0
+	c.Conn.Close()
+	return n, syscall.EPIPE
+}
+
+// sink starts a TLS server on loopback that reads and answers nothing, and
+// returns the configuration that reaches it. It allocates nothing by the message.
+func sink(tb testing.TB) *apns.Config {
+	tb.Helper()
+	s := apnstest.NewServer(nil) // for its certificates
+	defer s.Close()
+	certs := s.Certificates()
+	pair, err := tls.X509KeyPair(certs.ServerCert, certs.ServerKey)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair}})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				defer c.Close()
+				buf := make([]byte, 64<<10)
+				for err := error(nil); err == nil; {
+					_, err = c.Read(buf)
+				}
+			})
+		}
+	})
+	tb.Cleanup(func() {
+		l.Close()
+		serving.Wait()
+	})
+	config := s.Config()
+	config.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, l.Addr().String())
+	}
+	return config
 }

@@ -41,7 +41,8 @@ type authority struct {
 func newAuthority() *authority {
 	a := &authority{pool: x509.NewCertPool(), names: make(map[string]*tls.Certificate)}
 	ca := a.sign(&x509.Certificate{
-		Subject:               pkix.Name{CommonName: "apnstest CA"},
+		// A client finds out by the name whether its certificate will do.
+		Subject:               pkix.Name{CommonName: "apnstest CA " + rand.Text()[:8]},
 		IsCA:                  true,
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageCertSign,
