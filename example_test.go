@@ -1,0 +1,285 @@
+package apns_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"example.com/apns"
+	"example.com/apns/apnstest"
+)
+
+// The server of package apnstest takes the gateway's place here.
+func Example() {
+	server := apnstest.NewServer(nil)
+	defer server.Close()
+	ctx := context.Background()
+
+	conn, err := apns.Dial(ctx, "gateway.example.com:2195", server.Config())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer conn.Close()
+	err = conn.WritePushMsg(ctx, &apns.Message{
+		ID:      1,
+		Token:   "00c0ffee00112233445566778899aabbccddeeff0102030405060708090a0b0c",
+		Payload: apns.AlertPayload("Hello"),
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := conn.Shutdown(ctx); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("accepted")
+	// Output: accepted
+}
+
+// A series of messages, in the order of their IDs: one side writes until it is
+// done or an error comes back. A rejection ends the connection, and the rest goes
+// over another, from the message after the one that failed.
+func ExampleConn_CheckForError() {
+	server := apnstest.NewServer(func(m *apns.Message) error {
+		if strings.HasPrefix(m.Token, "dead") {
+			return apns.StatusInvalidToken
+		}
+		return nil
+	})
+	defer server.Close()
+	ctx := context.Background()
+
+	tokens := []string{"c0ffee", "deadbeef", "0badcafe", "decade"}
+	payload := apns.AlertPayload("Hello")
+
+	// send sends the messages from the first on and returns what the gateway
+	// says of them.
+	send := func(first int) error {
+		conn, err := apns.Dial(ctx, "gateway.example.com:2195", server.Config())
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		for i, token := range tokens[first:] {
+			m := &apns.Message{ID: uint32(first + i), Token: token, Payload: payload}
+			if err := conn.WritePushMsg(ctx, m); errors.Is(err, apns.ErrNotSent) {
+				break // CheckForError knows why
+			} else if err != nil {
+				return err
+			}
+			if conn.CheckForError() != nil {
+				break
+			}
+		}
+		if err := conn.CheckForError(); err != nil {
+			return err
+		}
+		return conn.Shutdown(ctx)
+	}
+
+	for first := 0; first < len(tokens); {
+		err := send(first)
+		pushErr, ok := errors.AsType[*apns.PushError](err)
+		switch {
+		case err == nil:
+			fmt.Println("accepted: all others")
+			return
+		case !ok:
+			log.Fatal(err)
+		case pushErr.Rejected():
+			fmt.Println(err)
+		}
+		first = int(pushErr.ID) + 1
+	}
+	// Output:
+	// apns: message 1 rejected: invalid token (status 8)
+	// accepted: all others
+}
+
+func ExampleConn_Feedback() {
+	server := apnstest.NewServer(nil)
+	defer server.Close()
+	server.AddFeedback(apns.Feedback{Token: "c0ffee", DeadAt: time.Unix(1700000000, 0)})
+	ctx := context.Background()
+
+	conn, err := apns.Dial(ctx, "feedback.example.com:2196", server.Config())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer conn.Close()
+	for f, err := range conn.Feedback(ctx) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(f.Token, f.DeadAt)
+	}
+	// Output: c0ffee 2023-11-14 22:13:20 +0000 UTC
+}
+
+// A Store is what the application's database does for push notifications. With
+// a table
+//
+//	CREATE TABLE devices (
+//		token      TEXT PRIMARY KEY, -- hexadecimal, lower case
+//		registered TIMESTAMP NOT NULL -- when the app last sent the token
+//	)
+//
+// its methods are a statement each.
+type Store interface {
+	// Tokens: SELECT token FROM devices
+	Tokens(ctx context.Context) ([]string, error)
+	// Remove: DELETE FROM devices WHERE token = ? AND registered <= ?
+	//
+	// A token that was registered again after the device was found dead is
+	// alive, so the time of death is part of the condition.
+	Remove(ctx context.Context, token string, deadAt time.Time) error
+}
+
+// Each record is acted upon before the next is read, because reading the list
+// empties it.
+func Example_database() {
+	server := apnstest.NewServer(nil)
+	defer server.Close()
+	now := time.Now()
+	server.AddFeedback(
+		apns.Feedback{Token: "c0ffee", DeadAt: now.Add(-time.Hour)},
+		apns.Feedback{Token: "decade", DeadAt: now.Add(-time.Hour)},
+	)
+	ctx := context.Background()
+
+	prune := func(store Store) error {
+		conn, err := apns.Dial(ctx, "feedback.example.com:2196", server.Config())
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		for f, err := range conn.Feedback(ctx) {
+			if err != nil {
+				return err
+			}
+			if err := store.Remove(ctx, f.Token, f.DeadAt); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+
+	store := memoryStore{
+		"c0ffee": now.AddDate(-1, 0, 0),
+		"decade": now.Add(-time.Minute), // registered again since
+		"facade": now.AddDate(-1, 0, 0),
+	}
+	if err := prune(store); err != nil {
+		log.Fatal(err)
+	}
+	tokens, _ := store.Tokens(ctx)
+	fmt.Println(tokens)
+	// Output: [decade facade]
+}
+
+// A memoryStore maps a token to the time of its registration.
+type memoryStore map[string]time.Time
+
+func (s memoryStore) Tokens(context.Context) ([]string, error) {
+	var tokens []string
+	for token := range s {
+		tokens = append(tokens, token)
+	}
+	slices.Sort(tokens)
+	return tokens, nil
+}
+
+func (s memoryStore) Remove(_ context.Context, token string, deadAt time.Time) error {
+	if registered, ok := s[token]; ok && !registered.After(deadAt) {
+		delete(s, token)
+	}
+	return nil
+}
+
+func ExampleBuildMsg() {
+	b, err := apns.BuildMsg(&apns.Message{
+		ID:      7,
+		Token:   "c0ffee",
+		Payload: apns.AlertPayload("Hello"),
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Print(hex.Dump(b))
+	// Output:
+	// 00000000  01 00 00 00 07 00 00 00  00 00 03 c0 ff ee 00 19  |................|
+	// 00000010  7b 22 61 70 73 22 3a 7b  22 61 6c 65 72 74 22 3a  |{"aps":{"alert":|
+	// 00000020  22 48 65 6c 6c 6f 22 7d  7d                       |"Hello"}}|
+}
+
+// The error of a bad message matches the status with which a server would have
+// rejected it.
+func ExampleBuildMsg_bad() {
+	_, err := apns.BuildMsg(&apns.Message{Token: "<c0ffee>", Payload: apns.AlertPayload("Hello")})
+	fmt.Println(err)
+	fmt.Println(errors.Is(err, apns.StatusInvalidToken))
+	// Output:
+	// apns: token has '<' at index 0, expected only hexadecimal digits
+	// true
+}
+
+func ExampleReadMsg() {
+	var archive []byte
+	for id, text := range []string{"Hello", "Good-bye"} {
+		archive, _ = apns.AppendMsg(archive, &apns.Message{
+			ID:       uint32(id),
+			Token:    "c0ffee",
+			Payload:  apns.AlertPayload(text),
+			Priority: apns.PriorityMedium,
+		})
+	}
+	r := bufio.NewReader(strings.NewReader(string(archive)))
+	for {
+		m, err := apns.ReadMsg(r)
+		if err != nil {
+			fmt.Println(err)
+			break
+		}
+		fmt.Printf("%d to %s: %s\n", m.ID, m.Token, m.Payload)
+	}
+	// Output:
+	// 0 to c0ffee: {"aps":{"alert":"Hello"}}
+	// 1 to c0ffee: {"aps":{"alert":"Good-bye"}}
+	// EOF
+}
+
+func ExamplePushError() {
+	server := apnstest.NewServer(func(*apns.Message) error { return apns.StatusInvalidToken })
+	defer server.Close()
+	ctx := context.Background()
+	conn, err := apns.Dial(ctx, "gateway.example.com:2195", server.Config())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.WritePushMsg(ctx, &apns.Message{ID: 7, Token: "c0ffee", Payload: apns.AlertPayload("Hello")}); err != nil {
+		log.Fatal(err)
+	}
+
+	err = conn.Shutdown(ctx)
+	pushErr, ok := errors.AsType[*apns.PushError](err)
+	switch {
+	case err == nil:
+		fmt.Println("all accepted")
+	case ok && pushErr.Rejected():
+		fmt.Println(pushErr.ID, "rejected:", pushErr.Status)
+	case ok:
+		fmt.Println(pushErr.ID, "is the last one accepted")
+	case errors.Is(err, apns.ErrInDoubt):
+		fmt.Fprintln(os.Stderr, "in doubt:", err)
+	default:
+		fmt.Fprintln(os.Stderr, "not sent:", err)
+	}
+	// Output: 7 rejected: invalid token
+}
