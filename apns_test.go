@@ -152,14 +152,17 @@ func TestAccepted(t *testing.T) {
 func TestRejected(t *testing.T) {
 	for _, status := range []apns.Status{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 42, 128, 255} {
 		synctest.Test(t, func(t *testing.T) {
-			s := inMemory(t, rejecting(2, status))
+			s := inMemory(t, rejecting(2, apnstest.Fault{Err: status, Delay: time.Second}))
 			c := dialPush(t, s)
 			for id := range uint32(3) {
 				if err := c.WritePushMsg(t.Context(), message(id+1)); err != nil {
 					t.Fatal(err)
 				}
 			}
-			synctest.Wait()
+			if err := c.CheckForError(); err != nil {
+				t.Errorf("CheckForError: %v, want nil while nothing is known", err)
+			}
+			time.Sleep(2 * time.Second)
 			// What it is stays, whatever is done.
 			wantPushError(t, c.CheckForError(), 2, status)
 			wantErr(t, c.WritePushMsg(t.Context(), message(4)), apns.ErrNotSent)
@@ -199,7 +202,7 @@ func TestRejectedDuringShutdown(t *testing.T) {
 					c := dialPush(t, s)
 					for id := range uint32(3) {
 						if err := c.WritePushMsg(t.Context(), message(id+1)); err != nil {
-							t.Fatal(err)
+							wantErr(t, err, apns.ErrNotSent) // the rejection was faster
 						}
 					}
 					wantPushError(t, c.Shutdown(t.Context()), 2, apns.StatusInvalidToken)
