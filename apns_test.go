@@ -10,6 +10,8 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -231,6 +233,21 @@ func TestClosedBeforeRejection(t *testing.T) {
 	})
 }
 
+// A gateway that wrongly finds the token missing, in a message with the ID that
+// every message has by default, is not taken for one that answers the barrier.
+func TestRejectedWithDefaultID(t *testing.T) {
+	for _, delay := range []time.Duration{0, time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			s := inMemory(t, rejecting(0, apnstest.Fault{Err: apns.StatusMissingToken, Delay: delay}))
+			c := dialPush(t, s)
+			if err := c.WritePushMsg(t.Context(), message(0)); err != nil {
+				t.Fatal(err)
+			}
+			wantPushError(t, c.Shutdown(t.Context()), 0, apns.StatusMissingToken)
+		})
+	}
+}
+
 // What a server can say that attributes nothing, or to a message never sent.
 func TestRejectedWithAnotherID(t *testing.T) {
 	for _, id := range []uint32{0, 3, 1000, math.MaxUint32} {
@@ -286,11 +303,11 @@ func TestShutdownProves(t *testing.T) {
 					}
 				}
 				err := c.Shutdown(t.Context())
-				if idsName == "both ends" && err != nil {
-					// No ID is left for the barrier but 0, which proves nothing
-					// unless the status does.
-					if name == "missing token" || name == "without its ID" {
-						t.Errorf("IDs %s, barrier answered with %s: %v", idsName, name, err)
+				if idsName == "both ends" || name == "without its ID" && slices.Min(ids) == 0 {
+					// What names no message but 0 proves nothing if a message had
+					// that ID, as when no other is left for the barrier.
+					if e, ok := err.(*apns.PushError); !ok || e.ID != 0 {
+						t.Errorf("IDs %s, barrier answered with %s: got %v, want a *PushError with ID 0", idsName, name, err)
 					}
 					return
 				}
@@ -557,6 +574,9 @@ func TestStalledServer(t *testing.T) {
 		}
 		wg.Wait()
 		wantErr(t, c.CheckForError(), apns.ErrInDoubt)
+		if want := fmt.Sprintf("messages written: %d, the last with ID %d,", n-1, n-1); !strings.Contains(c.CheckForError().Error(), want) {
+			t.Errorf("got %v, want %s", c.CheckForError(), want)
+		}
 		if errors.Is(c.CheckForError(), context.DeadlineExceeded) {
 			t.Errorf("%v matches a context that was another call's", c.CheckForError())
 		}

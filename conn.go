@@ -50,15 +50,16 @@ type Conn struct {
 	hangUp     sync.Once
 	done       chan struct{} // closed when ending is set
 
-	mu      sync.Mutex // protects following
-	usage   usage
-	ending  *ending // nil while the connection lives
-	written uint64  // messages, the one being written included
-	lastID  uint32  // of the messages written, as are the next two
-	minID   uint32
-	maxID   uint32
-	barrier bool   // Shutdown has begun to write its barrier
-	proofID uint32 // the ID of the barrier, not that of a message; or else 0
+	mu       sync.Mutex // protects following
+	usage    usage
+	ending   *ending // nil while the connection lives
+	inFlight bool    // a message is being written
+	written  uint64  // messages
+	lastID   uint32  // of the messages written, as are the next two
+	minID    uint32
+	maxID    uint32
+	barrier  bool   // Shutdown has begun to write its barrier
+	proofID  uint32 // the ID of the barrier, not that of a message; or else 0
 }
 
 // Dial connects to the server at addr, a host and a port, and returns when the
@@ -82,6 +83,9 @@ func Dial(ctx context.Context, addr string, config *Config) (*Conn, error) {
 	}
 	if tlsConfig.ServerName == "" {
 		tlsConfig.ServerName = host
+	}
+	if tlsConfig.ServerName == "" && !tlsConfig.InsecureSkipVerify {
+		return nil, fmt.Errorf("apns: address %q, expected host:port, or the server's name in Config.TLS", addr)
 	}
 	dial := config.DialContext
 	if dial == nil {
@@ -141,15 +145,13 @@ func (c *Conn) WritePushMsg(ctx context.Context, m *Message) error {
 		return err
 	}
 	c.buf = b
-	if !c.note(m.ID) {
+	if !c.begin() {
 		return c.notSent(nil)
 	}
 	if err := c.write(ctx, b); err != nil {
-		c.mu.Lock()
-		c.written--
-		c.mu.Unlock()
 		return c.notSent(err)
 	}
+	c.wrote(m.ID)
 	return nil
 }
 
@@ -171,7 +173,7 @@ func (c *Conn) CheckForError() error {
 	if err := c.use(sendsMessages); err != nil {
 		return fmt.Errorf("apns: %w", err)
 	}
-	return c.ended()
+	return c.known()
 }
 
 // Shutdown proves what became of the messages and closes the connection. It
@@ -179,18 +181,19 @@ func (c *Conn) CheckForError() error {
 // rejection says that every message before it was accepted.
 //
 // Nil means that every message written was accepted. Otherwise the error is
-// what [CheckForError] would return: a *[PushError] about another message, or
-// one that matches [ErrInDoubt], where the gateway gave no answer. If ctx ends
-// while Shutdown waits for it, the error matches ctx.Err() too.
+// what [Conn.CheckForError] would return: a *[PushError] about another message,
+// or one that matches [ErrInDoubt], where the gateway gave no answer. Shutdown
+// waits for it as long as ctx lets it; if that ends, the error matches ctx.Err()
+// too.
 func (c *Conn) Shutdown(ctx context.Context) error {
 	if err := c.use(sendsMessages); err != nil {
 		return fmt.Errorf("apns: %w", err)
 	}
-	defer c.Close()
 	gaveUp := c.ask(ctx)
 	if gaveUp != nil {
 		c.end(ending{cause: errors.New("Shutdown was given up")})
 	}
+	c.Close()
 	err := c.ended()
 	c.mu.Lock()
 	e := *c.ending
@@ -252,26 +255,43 @@ func (c *Conn) use(u usage) error {
 	return nil
 }
 
-// note counts a message that is about to be written. It is false if the
+// begin says that a message is about to be written. It is false if the
 // connection has ended, or if Shutdown has had its turn.
-func (c *Conn) note(id uint32) bool {
+func (c *Conn) begin() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ending != nil || c.barrier {
 		return false
 	}
+	c.inFlight = true
+	return true
+}
+
+// wrote counts a message that was written.
+func (c *Conn) wrote(id uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.written == 0 {
 		c.minID, c.maxID = id, id
 	}
+	c.inFlight = false
 	c.written++
 	c.lastID, c.minID, c.maxID = id, min(c.minID, id), max(c.maxID, id)
-	return true
+}
+
+// failed says that it was not. What ended the connection can be told only now,
+// since that depends on how many messages were.
+func (c *Conn) failed() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.inFlight = false
 }
 
 // write writes b, which the lane is held for. A write that fails ends the
 // connection.
 func (c *Conn) write(ctx context.Context, b []byte) error {
 	if err := c.writing.begin(ctx); err != nil {
+		c.failed()
 		return err
 	}
 	_, err := c.tls.Write(b)
@@ -281,6 +301,7 @@ func (c *Conn) write(ctx context.Context, b []byte) error {
 		return nil
 	case ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded):
 		// The ending is everybody's, the context is not.
+		c.failed()
 		c.end(ending{cause: errors.New("a message was cut off in the middle")})
 		err = fmt.Errorf("cut off in the middle of the message: %w", ctx.Err())
 	default:
@@ -294,6 +315,7 @@ func (c *Conn) write(ctx context.Context, b []byte) error {
 		}
 		t.Stop()
 		err = c.explain(err)
+		c.failed()
 		c.end(ending{cause: err})
 	}
 	c.disconnect()
@@ -313,7 +335,8 @@ func (c *Conn) notSent(err error) error {
 	case errors.Is(ended, net.ErrClosed):
 		return fmt.Errorf("%w: %w", ErrNotSent, net.ErrClosed)
 	}
-	return fmt.Errorf("%w: the connection has ended (%s)", ErrNotSent, strings.TrimPrefix(ended.Error(), "apns: "))
+	text := strings.TrimPrefix(ended.Error(), ErrNotSent.Error()+": ")
+	return fmt.Errorf("%w: the connection has ended (%s)", ErrNotSent, strings.TrimPrefix(text, "apns: "))
 }
 
 // ask writes the barrier and waits for what the gateway says of it. It returns
@@ -372,7 +395,7 @@ func (c *Conn) writeBarrier(ctx context.Context) error {
 // then to the end of the stream.
 func (c *Conn) listen() {
 	defer c.disconnect()
-	var buf [256]byte // room for the first words of a peer that is something else
+	var buf [64]byte // room for the first words of a peer that is something else
 	for n := 0; ; {
 		k, err := c.tls.Read(buf[n:])
 		n += k
@@ -402,12 +425,13 @@ func (c *Conn) listen() {
 }
 
 // answer tells the rejection of the barrier from that of a message. The barrier's
-// has its ID; or 0, if the gateway names nothing that has no token, in which case
-// the status does, since every message has one.
+// has its ID; or 0, if the gateway names nothing that has no token, and then the
+// status tells, unless a message had that ID.
 func (c *Conn) answer(said *PushError) ending {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.barrier && (said.ID == c.proofID && said.ID != 0 || said.ID == 0 && said.Status == StatusMissingToken) {
+	unnamed := said.ID == 0 && c.minID != 0 && said.Status == StatusMissingToken
+	if c.barrier && (said.ID == c.proofID && said.ID != 0 || unnamed) {
 		return ending{cause: net.ErrClosed, proved: true}
 	}
 	return ending{said: said}
@@ -437,10 +461,24 @@ func (c *Conn) end(e ending) (first bool) {
 	return true
 }
 
-// ended returns what ended the connection, as CheckForError gives it, or nil.
+// known returns what ended the connection, once it can be told for good, or nil.
+func (c *Conn) known() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.inFlight && c.ending != nil && c.ending.said == nil {
+		return nil // whoever writes is about to find out
+	}
+	return c.endedLocked()
+}
+
+// ended returns what ended the connection, or nil.
 func (c *Conn) ended() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.endedLocked()
+}
+
+func (c *Conn) endedLocked() error {
 	e := c.ending
 	switch {
 	case e == nil:

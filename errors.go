@@ -60,10 +60,14 @@ var statusTexts = [...]string{
 // Error returns the status's text from the error-code table, or "status 42"
 // for a number that is not in it.
 func (s Status) Error() string {
-	if int(s) < len(statusTexts) && statusTexts[s] != "" {
+	if s.known() {
 		return statusTexts[s]
 	}
 	return fmt.Sprintf("status %d", uint8(s))
+}
+
+func (s Status) known() bool {
+	return int(s) < len(statusTexts) && statusTexts[s] != ""
 }
 
 // A PushError is what a server said about a message, and the last thing it says
@@ -76,7 +80,8 @@ func (s Status) Error() string {
 //	}
 type PushError struct {
 	// ID is that of the Message. It is 0 where the server could not tell which
-	// message it means; then which ones it took is not known.
+	// message it means. If no message was written with it, which ones the
+	// server took is not known.
 	ID uint32
 	// Status says why. errors.Is compares with it.
 	Status Status
@@ -92,6 +97,9 @@ func (e *PushError) Rejected() bool {
 func (e *PushError) Error() string {
 	if !e.Rejected() {
 		return fmt.Sprintf("apns: server shut down after message %d, the last one it accepted (status %d)", e.ID, uint8(e.Status))
+	}
+	if !e.Status.known() {
+		return fmt.Sprintf("apns: message %d rejected: %v", e.ID, e.Status)
 	}
 	return fmt.Sprintf("apns: message %d rejected: %v (status %d)", e.ID, e.Status, uint8(e.Status))
 }

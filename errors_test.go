@@ -69,7 +69,7 @@ func TestErrorPacket(t *testing.T) {
 func TestPushErrorText(t *testing.T) {
 	for want, e := range map[string]*apns.PushError{
 		"apns: message 7 rejected: invalid token (status 8)":                           {ID: 7, Status: 8},
-		"apns: message 7 rejected: status 42 (status 42)":                              {ID: 7, Status: 42},
+		"apns: message 7 rejected: status 42":                                          {ID: 7, Status: 42},
 		"apns: server shut down after message 7, the last one it accepted (status 10)": {ID: 7, Status: 10},
 	} {
 		if got := e.Error(); got != want {

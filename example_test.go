@@ -58,47 +58,44 @@ func ExampleConn_CheckForError() {
 	tokens := []string{"c0ffee", "deadbeef", "0badcafe", "decade"}
 	payload := apns.AlertPayload("Hello")
 
-	// send sends the messages from the first on and returns what the gateway
-	// says of them.
+	// send sends the messages from the one with the ID first on, and returns
+	// what became of them. IDs count from 1, as 0 is what a gateway says for
+	// "some message".
 	send := func(first int) error {
 		conn, err := apns.Dial(ctx, "gateway.example.com:2195", server.Config())
 		if err != nil {
 			return err
 		}
 		defer conn.Close()
-		for i, token := range tokens[first:] {
-			m := &apns.Message{ID: uint32(first + i), Token: token, Payload: payload}
-			if err := conn.WritePushMsg(ctx, m); errors.Is(err, apns.ErrNotSent) {
-				break // CheckForError knows why
-			} else if err != nil {
+		for id := first; id <= len(tokens) && conn.CheckForError() == nil; id++ {
+			m := &apns.Message{ID: uint32(id), Token: tokens[id-1], Payload: payload}
+			err := conn.WritePushMsg(ctx, m)
+			switch {
+			case ctx.Err() != nil:
 				return err
-			}
-			if conn.CheckForError() != nil {
-				break
+			case err != nil && !errors.Is(err, apns.ErrNotSent):
+				fmt.Println(id, err) // a local check refused it; the others can follow
 			}
 		}
-		if err := conn.CheckForError(); err != nil {
-			return err
-		}
-		return conn.Shutdown(ctx)
+		return conn.Shutdown(ctx) // which says what CheckForError did, or proves that there was nothing
 	}
 
-	for first := 0; first < len(tokens); {
+	for first := 1; first <= len(tokens); {
 		err := send(first)
 		pushErr, ok := errors.AsType[*apns.PushError](err)
 		switch {
 		case err == nil:
 			fmt.Println("accepted: all others")
 			return
-		case !ok:
-			log.Fatal(err)
+		case !ok || pushErr.ID < uint32(first) || pushErr.ID > uint32(len(tokens)):
+			log.Fatal(err) // it is not known where to resume
 		case pushErr.Rejected():
 			fmt.Println(err)
 		}
 		first = int(pushErr.ID) + 1
 	}
 	// Output:
-	// apns: message 1 rejected: invalid token (status 8)
+	// apns: message 2 rejected: invalid token (status 8)
 	// accepted: all others
 }
 

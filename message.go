@@ -264,10 +264,10 @@ func tokenSizeError(token string) error {
 			"token is empty, expected 1 to %d bytes in hexadecimal", MaxTokenSize)}
 	case n > 2*MaxTokenSize:
 		return &fieldError{StatusInvalidTokenSize, fmt.Sprintf(
-			"token has %d hexadecimal digits, expected at most %d", n, 2*MaxTokenSize)}
+			"token has %d characters, expected at most %d hexadecimal digits", n, 2*MaxTokenSize)}
 	default:
 		return &fieldError{StatusInvalidToken, fmt.Sprintf(
-			"token has %d hexadecimal digits, expected an even number", n)}
+			"token has %d characters, expected an even number of hexadecimal digits", n)}
 	}
 }
 

@@ -189,8 +189,8 @@ func TestBuildMsgRefuses(t *testing.T) {
 		text   string
 	}{
 		{"no token", apns.Message{Payload: payload}, apns.StatusMissingToken, "token is empty, expected 1 to 100 bytes in hexadecimal"},
-		{"odd token", apns.Message{Token: token[1:], Payload: payload}, apns.StatusInvalidToken, "token has 63 hexadecimal digits, expected an even number"},
-		{"long token", apns.Message{Token: strings.Repeat("ab", 101), Payload: payload}, apns.StatusInvalidTokenSize, "token has 202 hexadecimal digits, expected at most 200"},
+		{"odd token", apns.Message{Token: token[1:], Payload: payload}, apns.StatusInvalidToken, "token has 63 characters, expected an even number of hexadecimal digits"},
+		{"long token", apns.Message{Token: strings.Repeat("ab", 101), Payload: payload}, apns.StatusInvalidTokenSize, "token has 202 characters, expected at most 200 hexadecimal digits"},
 		{"space in token", apns.Message{Token: "00 0", Payload: payload}, apns.StatusInvalidToken, `token has ' ' at index 2, expected only hexadecimal digits`},
 		{"last digit", apns.Message{Token: token[:63] + "g", Payload: payload}, apns.StatusInvalidToken, `token has 'g' at index 63, expected only hexadecimal digits`},
 		{"first digit", apns.Message{Token: "<" + token[1:], Payload: payload}, apns.StatusInvalidToken, `token has '<' at index 0, expected only hexadecimal digits`},

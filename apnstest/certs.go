@@ -40,17 +40,17 @@ type authority struct {
 
 func newAuthority() *authority {
 	a := &authority{pool: x509.NewCertPool(), names: make(map[string]*tls.Certificate)}
-	ca := a.sign(&x509.Certificate{
+	ca := must(a.sign(&x509.Certificate{
 		// A client finds out by the name whether its certificate will do.
 		Subject:               pkix.Name{CommonName: "apnstest CA " + rand.Text()[:8]},
 		IsCA:                  true,
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageCertSign,
-	})
+	}))
 	a.cert, a.key = ca.Leaf, ca.PrivateKey.(*ecdsa.PrivateKey)
 	a.pool.AddCert(a.cert)
-	a.server = a.serverCert("localhost", net.IPv4(127, 0, 0, 1), net.IPv6loopback)
-	a.client = a.sign(&x509.Certificate{
+	a.server = must(a.serverCert("localhost", net.IPv4(127, 0, 0, 1), net.IPv6loopback))
+	a.client = must(a.sign(&x509.Certificate{
 		// As in Apple's: the user ID (OID 0.9.2342.19200300.100.1.1) is the topic.
 		Subject: pkix.Name{
 			CommonName: "Apple Push Services: " + Topic,
@@ -58,11 +58,19 @@ func newAuthority() *authority {
 		},
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	})
+	}))
 	return a
 }
 
-func (a *authority) serverCert(name string, ips ...net.IP) tls.Certificate {
+// must panics where a certificate of our own making cannot be made.
+func must(c tls.Certificate, err error) tls.Certificate {
+	if err != nil {
+		panic("apnstest: " + err.Error())
+	}
+	return c
+}
+
+func (a *authority) serverCert(name string, ips ...net.IP) (tls.Certificate, error) {
 	return a.sign(&x509.Certificate{
 		Subject:     pkix.Name{CommonName: name},
 		DNSNames:    []string{name},
@@ -73,12 +81,11 @@ func (a *authority) serverCert(name string, ips ...net.IP) tls.Certificate {
 }
 
 // sign makes a key and its certificate, signed by the authority or, while it has
-// none, by itself. It panics where only the system's source of randomness can
-// have failed.
-func (a *authority) sign(template *x509.Certificate) tls.Certificate {
+// none, by itself.
+func (a *authority) sign(template *x509.Certificate) (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		panic("apnstest: " + err.Error())
+		return tls.Certificate{}, err
 	}
 	template.NotBefore = time.Now().Add(-time.Hour)
 	template.NotAfter = time.Now().AddDate(1, 0, 0)
@@ -88,13 +95,10 @@ func (a *authority) sign(template *x509.Certificate) tls.Certificate {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
 	if err != nil {
-		panic("apnstest: " + err.Error())
+		return tls.Certificate{}, err
 	}
 	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		panic("apnstest: " + err.Error())
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, err
 }
 
 // serverConfig fills in what the configuration leaves open.
@@ -116,21 +120,27 @@ func (a *authority) serverConfig(from *tls.Config) *tls.Config {
 }
 
 // certificateFor returns a certificate for the name that the client asks for,
-// whichever it is.
+// whichever it is; for the address that it dialed, if it asks for none.
 func (a *authority) certificateFor(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	name := hello.ServerName
-	if name == "" || name == "localhost" {
+	var ips []net.IP
+	if local, ok := hello.Conn.LocalAddr().(*net.TCPAddr); ok && name == "" {
+		name, ips = local.IP.String(), []net.IP{local.IP}
+	}
+	if name == "" {
 		return &a.server, nil
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	cert := a.names[name]
-	if cert == nil {
-		c := a.serverCert(name)
-		cert = &c
-		a.names[name] = cert
+	if cert := a.names[name]; cert != nil {
+		return cert, nil
 	}
-	return cert, nil
+	cert, err := a.serverCert(name, ips...)
+	if err != nil {
+		return nil, err
+	}
+	a.names[name] = &cert
+	return &cert, nil
 }
 
 func (a *authority) clientConfig() *tls.Config {

@@ -73,6 +73,9 @@ func (s *Server) servePush(c *conn) {
 // serveFeedback hands out the list, and waits for the client to leave.
 func (s *Server) serveFeedback(c *conn) {
 	v := judge(s.onConnect(c, apns.FeedbackPort), 0)
+	if v.said != nil {
+		return
+	}
 	s.mu.Lock()
 	records := s.feedback
 	s.feedback = nil

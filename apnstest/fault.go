@@ -2,6 +2,7 @@ package apnstest
 
 import (
 	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -10,7 +11,7 @@ import (
 // word.
 type Fault struct {
 	// Err is what the server says: an apns.Status, or an *apns.PushError, which
-	// can have a wrong ID or none. It says nothing if Err is nil, and discards
+	// can have a wrong ID or none, or what else a Handler returns. It says nothing if Err is nil, and discards
 	// the message, or if it is apns.StatusNoError, and accepts it.
 	Err error
 
@@ -32,7 +33,7 @@ type Fault struct {
 
 // Error describes the fault.
 func (f Fault) Error() string {
-	return fmt.Sprintf("fault: %v, delay %v, split %d, cut %d, end %d", f.Err, f.Delay, f.Split, f.Cut, f.End)
+	return fmt.Sprintf("fault: %v, delay %v, split %d, cut %d, end %v", f.Err, f.Delay, f.Split, f.Cut, f.End)
 }
 
 // An End is how the server ends its stream. What the client still writes is read
@@ -47,3 +48,12 @@ const (
 	EndReset               // a reset
 	EndStall               // it does not end, but the server stops reading
 )
+
+// String returns, for example, "clean".
+func (e End) String() string {
+	names := [...]string{EndClean: "clean", EndTogether: "together", EndBare: "bare", EndClose: "close", EndReset: "reset", EndStall: "stall"}
+	if e >= 0 && int(e) < len(names) {
+		return names[e]
+	}
+	return "End(" + strconv.Itoa(int(e)) + ")"
+}

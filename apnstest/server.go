@@ -11,7 +11,7 @@
 //
 //	conn, err := apns.Dial(ctx, "gateway.push.apple.com:2195", server.Config())
 //
-// The Config dials the server whatever the host, and goes by the port; it trusts
+// The Config dials the server whatever the host's name, and goes by the port; it trusts
 // the server's certificate and has a client certificate that the server trusts.
 // The code under test keeps its addresses.
 //
@@ -65,6 +65,10 @@ type Server struct {
 	// OnConnect, unless nil, is asked about each connection after its TLS
 	// handshake; port is apns.PushPort or apns.FeedbackPort. An error, as a
 	// Handler returns it, ends the connection before anything is read.
+	//
+	// The feedback service says nothing but its list: a Fault without an Err
+	// is how it hands that out, and any other error has it keep the list for
+	// the next client.
 	OnConnect func(port int, state tls.ConnectionState) error
 
 	// Barrier is the answer to the message with neither token nor payload with
@@ -74,13 +78,14 @@ type Server struct {
 	Barrier error
 
 	// PushAddr and FeedbackAddr are where the services listen, a loopback
-	// address and a port. Empty means 127.0.0.1 and a free one; Start fills it
-	// in.
+	// address and a port. Empty means 127.0.0.1 and a free one, and in memory,
+	// where the address means nothing, localhost and the well-known one. Start
+	// fills it in.
 	PushAddr, FeedbackAddr string
 
 	// InMemory has the services listen on a network in memory, reached through
 	// the DialContext of Config alone. In a testing/synctest bubble, create and
-	// close the server inside it.
+	// close the server inside it: with one from outside nothing gets through.
 	//
 	// It behaves as TCP does: a write returns before it is read, as long as
 	// there is room in the buffer; a write to a peer that has closed succeeds
@@ -133,8 +138,10 @@ func NewUnstartedServer(handler func(*apns.Message) error) *Server {
 
 // Start starts the server. It panics if it cannot listen.
 func (s *Server) Start() {
-	if s.services != nil {
-		panic("apnstest: server started twice")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.certs != nil || s.closed {
+		panic("apnstest: Start of a server that was started or closed")
 	}
 	s.certs = newAuthority()
 	s.TLS = s.certs.serverConfig(s.TLS)
@@ -142,12 +149,17 @@ func (s *Server) Start() {
 		{port: apns.PushPort, addr: &s.PushAddr, serve: s.servePush},
 		{port: apns.FeedbackPort, addr: &s.FeedbackAddr, serve: s.serveFeedback},
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	for _, sv := range s.services {
 		if err := s.listen(sv); err != nil {
 			panic(fmt.Sprintf("apnstest: cannot listen: %v", err))
 		}
+	}
+}
+
+// mustBeStarted panics if a method was called too early.
+func (s *Server) mustBeStarted() {
+	if s.certs == nil {
+		panic("apnstest: the server is not started")
 	}
 }
 
@@ -170,8 +182,10 @@ func (s *Server) Close() {
 
 // Config returns a new configuration with which apns.Dial reaches the server. It
 // goes by the port of the address: the well-known one of the service or the one
-// that it listens on.
+// that it listens on. An IP address, unlike a name, must be one that the server
+// listens on.
 func (s *Server) Config() *apns.Config {
+	s.mustBeStarted()
 	return &apns.Config{
 		TLS:         s.certs.clientConfig(),
 		DialContext: s.dial,
@@ -180,11 +194,15 @@ func (s *Server) Config() *apns.Config {
 
 // Certificates returns the server's certificates and keys, for programs that
 // connect to it without its Config.
-func (s *Server) Certificates() Certificates { return s.certs.pem() }
+func (s *Server) Certificates() Certificates {
+	s.mustBeStarted()
+	return s.certs.pem()
+}
 
 // Refuse sets whether connections are refused. Those that are open stay so. It
 // panics if the server cannot listen again.
 func (s *Server) Refuse(refuse bool) {
+	s.mustBeStarted()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || s.refusing == refuse {
@@ -229,7 +247,7 @@ type Fate int
 const (
 	Accepted  Fate = iota // took it
 	Refused               // said that it rejects it
-	Discarded             // read and ignored it, after it had rejected another
+	Discarded             // ignored it, as one after the end of the stream or the one where a Fault ended it
 )
 
 // String returns, for example, "accepted".

@@ -96,13 +96,13 @@ func TestPush(t *testing.T) {
 		"accepted":        {with(token, "1", "Hello"), "accepted\n", "", 0},
 		"five arguments":  {[]string{"-addr", s.PushAddr, "-ca", ca, cert, key, token, "1", "Hello"}, "accepted\n", "", 0},
 		"rejected":        {with(token, "2", "Hello"), "", "rejected: apns: message 2 rejected: invalid token (status 8)\n", 1},
-		"in doubt":        {with(token, "3", "Hello"), "", "in doubt: apns: in doubt: messages written: 1", 1},
+		"in doubt":        {with(token, "3", "Hello"), "", "apns: in doubt: messages written: 1", 1},
 		"shutdown after":  {with(token, "4", "Hello"), "accepted\n", "", 0},
 		"shutdown before": {with(token, "5", "Hello"), "", "not sent: apns: server shut down after message 0, ", 1},
 		"bad token":       {with("xyz0", "1", "Hello"), "", "not sent: apns: token has 'x' at index 0, expected only hexadecimal digits\n", 1},
 		"bad id":          {with(token, "-1", "Hello"), "", `not sent: numeric id is "-1", expected 0 to 4294967295`, 1},
 		"no certificate":  {[]string{"-addr", s.PushAddr, "-ca", ca, token, "1", "Hello"}, "", "the server wants a client certificate, and Config.TLS has none", 1},
-		"no such file":    {[]string{"-cert", "/nonexistent", token, "1", "Hello"}, "", "not sent: open /nonexistent: ", 1},
+		"no such file":    {[]string{"-cert", "/nonexistent", token, "1", "Hello"}, "", "not sent: certificate /nonexistent with key /nonexistent, both in PEM: open /nonexistent: ", 1},
 		"CA is a key":     {[]string{"-ca", key, token, "1", "Hello"}, "", "key.pem has no certificate in PEM", 1},
 		"usage":           {[]string{token}, "", "push: got 1 arguments, expected 3 or 5; see push -h\n", 2},
 		"nobody there":    {[]string{"-addr", "127.0.0.1:1", token, "1", "Hello"}, "", "not sent: apns: connecting to 127.0.0.1:1: dial tcp 127.0.0.1:1: ", 1},
@@ -139,7 +139,7 @@ func TestPrune(t *testing.T) {
 	cut = 1
 	s.AddFeedback(dead...)
 	stdout, stderr, status = run(t, nil, "prune", "-addr", s.FeedbackAddr, "-ca", ca, cert, key)
-	want := "error: the list was cut off after 1 dead devices: apns: feedback record is cut short after 6 bytes, expected at least 7\n"
+	want := "error: the list ends early, after 1 dead devices: apns: feedback record is cut short after 6 bytes, expected at least 7\n"
 	if stdout != token+" dead_at: 1700000000\n" || stderr != want || status != 1 {
 		t.Errorf("got %q, %q, %d; want one device and %q", stdout, stderr, status, want)
 	}

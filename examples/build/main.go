@@ -71,6 +71,9 @@ func run() error {
 	if err != nil {
 		return fmt.Errorf("numeric id is %q, expected 0 to 4294967295", flag.Arg(1))
 	}
+	if *expiry < 0 {
+		return fmt.Errorf("expiry is %v, expected 0 or more", *expiry)
+	}
 	if *priority > 255 {
 		return fmt.Errorf("priority is %d, expected 10, 5 or 0", *priority)
 	}
@@ -96,9 +99,9 @@ func run() error {
 }
 
 // dumpAll dumps the messages in b, and says where one is broken.
-func dumpAll(w io.Writer, b []byte) error {
+func dumpAll(w io.Writer, b []byte) (err error) {
 	out := bufio.NewWriter(w)
-	defer out.Flush()
+	defer func() { err = errors.Join(out.Flush(), err) }()
 	for at, n := 0, 0; ; n++ {
 		m, size, err := apns.ParseMsg(b[at:])
 		if err == io.EOF {

@@ -19,8 +19,8 @@ import (
 
 const usage = `Prune lists the devices that the feedback service says are dead: a line
 "<token> dead_at: <seconds since 1970>" for each, and their number. Reading the
-list empties it on the server, so keep what it prints. If the list is cut off,
-prune prints what it has got, says so, and exits with status 1.
+list empties it on the server, so keep what it prints. If the list ends within a
+record, prune prints what it has got, says so, and exits with status 1.
 
 	prune [flags]
 	prune [flags] <certificate-file> <key-file>
@@ -55,7 +55,6 @@ func run() error {
 	key := flag.String("key", "", "its private key, a PEM `file`; if empty, that of -cert")
 	ca := flag.String("ca", "", "the authority to trust instead of the system's, a PEM `file`")
 	local := flag.Bool("local", false, "start a server in this process and read from it")
-	timeout := flag.Duration("timeout", 5*time.Minute, "how long all of it may take")
 	flag.Usage = func() {
 		fmt.Fprint(flag.CommandLine.Output(), usage)
 		flag.PrintDefaults()
@@ -72,7 +71,7 @@ func run() error {
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, *timeout)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 
 	if *local {
@@ -102,13 +101,16 @@ func prune(ctx context.Context, addr string, config *apns.Config) error {
 	n := 0
 	for f, err := range conn.Feedback(ctx) {
 		if err != nil {
-			return fmt.Errorf("the list was cut off after %d dead devices: %w", n, err)
+			return fmt.Errorf("the list ends early, after %d dead devices: %w", n, err)
 		}
-		fmt.Printf("%s dead_at: %d\n", f.Token, f.DeadAt.Unix())
+		// What is not written is lost: the server has forgotten it.
+		if _, err := fmt.Printf("%s dead_at: %d\n", f.Token, f.DeadAt.Unix()); err != nil {
+			return err
+		}
 		n++
 	}
-	fmt.Printf("%d dead devices.\n", n)
-	return nil
+	_, err = fmt.Printf("%d dead devices.\n", n)
+	return err
 }
 
 // load makes a configuration of the files, each of which may be left out.
@@ -117,9 +119,11 @@ func load(cert, key, ca string) (*apns.Config, error) {
 	if cert != "" {
 		pair, err := tls.LoadX509KeyPair(cert, cmp.Or(key, cert))
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("certificate %s with key %s, both in PEM: %w", cert, cmp.Or(key, cert), err)
 		}
 		config.Certificates = []tls.Certificate{pair}
+	} else if key != "" {
+		return nil, fmt.Errorf("key %s is given without a certificate", key)
 	}
 	if ca != "" {
 		pem, err := os.ReadFile(ca)

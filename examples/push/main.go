@@ -37,16 +37,18 @@ Flags:
 
 func main() {
 	err := run()
+	if err == nil {
+		_, err = fmt.Println("accepted")
+	}
 	switch {
 	case err == nil:
-		fmt.Println("accepted")
 		return
 	case errors.Is(err, errUsage):
 		os.Exit(2)
 	case isRejection(err):
 		fmt.Fprintln(os.Stderr, "rejected:", err)
-	case errors.Is(err, apns.ErrInDoubt):
-		fmt.Fprintln(os.Stderr, "in doubt:", err)
+	case errors.Is(err, apns.ErrInDoubt), errors.Is(err, apns.ErrNotSent):
+		fmt.Fprintln(os.Stderr, err) // which begins with just that
 	default:
 		fmt.Fprintln(os.Stderr, "not sent:", err)
 	}
@@ -67,7 +69,6 @@ func run() error {
 	key := flag.String("key", "", "its private key, a PEM `file`; if empty, that of -cert")
 	ca := flag.String("ca", "", "the authority to trust instead of the system's, a PEM `file`")
 	local := flag.Bool("local", false, "start a server in this process and push to it")
-	timeout := flag.Duration("timeout", 30*time.Second, "how long all of it may take")
 	flag.Usage = func() {
 		fmt.Fprint(flag.CommandLine.Output(), usage)
 		flag.PrintDefaults()
@@ -90,7 +91,7 @@ func run() error {
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, *timeout)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 
 	if *local {
@@ -130,9 +131,11 @@ func load(cert, key, ca string) (*apns.Config, error) {
 	if cert != "" {
 		pair, err := tls.LoadX509KeyPair(cert, cmp.Or(key, cert))
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("certificate %s with key %s, both in PEM: %w", cert, cmp.Or(key, cert), err)
 		}
 		config.Certificates = []tls.Certificate{pair}
+	} else if key != "" {
+		return nil, fmt.Errorf("key %s is given without a certificate", key)
 	}
 	if ca != "" {
 		pem, err := os.ReadFile(ca)
