@@ -124,11 +124,12 @@ func (a *authority) serverConfig(from *tls.Config) *tls.Config {
 func (a *authority) certificateFor(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	name := hello.ServerName
 	var ips []net.IP
-	if local, ok := hello.Conn.LocalAddr().(*net.TCPAddr); ok && name == "" {
-		name, ips = local.IP.String(), []net.IP{local.IP}
-	}
 	if name == "" {
-		return &a.server, nil
+		local, ok := hello.Conn.LocalAddr().(*net.TCPAddr)
+		if !ok || local.IP.Equal(net.IPv4(127, 0, 0, 1)) || local.IP.Equal(net.IPv6loopback) {
+			return &a.server, nil
+		}
+		name, ips = local.IP.String(), []net.IP{local.IP}
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
