@@ -1,71 +1,101 @@
-// Package apns sends push notifications over Apple's binary provider protocol.
+// Package apns sends push notifications to Apple devices.
 //
-// [Dial] opens a TLS connection to a gateway; [Conn.WritePushMsg] sends a
-// [Message] over it; [Conn.CheckForError] polls for the gateway's rejection,
-// the only thing it ever answers; [Conn.Shutdown] ends the conversation and
-// proves that every message was accepted, or names the one that was not.
+// [Dial] opens a TLS connection to the Apple Push Notification service (APNs);
+// [Conn.WritePushMsg] sends a [Message] over it and says whether it was accepted;
+// [Conn.Shutdown] ends the conversation. A [Conn] may be used by any number of
+// goroutines, and should be kept for hours.
 //
-//	conn, err := apns.Dial(ctx, "gateway.example.com:2195", &apns.Config{
-//		TLS: &tls.Config{Certificates: []tls.Certificate{cert}},
-//	})
+//	key, err := apns.LoadAuthKey("AuthKey_ABC123DEFG.p8", "ABC123DEFG", "DEF123GHIJ")
+//	if err != nil {
+//		return err
+//	}
+//	conn, err := apns.Dial(ctx, apns.Production, &apns.Config{Key: key, Topic: "com.example.app"})
 //	if err != nil {
 //		return err
 //	}
 //	defer conn.Close()
-//	err = conn.WritePushMsg(ctx, &apns.Message{
-//		ID:      1,
+//	return conn.WritePushMsg(ctx, &apns.Message{
 //		Token:   token, // in hexadecimal, as the app sent it
 //		Payload: apns.AlertPayload("Hello"),
 //	})
-//	if err != nil {
-//		return err
-//	}
-//	return conn.Shutdown(ctx) // nil: the gateway took it
 //
-// # The state of the protocol
+// Instead of a key, Config.TLS may have a provider certificate. [Payload] makes
+// what AlertPayload does not: badges, sounds, background pushes, Live Activities.
 //
-// Apple closed this service, ports [PushPort] and [FeedbackPort] of its
-// gateways, on 31 March 2021. It lives on in private gateways, emulators and
-// test suites: those are what the package speaks to. Package apnstest has such
-// a server, for tests and for trying things out.
+// # Two wires
+//
+// Apple's servers speak the HTTP/2 provider API, on the ports [ProviderPort] and
+// [ProviderAltPort]. Apple closed the binary protocol that came before it, on the
+// ports [PushPort] and [FeedbackPort], on 31 March 2021; that lives on in private
+// gateways, emulators and test suites. The package speaks both, behind the same
+// verbs, and TLS negotiates which: a server that takes HTTP/2 gets it, and one
+// that negotiates nothing is a binary gateway or feedback service.
+//
+// The difference to a caller is when the answer comes. Over HTTP/2 each message
+// has its own, which WritePushMsg waits for. A binary gateway is silent about
+// what it accepts and says later what it rejects: [Conn.CheckForError] polls for
+// that, and Shutdown proves that there is nothing to come.
 //
 // # What became of a message
 //
 // A message has one of four fates, and errors.Is tells them apart:
 //
-//   - accepted: Shutdown returned nil, or a *[PushError] named a later message;
-//   - rejected: a *[PushError] names it. That the server said so is certain;
+//   - accepted: the error is nil. On the binary wire it is that of Shutdown that
+//     counts;
+//   - rejected: a *[PushError]. That the server said so is certain;
 //   - [ErrNotSent]: the server never took it, so it is safe to send again;
-//   - [ErrInDoubt]: it was written, and the connection or the caller's context
-//     ended before anything was known.
+//   - [ErrInDoubt]: it was sent, and the connection or the caller's context ended
+//     before anything was known.
 //
-// A rejection is also the end of the connection: the server discards every
-// message written after the rejected one. A caller that keeps its messages in
-// the order of their IDs dials again and resumes after the one that failed.
+// A message that breaks a rule is not sent at all. The error of that local check
+// matches the [Status] or [Reason] with which a server would have rejected it.
+//
+// On the binary wire a rejection is also the end of the connection: the server
+// discards every message written after the rejected one. A caller that keeps its
+// messages in the order of their IDs dials again and resumes after the one that
+// failed.
 //
 // # Dead devices
 //
-// The feedback service lists the devices from which the app was removed:
-// [Conn.ReadFeedbackMsg] reads a record, [Conn.Feedback] ranges over all.
+// Over HTTP/2 the answer to a push says that its device has lost the app: a
+// PushError with [ReasonUnregistered] or [ReasonExpiredToken], and the time. The
+// binary feedback service has a list of such devices: [Conn.ReadFeedbackMsg]
+// reads a record, [Conn.Feedback] ranges over all.
 //
-// # Servers and archives
+// # Tests, servers and archives
 //
-// Each record has its codec here, for both directions: [BuildMsg], [AppendMsg],
-// [ParseMsg] and [ReadMsg] for messages, [AppendError] and [ParseError] for the
-// rejection, [AppendFeedback] and [ParseFeedback] for the dead devices.
+// Package apnstest has a server that stands in for all of Apple's services, for
+// tests and for trying things out. The records of the binary protocol have their
+// codecs here, for both directions: [BuildMsg], [AppendMsg], [ParseMsg] and
+// [ReadMsg] for messages, [AppendError] and [ParseError] for the rejection,
+// [AppendFeedback] and [ParseFeedback] for the dead devices.
 package apns
 
-// The ports of the binary services. A Conn does not look at the number: which
-// of the two services a server is shows in the verbs that it understands.
+// The addresses of the HTTP/2 provider API. Its servers listen on ProviderAltPort
+// too, for firewalls that let no other HTTPS through.
+//
+// The source is "Sending notification requests to APNs".
 const (
-	PushPort     = 2195 // takes messages
-	FeedbackPort = 2196 // lists dead devices
+	Production = "api.push.apple.com:443"
+	Sandbox    = "api.sandbox.push.apple.com:443"
 )
 
-// The limits of the binary protocol, in bytes. The source of both is Table A-2
-// in the chapter "Binary Provider API" of Apple's Local and Remote Notification
-// Programming Guide.
+// The ports. A Conn does not look at the number: which wire a server speaks is
+// negotiated, and which of the binary services it is shows in the verbs that it
+// understands.
 const (
+	ProviderPort    = 443  // the HTTP/2 provider API
+	ProviderAltPort = 2197 // the same
+	PushPort        = 2195 // the binary gateway: takes messages
+	FeedbackPort    = 2196 // the binary feedback service: lists dead devices
+)
+
+// The limits, in bytes. The sources are "Generating a remote notification" for
+// those of a payload over HTTP/2, and for the others Table A-2 in the chapter
+// "Binary Provider API" of the Local and Remote Notification Programming Guide.
+const (
+	MaxPayload       = 4096 // a payload over HTTP/2
+	MaxVoIPPayload   = 5120 // that of a VoIP push, or a broadcast
+	MaxBinaryPayload = 2048 // a payload over the binary wire
 	MaxTokenSize     = 100  // a device token, decoded from hexadecimal
-	MaxBinaryPayload = 2048 // a payload
 )

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 )
 
 // ErrNotSent is matched by the error of a message that the server never took:
@@ -70,42 +71,184 @@ func (s Status) known() bool {
 	return int(s) < len(statusTexts) && statusTexts[s] != ""
 }
 
-// A PushError is what a server said about a message, and the last thing it says
-// on a connection. Every message written before the one with the ID was
-// accepted; every one written after it was discarded, and is safe to send again.
-// What it means for that message itself, Rejected tells.
+// Is reports whether the target is the [Reason] with which the HTTP/2 provider
+// API says the same, so that one comparison serves both protocols.
+func (s Status) Is(target error) bool {
+	reason, ok := target.(Reason)
+	return ok && reason != "" && reason == s.reason()
+}
+
+func (s Status) reason() Reason {
+	switch s {
+	case StatusNoError, StatusProtocolError:
+		return "" // nothing says the same
+	case StatusMissingToken:
+		return ReasonMissingDeviceToken
+	case StatusMissingTopic:
+		return ReasonMissingTopic
+	case StatusMissingPayload:
+		return ReasonPayloadEmpty
+	case StatusInvalidTokenSize, StatusInvalidToken:
+		return ReasonBadDeviceToken
+	case StatusInvalidTopicSize:
+		return ReasonBadTopic
+	case StatusInvalidPayloadSize:
+		return ReasonPayloadTooLarge
+	case StatusShutdown:
+		return ReasonShutdown
+	}
+	return ReasonInternalServerError
+}
+
+// A Reason is the word with which the HTTP/2 provider API says what was wrong.
+// It is an error, as [Status] is. A server may send one that has no constant.
+type Reason string
+
+// The reasons of "Handling notification responses from APNs", in the order of
+// their HTTP status.
+const (
+	ReasonBadCollapseID               Reason = "BadCollapseId"               // 400
+	ReasonBadDeviceToken              Reason = "BadDeviceToken"              // 400; also for a token of the other environment
+	ReasonBadExpirationDate           Reason = "BadExpirationDate"           // 400
+	ReasonBadMessageID                Reason = "BadMessageId"                // 400
+	ReasonBadPriority                 Reason = "BadPriority"                 // 400
+	ReasonBadTopic                    Reason = "BadTopic"                    // 400
+	ReasonDeviceTokenNotForTopic      Reason = "DeviceTokenNotForTopic"      // 400
+	ReasonDuplicateHeaders            Reason = "DuplicateHeaders"            // 400
+	ReasonIdleTimeout                 Reason = "IdleTimeout"                 // 400
+	ReasonInvalidPushType             Reason = "InvalidPushType"             // 400
+	ReasonMissingDeviceToken          Reason = "MissingDeviceToken"          // 400
+	ReasonMissingTopic                Reason = "MissingTopic"                // 400
+	ReasonPayloadEmpty                Reason = "PayloadEmpty"                // 400
+	ReasonTopicDisallowed             Reason = "TopicDisallowed"             // 400
+	ReasonBadCertificate              Reason = "BadCertificate"              // 403
+	ReasonBadCertificateEnvironment   Reason = "BadCertificateEnvironment"   // 403
+	ReasonExpiredProviderToken        Reason = "ExpiredProviderToken"        // 403
+	ReasonForbidden                   Reason = "Forbidden"                   // 403
+	ReasonInvalidProviderToken        Reason = "InvalidProviderToken"        // 403
+	ReasonMissingProviderToken        Reason = "MissingProviderToken"        // 403
+	ReasonUnrelatedKeyIDInToken       Reason = "UnrelatedKeyIdInToken"       // 403
+	ReasonBadEnvironmentKeyIDInToken  Reason = "BadEnvironmentKeyIdInToken"  // 403
+	ReasonBadPath                     Reason = "BadPath"                     // 404
+	ReasonMethodNotAllowed            Reason = "MethodNotAllowed"            // 405
+	ReasonExpiredToken                Reason = "ExpiredToken"                // 410
+	ReasonUnregistered                Reason = "Unregistered"                // 410
+	ReasonPayloadTooLarge             Reason = "PayloadTooLarge"             // 413
+	ReasonTooManyProviderTokenUpdates Reason = "TooManyProviderTokenUpdates" // 429
+	ReasonTooManyRequests             Reason = "TooManyRequests"             // 429; to this device
+	ReasonInternalServerError         Reason = "InternalServerError"         // 500
+	ReasonServiceUnavailable          Reason = "ServiceUnavailable"          // 503
+	ReasonShutdown                    Reason = "Shutdown"                    // 503
+)
+
+// The reasons that "Handling error responses from Apple Push Notification
+// service" has beside those, for broadcasts and their channels.
+const (
+	ReasonFeatureNotEnabled         Reason = "FeatureNotEnabled"         // 400
+	ReasonMissingChannelID          Reason = "MissingChannelId"          // 400
+	ReasonBadChannelID              Reason = "BadChannelId"              // 400
+	ReasonChannelNotRegistered      Reason = "ChannelNotRegistered"      // 400
+	ReasonBadRequestParams          Reason = "BadRequestParams"          // 400
+	ReasonBadRequestPayload         Reason = "BadRequestPayload"         // 400
+	ReasonMissingPushType           Reason = "MissingPushType"           // 400
+	ReasonCannotCreateChannelConfig Reason = "CannotCreateChannelConfig" // 400
+	ReasonTopicMismatch             Reason = "TopicMismatch"             // 403
+)
+
+// Error returns the word itself.
+func (r Reason) Error() string { return string(r) }
+
+// isGeneral reports whether the reason is about the sender or the server, and so
+// about any message.
+func (r Reason) isGeneral() bool {
+	switch r {
+	case ReasonIdleTimeout, ReasonBadCertificate, ReasonBadCertificateEnvironment, ReasonExpiredProviderToken,
+		ReasonInvalidProviderToken, ReasonMissingProviderToken, ReasonUnrelatedKeyIDInToken,
+		ReasonBadEnvironmentKeyIDInToken, ReasonTooManyProviderTokenUpdates, ReasonInternalServerError,
+		ReasonServiceUnavailable, ReasonShutdown:
+		return true
+	}
+	return false
+}
+
+// A PushError is what a server said about a message. errors.Is compares it with
+// a Status and with a Reason.
 //
 //	if pushErr, ok := errors.AsType[*apns.PushError](err); ok && pushErr.Rejected() {
 //		// the message pushErr.ID cannot be delivered
 //	}
+//
+// On the binary wire it is the last thing that a server says on a connection.
+// Every message written before the one with the ID was accepted; every one
+// written after it was discarded, and is safe to send again. What it means for
+// that message itself, Rejected tells.
 type PushError struct {
-	// ID is that of the Message. It is 0 where the server could not tell which
-	// message it means. If no message was written with it, which ones the
-	// server took is not known.
+	// ID is that of the Message. On the binary wire it is 0 where the server
+	// could not tell which message it means. If no message was written with it,
+	// which ones the server took is not known.
 	ID uint32
-	// Status says why. errors.Is compares with it.
+
+	// Status is what the binary wire says.
 	Status Status
+
+	// HTTPStatus is what the HTTP/2 wire says, where it is never 0. The rest is
+	// that wire's as well.
+	HTTPStatus int
+	// Reason says more than HTTPStatus; it is empty if the server gave none.
+	Reason Reason
+	// APNsID is the server's name for the message: the message's APNsID, or one
+	// that the server made up.
+	APNsID string
+	// DeadAt is when the server found that the token of an HTTPStatus 410 was
+	// dead: see Feedback.DeadAt, which is the same. Otherwise it is zero.
+	DeadAt time.Time
+	// RetryAfter is how long the server wants to be left alone; zero if it does
+	// not say.
+	RetryAfter time.Duration
 }
 
 // Rejected reports whether the message with the ID was refused. It is false for
 // StatusShutdown alone, whose ID is that of the last message that was accepted.
 func (e *PushError) Rejected() bool {
-	return e.Status != StatusShutdown
+	return e.HTTPStatus != 0 || e.Status != StatusShutdown
 }
 
-// Error returns, for example, "apns: message 7 rejected: invalid token (status 8)".
+// Error returns, for example, "apns: message 7 rejected: invalid token (status 8)"
+// or "apns: message 7 rejected: BadDeviceToken (HTTP status 400)".
 func (e *PushError) Error() string {
-	if !e.Rejected() {
+	switch {
+	case !e.Rejected():
 		return fmt.Sprintf("apns: server shut down after message %d, the last one it accepted (status %d)", e.ID, uint8(e.Status))
-	}
-	if !e.Status.known() {
+	case e.HTTPStatus == 0 && !e.Status.known():
 		return fmt.Sprintf("apns: message %d rejected: %v", e.ID, e.Status)
+	case e.HTTPStatus == 0:
+		return fmt.Sprintf("apns: message %d rejected: %v (status %d)", e.ID, e.Status, uint8(e.Status))
 	}
-	return fmt.Sprintf("apns: message %d rejected: %v (status %d)", e.ID, e.Status, uint8(e.Status))
+	var dead string
+	if !e.DeadAt.IsZero() {
+		dead = ", dead since " + e.DeadAt.Format(time.RFC3339)
+	}
+	reason := string(e.Reason)
+	if reason == "" {
+		reason = "no reason given"
+	}
+	message := "message"
+	if e.ID != 0 {
+		message = fmt.Sprintf("message %d", e.ID)
+	}
+	return fmt.Sprintf("apns: %s rejected: %s (HTTP status %d%s)", message, reason, e.HTTPStatus, dead)
 }
 
-// Unwrap returns the status.
-func (e *PushError) Unwrap() error { return e.Status }
+// Unwrap returns the Status or the Reason, whichever the wire has.
+func (e *PushError) Unwrap() error {
+	switch {
+	case e.HTTPStatus == 0:
+		return e.Status
+	case e.Reason != "":
+		return e.Reason
+	}
+	return nil
+}
 
 // The error packet: command, status, identifier. See Figure A-2 in the chapter
 // "Binary Provider API".
@@ -134,14 +277,14 @@ func ParseError(b []byte) (*PushError, error) {
 }
 
 // A fieldError is what a local check finds: the text says what came and what was
-// expected, the status is what a server would have said.
+// expected, the Status or Reason is what a server would have said.
 type fieldError struct {
-	status Status
-	text   string
+	said error
+	text string
 }
 
 func (e *fieldError) Error() string { return "apns: " + e.text }
-func (e *fieldError) Unwrap() error { return e.status }
+func (e *fieldError) Unwrap() error { return e.said }
 
 // A syntaxError is a decoder's, about the field at an offset. It wraps
 // StatusProtocolError or io.ErrUnexpectedEOF.

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -28,22 +27,45 @@ type Message struct {
 	// A token that the package hands out is in lower case.
 	Token string
 
-	// Payload is the notification, a JSON object in UTF-8, of 1 to
-	// MaxBinaryPayload bytes: see AlertPayload. That it is JSON is not
-	// checked.
+	// Payload is the notification, a JSON object in UTF-8, of 1 to MaxPayload
+	// bytes; MaxVoIPPayload for PushTypeVoIP, MaxBinaryPayload on the binary
+	// wire. See AlertPayload. That it is JSON is not checked.
 	Payload []byte
 
 	// Expiry is when the server may give up on a device it cannot reach, in
-	// whole seconds. At or before 1970 means now: one attempt, nothing kept.
+	// whole seconds. At or before 1970 means now or never: one attempt, nothing
+	// kept. The zero Time leaves it to the server, which for Apple's is 30 days.
 	//
-	// The zero Time leaves it to the server where the format allows that,
-	// which is where Priority is set. The extended format always has an
-	// expiry, so there the zero Time means one attempt, as 1970 does.
+	// On the binary wire the zero Time needs Priority to be set: the extended
+	// format always has an expiry, so there it means now or never.
 	Expiry time.Time
 
-	// Priority, unless zero, has the message sent in the framed format, the
-	// only one with a place for it. A server takes zero for PriorityHigh.
+	// Priority says how urgent the message is. Zero leaves it to the server,
+	// which takes it for PriorityHigh; on the HTTP/2 wire it is PriorityMedium
+	// for PushTypeBackground, which may have no other.
+	//
+	// On the binary wire a message that sets it has the framed format, the only
+	// one with a place for it.
 	Priority Priority
+
+	// The binary wire has no place for what follows, and leaves it out.
+
+	// Topic is what the app is to the server: its bundle ID, with a suffix that
+	// depends on the push type (see PushType.Topic). Empty means Config.Topic;
+	// without that, the topic of the certificate, if it has just one.
+	Topic string
+
+	// PushType is what the payload is for. Empty means PushTypeAlert.
+	PushType PushType
+
+	// CollapseID, unless empty, merges this message on the device with others
+	// that have the same. It has at most 64 bytes.
+	CollapseID string
+
+	// APNsID, unless empty, is the server's name for this message: a UUID in
+	// its canonical form, as 123e4567-e89b-12d3-a456-4266554400a0. If it is
+	// empty the server makes one up.
+	APNsID string
 }
 
 // A Priority says how urgent a message is.
@@ -51,30 +73,83 @@ type Priority uint8
 
 const (
 	// PriorityHigh sends the message at once. It must cause an alert, a sound
-	// or a badge: a payload that has only content-available is an error.
+	// or a badge: for a payload that has only content-available it is an error.
 	PriorityHigh Priority = 10
 	// PriorityMedium lets the device's battery decide the moment.
 	PriorityMedium Priority = 5
+	// PriorityLow puts the battery above everything: the device is not woken.
+	// The binary wire does not have it.
+	PriorityLow Priority = 1
 )
 
+// A PushType says what a push is for. Apple asks for one with every push; it has
+// to fit the payload, and decides about the topic, which is the app's bundle ID
+// and for most types a suffix, which [PushType.Topic] knows. A type that is not
+// listed here is sent as it is.
+type PushType string
+
+// The push types, with their topics. The source is Apple's "Sending notification
+// requests to APNs".
+const (
+	// PushTypeAlert shows, plays or badges something. The topic is the bundle ID.
+	PushTypeAlert PushType = "alert"
+	// PushTypeBackground wakes the app up, at PriorityMedium only. The topic is the bundle ID.
+	PushTypeBackground PushType = "background"
+	// PushTypeLocation asks where the device is. The topic is the bundle ID and ".location-query".
+	PushTypeLocation PushType = "location"
+	// PushTypeVoIP announces a call. The topic is the bundle ID and ".voip".
+	PushTypeVoIP PushType = "voip"
+	// PushTypeComplication updates a watch face. The topic is the bundle ID and ".complication".
+	PushTypeComplication PushType = "complication"
+	// PushTypeFileProvider says that files changed. The topic is the bundle ID and ".pushkit.fileprovider".
+	PushTypeFileProvider PushType = "fileprovider"
+	// PushTypeMDM calls a managed device. The topic is the UID in the subject of the MDM push certificate.
+	PushTypeMDM PushType = "mdm"
+	// PushTypeLiveActivity is for Live Activities. The topic is the bundle ID and ".push-type.liveactivity".
+	PushTypeLiveActivity PushType = "liveactivity"
+	// PushTypePushToTalk announces a speaker. The topic is the bundle ID and ".voip-ptt".
+	PushTypePushToTalk PushType = "pushtotalk"
+	// PushTypeWidgets reloads widgets. The topic is the bundle ID and ".push-type.widgets".
+	PushTypeWidgets PushType = "widgets"
+	// PushTypeControls reloads controls. The topic is the bundle ID and ".push-type.controls".
+	PushTypeControls PushType = "controls"
+)
+
+// Topic returns the topic of the app with the bundle ID for pushes of the type.
+func (t PushType) Topic(bundleID string) string {
+	switch t {
+	case PushTypeLocation:
+		return bundleID + ".location-query"
+	case PushTypeVoIP:
+		return bundleID + ".voip"
+	case PushTypeComplication:
+		return bundleID + ".complication"
+	case PushTypeFileProvider:
+		return bundleID + ".pushkit.fileprovider"
+	case PushTypeLiveActivity:
+		return bundleID + ".push-type.liveactivity"
+	case PushTypePushToTalk:
+		return bundleID + ".voip-ptt"
+	case PushTypeWidgets:
+		return bundleID + ".push-type.widgets"
+	case PushTypeControls:
+		return bundleID + ".push-type.controls"
+	}
+	return bundleID
+}
+
 // AlertPayload returns the payload that shows a text: {"aps":{"alert":text}}.
-// The text stands in it as UTF-8, with as few escapes as JSON allows; a byte
-// of it that is not UTF-8 becomes U+FFFD.
+// The text stands in it as UTF-8, with few escapes; a byte of it that is not
+// UTF-8 becomes U+FFFD.
 func AlertPayload(text string) []byte {
 	var b bytes.Buffer
 	b.WriteString(`{"aps":{"alert":`)
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(text); err != nil {
-		panic(err) // a string always encodes
-	}
-	b.Truncate(b.Len() - 1) // the encoder's newline
+	writeString(&b, text)
 	b.WriteString(`}}`)
 	return b.Bytes()
 }
 
-// BuildMsg returns the message as it goes over the wire of the binary protocol:
-// in the extended format (command 1), or in the framed format (command 2) if it
+// BuildMsg returns the message as it goes over the binary wire: in the extended format (command 1), or in the framed format (command 2) if it
 // sets a Priority.
 //
 // A message that breaks a rule is refused with an error that says which field,
@@ -87,11 +162,11 @@ func BuildMsg(m *Message) ([]byte, error) {
 // AppendMsg appends what [BuildMsg] returns to b. On an error it returns b as
 // it was. It does not allocate if b has the room.
 func AppendMsg(b []byte, m *Message) ([]byte, error) {
-	if len(m.Token) == 0 || len(m.Token)%2 != 0 || len(m.Token) > 2*MaxTokenSize {
+	if badTokenSize(m.Token) {
 		return b, tokenSizeError(m.Token)
 	}
-	if len(m.Payload) == 0 || len(m.Payload) > MaxBinaryPayload {
-		return b, payloadSizeError(len(m.Payload))
+	if badPayloadSize(m.Payload, MaxBinaryPayload) {
+		return b, payloadSizeError(m.Payload, MaxBinaryPayload)
 	}
 	var ok bool
 	out := b
@@ -131,7 +206,7 @@ func AppendMsg(b []byte, m *Message) ([]byte, error) {
 
 	default:
 		return b, &fieldError{StatusProcessingError, fmt.Sprintf(
-			"priority is %d, expected %d or %d, or 0 to leave it out", m.Priority, PriorityHigh, PriorityMedium)}
+			"priority is %d, expected %d or %d on the binary wire, or 0 to leave it out", m.Priority, PriorityHigh, PriorityMedium)}
 	}
 	return out, nil
 }
@@ -173,7 +248,7 @@ func ParseMsg(b []byte) (m *Message, n int, err error) {
 func ReadMsg(r *bufio.Reader) (*Message, error) {
 	b, taken, err := peekRecord(r, msgSize)
 	switch {
-	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+	case err == io.EOF || err == io.ErrUnexpectedEOF && len(b) > 0:
 		_, _, err = ParseMsg(b) // which says how much of the message is there
 		return nil, err
 	case err != nil && !errors.Is(err, StatusProtocolError):
@@ -257,6 +332,10 @@ func tokenDigitError(token string) error {
 	panic("apns: a token was refused that is all hexadecimal")
 }
 
+func badTokenSize(token string) bool {
+	return len(token) == 0 || len(token)%2 != 0 || len(token) > 2*MaxTokenSize
+}
+
 func tokenSizeError(token string) error {
 	switch n := len(token); {
 	case n == 0:
@@ -271,13 +350,17 @@ func tokenSizeError(token string) error {
 	}
 }
 
-func payloadSizeError(n int) error {
-	if n == 0 {
+func badPayloadSize(payload []byte, limit int) bool {
+	return len(payload) == 0 || len(payload) > limit
+}
+
+func payloadSizeError(payload []byte, limit int) error {
+	if len(payload) == 0 {
 		return &fieldError{StatusMissingPayload, fmt.Sprintf(
-			"payload is empty, expected 1 to %d bytes of JSON", MaxBinaryPayload)}
+			"payload is empty, expected 1 to %d bytes of JSON", limit)}
 	}
 	return &fieldError{StatusInvalidPayloadSize, fmt.Sprintf(
-		"payload has %d bytes, expected at most %d", n, MaxBinaryPayload)}
+		"payload has %d bytes, expected at most %d", len(payload), limit)}
 }
 
 // tokenString returns a decoded token in hexadecimal, with one allocation where

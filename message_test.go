@@ -199,7 +199,7 @@ func TestBuildMsgRefuses(t *testing.T) {
 		{"not UTF-8", apns.Message{Token: "00\xff0", Payload: payload}, apns.StatusInvalidToken, ""},
 		{"no payload", apns.Message{Token: token}, apns.StatusMissingPayload, "payload is empty, expected 1 to 2048 bytes of JSON"},
 		{"long payload", apns.Message{Token: token, Payload: make([]byte, 2049)}, apns.StatusInvalidPayloadSize, "payload has 2049 bytes, expected at most 2048"},
-		{"priority", apns.Message{Token: token, Payload: payload, Priority: 7}, apns.StatusProcessingError, "priority is 7, expected 10 or 5, or 0 to leave it out"},
+		{"priority", apns.Message{Token: token, Payload: payload, Priority: 7}, apns.StatusProcessingError, "priority is 7, expected 10 or 5 on the binary wire, or 0 to leave it out"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -321,6 +321,17 @@ func TestReadMsgStream(t *testing.T) {
 	boom := errors.New("boom")
 	if _, err := apns.ReadMsg(bufio.NewReader(iotest.ErrReader(boom))); !errors.Is(err, boom) {
 		t.Errorf("got %v, want boom", err)
+	}
+	// The end of a stream that says itself that it is no good end.
+	for _, r := range []io.Reader{iotest.ErrReader(io.ErrUnexpectedEOF), io.MultiReader(bytes.NewReader(simple), iotest.ErrReader(io.ErrUnexpectedEOF))} {
+		br := bufio.NewReader(r)
+		_, err := apns.ReadMsg(br)
+		if err == nil {
+			_, err = apns.ReadMsg(br)
+		}
+		if err == io.EOF || !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("got %v, want io.ErrUnexpectedEOF", err)
+		}
 	}
 	huge := append([]byte{0, 0xff, 0xff}, make([]byte, 1<<16)...)
 	if m, _, err := apns.ParseMsg(append(huge, 0)); err != nil || len(m.Token) != 2*65535 {

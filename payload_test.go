@@ -1,0 +1,666 @@
+package apns_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log"
+	"math"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/apns"
+)
+
+var sentAt = time.Unix(1700000000, 999_999_999)
+
+// started is the smallest Live Activity that starts.
+func started() *apns.Payload {
+	return &apns.Payload{
+		Alert: apns.Alert{Title: "T"},
+		LiveActivity: &apns.LiveActivity{
+			Event:          "start",
+			Timestamp:      sentAt,
+			AttributesType: "Game",
+			Attributes:     map[string]any{},
+		},
+	}
+}
+
+func updated(l apns.LiveActivity) *apns.Payload {
+	l.Event, l.Timestamp = "update", sentAt
+	return &apns.Payload{LiveActivity: &l}
+}
+
+// Tables 1 to 3 of Apple's "Generating a remote notification", key by key.
+func TestPayloadKeys(t *testing.T) {
+	alert := func(a apns.Alert) *apns.Payload { return &apns.Payload{Alert: a} }
+	tests := []struct {
+		p    *apns.Payload
+		want string // of aps
+	}{
+		{&apns.Payload{}, ``},
+
+		// Table 2.
+		{alert(apns.Alert{Title: "a"}), `"alert":{"title":"a"}`},
+		{alert(apns.Alert{Subtitle: "a"}), `"alert":{"subtitle":"a"}`},
+		{alert(apns.Alert{Body: "a"}), `"alert":{"body":"a"}`},
+		{alert(apns.Alert{LaunchImage: "a"}), `"alert":{"launch-image":"a"}`},
+		{alert(apns.Alert{TitleLocKey: "a"}), `"alert":{"title-loc-key":"a"}`},
+		{alert(apns.Alert{TitleLocArgs: []string{"a", "b"}}), `"alert":{"title-loc-args":["a","b"]}`},
+		{alert(apns.Alert{SubtitleLocKey: "a"}), `"alert":{"subtitle-loc-key":"a"}`},
+		{alert(apns.Alert{SubtitleLocArgs: []string{"a"}}), `"alert":{"subtitle-loc-args":["a"]}`},
+		{alert(apns.Alert{LocKey: "a"}), `"alert":{"loc-key":"a"}`},
+		{alert(apns.Alert{LocArgs: []string{"a"}}), `"alert":{"loc-args":["a"]}`},
+		{alert(apns.Alert{LocArgs: []string{}}), `"alert":{"loc-args":[]}`},
+		{alert(apns.Alert{Action: "a"}), `"alert":{"action":"a"}`},
+
+		// Table 1.
+		{&apns.Payload{Badge: new(0)}, `"badge":0`},
+		{&apns.Payload{Badge: new(7)}, `"badge":7`},
+		{&apns.Payload{Sound: "default"}, `"sound":"default"`},
+		{&apns.Payload{ThreadID: "a"}, `"thread-id":"a"`},
+		{&apns.Payload{Category: "a"}, `"category":"a"`},
+		{&apns.Payload{ContentAvailable: true}, `"content-available":1`},
+		{&apns.Payload{MutableContent: true}, `"mutable-content":1`},
+		{&apns.Payload{TargetContentID: "a"}, `"target-content-id":"a"`},
+		{&apns.Payload{InterruptionLevel: apns.InterruptionPassive}, `"interruption-level":"passive"`},
+		{&apns.Payload{InterruptionLevel: apns.InterruptionActive}, `"interruption-level":"active"`},
+		{&apns.Payload{InterruptionLevel: apns.InterruptionTimeSensitive}, `"interruption-level":"time-sensitive"`},
+		{&apns.Payload{InterruptionLevel: apns.InterruptionCritical}, `"interruption-level":"critical"`},
+		{&apns.Payload{RelevanceScore: new(0.0)}, `"relevance-score":0`},
+		{&apns.Payload{RelevanceScore: new(0.25)}, `"relevance-score":0.25`},
+		{&apns.Payload{RelevanceScore: new(1.0)}, `"relevance-score":1`},
+		{&apns.Payload{FilterCriteria: "a"}, `"filter-criteria":"a"`},
+
+		// Table 3.
+		{&apns.Payload{CriticalSound: &apns.CriticalSound{}}, `"sound":{"critical":1}`},
+		{&apns.Payload{CriticalSound: &apns.CriticalSound{Name: "a"}}, `"sound":{"critical":1,"name":"a"}`},
+		{&apns.Payload{CriticalSound: &apns.CriticalSound{Volume: new(0.0)}}, `"sound":{"critical":1,"volume":0}`},
+		{&apns.Payload{CriticalSound: &apns.CriticalSound{Volume: new(1.0)}}, `"sound":{"critical":1,"volume":1}`},
+
+		// Table 1, Live Activities; and "Starting and updating Live Activities
+		// with ActivityKit push notifications".
+		{updated(apns.LiveActivity{}), `"timestamp":1700000000,"event":"update"`},
+		{updated(apns.LiveActivity{ContentState: struct{ Score int }{3}}),
+			`"timestamp":1700000000,"event":"update","content-state":{"Score":3}`},
+		{updated(apns.LiveActivity{ContentState: json.RawMessage(` { "a" : 1 } `)}),
+			`"timestamp":1700000000,"event":"update","content-state":{"a":1}`},
+		{updated(apns.LiveActivity{StaleDate: time.Unix(0, 0)}), `"timestamp":1700000000,"event":"update","stale-date":0`},
+		{updated(apns.LiveActivity{DismissalDate: time.Unix(1700000001, 0).UTC()}),
+			`"timestamp":1700000000,"event":"update","dismissal-date":1700000001`},
+		{updated(apns.LiveActivity{AttributesType: "a"}), `"timestamp":1700000000,"event":"update","attributes-type":"a"`},
+		{updated(apns.LiveActivity{Attributes: map[string]int{"b": 2, "a": 1}}),
+			`"timestamp":1700000000,"event":"update","attributes":{"a":1,"b":2}`},
+		{updated(apns.LiveActivity{InputPushToken: true}), `"timestamp":1700000000,"event":"update","input-push-token":1`},
+		{updated(apns.LiveActivity{InputPushChannel: "YQ=="}), `"timestamp":1700000000,"event":"update","input-push-channel":"YQ=="`},
+		{&apns.Payload{LiveActivity: &apns.LiveActivity{Event: "end", Timestamp: sentAt}, RelevanceScore: new(-75.0)},
+			`"relevance-score":-75,"timestamp":1700000000,"event":"end"`},
+
+		// "Updating widgets with WidgetKit push notifications".
+		{&apns.Payload{ContentChanged: true}, `"content-changed":true`},
+		// "Configuring Safari Push Notifications".
+		{&apns.Payload{URLArgs: []string{}}, `"url-args":[]`},
+		{&apns.Payload{URLArgs: []string{"a", "b"}}, `"url-args":["a","b"]`},
+		// In no page of Apple's: what its mail servers send.
+		{&apns.Payload{AccountID: "a"}, `"account-id":"a"`},
+	}
+	for _, test := range tests {
+		got, err := test.p.Encode()
+		if want := `{"aps":{` + test.want + `}}`; err != nil || string(got) != want {
+			t.Errorf("%+v:\ngot  %s, %v\nwant %s", test.p, got, err, want)
+		}
+	}
+}
+
+// Whole payloads of every kind, and the push type that each calls for.
+func TestGoldenPayloads(t *testing.T) {
+	tests := []struct {
+		name     string
+		p        apns.Payload
+		pushType apns.PushType
+		want     string
+	}{
+		// "Generating a remote notification".
+		{"alert", apns.Payload{
+			Alert:             apns.Alert{Title: "Game Request", Subtitle: "Five Card Draw", Body: "Bob wants to play poker"},
+			Badge:             new(9),
+			Sound:             "bingbong.aiff",
+			ThreadID:          "poker",
+			Category:          "GAME_INVITATION",
+			InterruptionLevel: apns.InterruptionTimeSensitive,
+			RelevanceScore:    new(0.5),
+			Custom:            map[string]any{"gameID": "12345678"},
+		}, apns.PushTypeAlert, `{
+			"aps": {
+				"alert": {"title": "Game Request", "subtitle": "Five Card Draw", "body": "Bob wants to play poker"},
+				"badge": 9,
+				"sound": "bingbong.aiff",
+				"thread-id": "poker",
+				"category": "GAME_INVITATION",
+				"interruption-level": "time-sensitive",
+				"relevance-score": 0.5
+			},
+			"gameID": "12345678"
+		}`},
+		{"localized alert", apns.Payload{
+			Alert: apns.Alert{
+				TitleLocKey: "REQUEST", SubtitleLocKey: "OF_%@", SubtitleLocArgs: []string{"Bob"},
+				LocKey: "GAME_PLAY_REQUEST_FORMAT", LocArgs: []string{"Shelly", "Rick"}, LaunchImage: "table.png",
+			},
+			MutableContent: true,
+		}, apns.PushTypeAlert, `{
+			"aps": {
+				"alert": {
+					"title-loc-key": "REQUEST",
+					"subtitle-loc-key": "OF_%@",
+					"subtitle-loc-args": ["Bob"],
+					"loc-key": "GAME_PLAY_REQUEST_FORMAT",
+					"loc-args": ["Shelly", "Rick"],
+					"launch-image": "table.png"
+				},
+				"mutable-content": 1
+			}
+		}`},
+		{"critical alert", apns.Payload{
+			Alert:             apns.Alert{Title: "Smoke", Body: "In the kitchen"},
+			CriticalSound:     &apns.CriticalSound{Name: "alarm.caf", Volume: new(0.75)},
+			InterruptionLevel: apns.InterruptionCritical,
+		}, apns.PushTypeAlert, `{
+			"aps": {
+				"alert": {"title": "Smoke", "body": "In the kitchen"},
+				"sound": {"critical": 1, "name": "alarm.caf", "volume": 0.75},
+				"interruption-level": "critical"
+			}
+		}`},
+		// "Pushing background updates to your App".
+		{"background", apns.Payload{
+			ContentAvailable: true,
+			Custom:           map[string]any{"acme2": []int{5, 8}, "acme1": "bar"},
+			MaxSize:          apns.MaxBinaryPayload,
+		}, apns.PushTypeBackground, `{
+			"aps": {"content-available": 1},
+			"acme1": "bar",
+			"acme2": [5, 8]
+		}`},
+		// The key beside an alert is no background push.
+		{"alert that wakes up", apns.Payload{
+			Alert:            apns.Alert{Body: "Hi"},
+			ContentAvailable: true,
+		}, apns.PushTypeAlert, `{
+			"aps": {"alert": {"body": "Hi"}, "content-available": 1}
+		}`},
+		// "Starting and updating Live Activities with ActivityKit push
+		// notifications".
+		{"Live Activity start", apns.Payload{
+			Alert: apns.Alert{
+				TitleLocKey: "%@ is on an adventure!", TitleLocArgs: []string{"Power Panda"},
+				LocKey: "HEALTH", LocArgs: []string{},
+			},
+			Sound: "chime.aiff",
+			LiveActivity: &apns.LiveActivity{
+				Event:          "start",
+				Timestamp:      time.Unix(1234, 0),
+				ContentState:   map[string]any{"currentHealthLevel": 100, "eventDescription": "Begins"},
+				AttributesType: "AdventureAttributes",
+				Attributes:     map[string]any{"currentHealthLevel": 100},
+				InputPushToken: true,
+			},
+		}, apns.PushTypeLiveActivity, `{
+			"aps": {
+				"alert": {
+					"title": {"loc-key": "%@ is on an adventure!", "loc-args": ["Power Panda"]},
+					"body": {"loc-key": "HEALTH", "loc-args": []},
+					"sound": "chime.aiff"
+				},
+				"timestamp": 1234,
+				"event": "start",
+				"content-state": {"currentHealthLevel": 100, "eventDescription": "Begins"},
+				"attributes-type": "AdventureAttributes",
+				"attributes": {"currentHealthLevel": 100},
+				"input-push-token": 1
+			}
+		}`},
+		{"Live Activity update", apns.Payload{
+			Alert:          apns.Alert{Title: "Delivery", Subtitle: "Today", LocKey: "NEAR"},
+			CriticalSound:  &apns.CriticalSound{Name: "bell"},
+			RelevanceScore: new(100.0),
+			LiveActivity: &apns.LiveActivity{
+				Event:        "update",
+				Timestamp:    time.Unix(1234, 0),
+				ContentState: map[string]any{"stopsAway": 1},
+				StaleDate:    time.Unix(1650998941, 0),
+			},
+			ContentAvailable: true,
+			ContentChanged:   true,
+		}, apns.PushTypeLiveActivity, `{
+			"aps": {
+				"alert": {"title": "Delivery", "body": {"loc-key": "NEAR"}, "subtitle": "Today", "sound": {"critical": 1, "name": "bell"}},
+				"content-available": 1,
+				"relevance-score": 100,
+				"timestamp": 1234,
+				"event": "update",
+				"content-state": {"stopsAway": 1},
+				"stale-date": 1650998941,
+				"content-changed": true
+			}
+		}`},
+		{"Live Activity end", apns.Payload{
+			LiveActivity: &apns.LiveActivity{
+				Event:         "end",
+				Timestamp:     time.Unix(1234, 0),
+				ContentState:  map[string]any{"stopsAway": 0},
+				DismissalDate: time.Unix(1663177260, 0),
+			},
+		}, apns.PushTypeLiveActivity, `{
+			"aps": {
+				"timestamp": 1234,
+				"event": "end",
+				"content-state": {"stopsAway": 0},
+				"dismissal-date": 1663177260
+			}
+		}`},
+		// "Updating widgets with WidgetKit push notifications".
+		{"widget", apns.Payload{ContentChanged: true, ContentAvailable: true}, apns.PushTypeWidgets, `{
+			"aps": {"content-available": 1, "content-changed": true}
+		}`},
+		// In no page of Apple's that could be read: what its servers take.
+		{"MDM", apns.Payload{MDM: "5a2b1c9e-PushMagic"}, apns.PushTypeMDM, `{"mdm": "5a2b1c9e-PushMagic"}`},
+		// "Configuring Safari Push Notifications".
+		{"Safari", apns.Payload{
+			Alert:   apns.Alert{Title: "Flight A998 Now Boarding", Body: "Boarding has begun", Action: "View"},
+			URLArgs: []string{"boarding", "A998"},
+		}, apns.PushTypeAlert, `{
+			"aps": {
+				"alert": {"title": "Flight A998 Now Boarding", "body": "Boarding has begun", "action": "View"},
+				"url-args": ["boarding", "A998"]
+			}
+		}`},
+		{"own keys only, as for VoIP", apns.Payload{
+			Custom: map[string]any{"caller": map[string]any{"name": "Ann", "id": nil}},
+		}, apns.PushTypeAlert, `{"aps": {}, "caller": {"id": null, "name": "Ann"}}`},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			var want bytes.Buffer
+			if err := json.Compact(&want, []byte(test.want)); err != nil {
+				t.Fatal(err)
+			}
+			for range 3 { // maps have no order
+				got, err := test.p.Encode()
+				if err != nil || string(got) != want.String() {
+					t.Errorf("Encode:\ngot  %s, %v\nwant %s", got, err, want.String())
+				}
+			}
+			if got := test.p.PushType(); got != test.pushType {
+				t.Errorf("PushType: got %q, want %q", got, test.pushType)
+			}
+		})
+	}
+}
+
+// Only content-available alone makes a background push ("Pushing background
+// updates to your App"): each other field of the payload that shows in aps
+// changes the type.
+func TestPushTypeOfEveryField(t *testing.T) {
+	all := apns.Payload{
+		Alert: apns.Alert{LocArgs: []string{}}, Badge: new(0), Sound: "a", CriticalSound: new(apns.CriticalSound),
+		ThreadID: "a", Category: "a", MutableContent: true, TargetContentID: "a", InterruptionLevel: "a",
+		RelevanceScore: new(0.0), FilterCriteria: "a", LiveActivity: new(apns.LiveActivity), ContentChanged: true,
+		URLArgs: []string{}, AccountID: "a", MDM: "a",
+		ContentAvailable: true, Custom: map[string]any{"a": 1}, MaxSize: 1,
+	}
+	want := map[string]apns.PushType{
+		"LiveActivity": apns.PushTypeLiveActivity, "ContentChanged": apns.PushTypeWidgets, "MDM": apns.PushTypeMDM,
+		"ContentAvailable": apns.PushTypeBackground, "Custom": apns.PushTypeBackground, "MaxSize": apns.PushTypeBackground,
+	}
+	from := reflect.ValueOf(all)
+	for i := range from.NumField() {
+		name := from.Type().Field(i).Name
+		if from.Field(i).IsZero() {
+			t.Errorf("%s: this test does not set it", name)
+		}
+		p := &apns.Payload{ContentAvailable: true}
+		reflect.ValueOf(p).Elem().Field(i).Set(from.Field(i))
+		wanted, ok := want[name]
+		if !ok {
+			wanted = apns.PushTypeAlert
+		}
+		if got := p.PushType(); got != wanted {
+			t.Errorf("content-available and %s: got %q, want %q", name, got, wanted)
+		}
+	}
+	if got := all.PushType(); got != apns.PushTypeMDM {
+		t.Errorf("all at once: got %q, want mdm", got)
+	}
+}
+
+// The values are from the table in Apple's "Sending notification requests to
+// APNs".
+func TestPushTypes(t *testing.T) {
+	for got, want := range map[apns.PushType]string{
+		apns.PushTypeAlert:        "alert",
+		apns.PushTypeBackground:   "background",
+		apns.PushTypeLocation:     "location",
+		apns.PushTypeVoIP:         "voip",
+		apns.PushTypeComplication: "complication",
+		apns.PushTypeFileProvider: "fileprovider",
+		apns.PushTypeMDM:          "mdm",
+		apns.PushTypeLiveActivity: "liveactivity",
+		apns.PushTypePushToTalk:   "pushtotalk",
+		apns.PushTypeWidgets:      "widgets",
+		apns.PushTypeControls:     "controls",
+	} {
+		if string(got) != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+func TestPayloadRefusals(t *testing.T) {
+	start := func(change func(*apns.Payload)) *apns.Payload {
+		p := started()
+		change(p)
+		return p
+	}
+	custom := func(key string, v any) *apns.Payload { return &apns.Payload{Custom: map[string]any{key: v}} }
+	tests := []struct {
+		name string
+		p    *apns.Payload
+		want string // after "apns: payload: "
+	}{
+		{"volume low", &apns.Payload{CriticalSound: &apns.CriticalSound{Volume: new(-0.5)}}, "volume is -0.5, expected 0 to 1"},
+		{"volume high", &apns.Payload{CriticalSound: &apns.CriticalSound{Volume: new(1.5)}}, "volume is 1.5, expected 0 to 1"},
+		{"volume NaN", &apns.Payload{CriticalSound: &apns.CriticalSound{Volume: new(math.NaN())}}, "volume is NaN, expected 0 to 1"},
+		{"two sounds", &apns.Payload{Sound: "ping", CriticalSound: &apns.CriticalSound{}},
+			`sound is "ping" and a critical sound as well, expected one of them`},
+		{"relevance low", &apns.Payload{RelevanceScore: new(-0.5)}, "relevance-score is -0.5, expected 0 to 1 outside Live Activities"},
+		{"relevance high", &apns.Payload{RelevanceScore: new(75.0)}, "relevance-score is 75, expected 0 to 1 outside Live Activities"},
+		{"relevance NaN", &apns.Payload{RelevanceScore: new(math.NaN())}, "relevance-score is NaN, expected a number"},
+		{"relevance infinite", start(func(p *apns.Payload) { p.RelevanceScore = new(math.Inf(-1)) }), "relevance-score is -Inf, expected a number"},
+
+		{"no event", &apns.Payload{LiveActivity: &apns.LiveActivity{Timestamp: sentAt}}, `event is "", expected start, update or end`},
+		{"event", start(func(p *apns.Payload) { p.LiveActivity.Event = "Start" }), `event is "Start", expected start, update or end`},
+		{"no timestamp", start(func(p *apns.Payload) { p.LiveActivity.Timestamp = time.Time{} }),
+			"timestamp is missing, expected one in a Live Activity"},
+		{"start, no alert", start(func(p *apns.Payload) { p.Alert = apns.Alert{} }),
+			`event is "start" without alert, expected alert, attributes-type and attributes`},
+		{"start, no attributes-type", start(func(p *apns.Payload) { p.LiveActivity.AttributesType = "" }),
+			`event is "start" without attributes-type, expected alert, attributes-type and attributes`},
+		{"start, no attributes", start(func(p *apns.Payload) { p.LiveActivity.Attributes = nil }),
+			`event is "start" without attributes, expected alert, attributes-type and attributes`},
+		{"start, nothing", &apns.Payload{LiveActivity: &apns.LiveActivity{Event: "start", Timestamp: sentAt}},
+			`event is "start" without alert, attributes-type, attributes, expected alert, attributes-type and attributes`},
+		{"activity with a sound", &apns.Payload{LiveActivity: updated(apns.LiveActivity{}).LiveActivity, Sound: "ping"},
+			"sound is set and alert is missing, expected both or neither in a Live Activity"},
+		{"activity with two sounds", start(func(p *apns.Payload) { p.Sound, p.CriticalSound = "ping", &apns.CriticalSound{} }),
+			`sound is "ping" and a critical sound as well, expected one of them`},
+		{"activity with two titles", start(func(p *apns.Payload) { p.Alert = apns.Alert{Title: "T", TitleLocKey: "K"} }),
+			`title is "T" and title-loc-key is "K", expected one of them in a Live Activity`},
+		{"activity with two bodies", start(func(p *apns.Payload) { p.Alert = apns.Alert{Body: "B", LocKey: "K"} }),
+			`body is "B" and loc-key is "K", expected one of them in a Live Activity`},
+		{"activity with title arguments", start(func(p *apns.Payload) { p.Alert.TitleLocArgs = []string{"a"} }),
+			"title-loc-args is set and title-loc-key is missing, expected both or neither in a Live Activity"},
+		{"activity with body arguments", start(func(p *apns.Payload) { p.Alert.LocArgs = []string{"a"} }),
+			"loc-args is set and loc-key is missing, expected both or neither in a Live Activity"},
+		{"content-state array", updated(apns.LiveActivity{ContentState: []int{1}}),
+			"content-state is a []int, JSON that begins with '[', expected an object"},
+		{"content-state null", updated(apns.LiveActivity{ContentState: map[string]any(nil)}),
+			"content-state is a map[string]interface {}, JSON that begins with 'n', expected an object"},
+		{"attributes string", start(func(p *apns.Payload) { p.LiveActivity.Attributes = "secret" }),
+			`attributes is a string, JSON that begins with '"', expected an object`},
+		{"content-state unencodable", updated(apns.LiveActivity{ContentState: map[string]any{"f": func() {}}}),
+			"content-state: json: unsupported type: func()"},
+		{"attributes unencodable", updated(apns.LiveActivity{Attributes: math.NaN()}), "attributes: json: unsupported value: NaN"},
+
+		{"MDM and aps", &apns.Payload{MDM: "m", Badge: new(0), Sound: "a"}, "mdm is set and badge as well, expected mdm alone"},
+		{"MDM and custom", &apns.Payload{MDM: "m", Custom: map[string]any{"b": 1, "a": 2}},
+			`mdm is set and custom key "a" as well, expected mdm alone`},
+		{"custom aps", custom("aps", map[string]any{}), `custom key is "aps", expected any but aps and mdm`},
+		{"custom mdm", custom("mdm", "m"), `custom key is "mdm", expected any but aps and mdm`},
+		{"custom unencodable", custom("a\nb", func() {}), `custom key "a\nb": json: unsupported type: func()`},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := test.p.Encode()
+			if want := "apns: payload: " + test.want; err == nil || err.Error() != want || got != nil {
+				t.Errorf("\ngot  %s, %v\nwant %s", got, err, want)
+			}
+			if errors.Is(err, apns.StatusInvalidPayloadSize) {
+				t.Errorf("%v: it matches StatusInvalidPayloadSize, and is not about the size", err)
+			}
+		})
+	}
+}
+
+// What encoding/json writes, and will not read again, is an error.
+func TestPayloadTooDeep(t *testing.T) {
+	state := map[string]any{}
+	for range 10_000 {
+		state = map[string]any{"a": state}
+	}
+	got, err := updated(apns.LiveActivity{ContentState: state}).Encode()
+	if err == nil || !strings.HasPrefix(err.Error(), "apns: payload: ") {
+		t.Errorf("got %d bytes, %v; want an error that begins with apns: payload:", len(got), err)
+	}
+}
+
+// 4096 bytes, and 5120 for VoIP: Apple's "Generating a remote notification".
+func TestPayloadSizes(t *testing.T) {
+	tests := []struct {
+		name    string
+		limit   int
+		payload func(filler string) *apns.Payload
+	}{
+		{"alert", 4096, func(s string) *apns.Payload { return &apns.Payload{Alert: apns.Alert{Body: s}} }},
+		{"background", 4096, func(s string) *apns.Payload {
+			return &apns.Payload{ContentAvailable: true, Custom: map[string]any{"a": s}}
+		}},
+		{"Live Activity", 4096, func(s string) *apns.Payload {
+			return updated(apns.LiveActivity{ContentState: map[string]any{"a": s}})
+		}},
+		{"MDM", 4096, func(s string) *apns.Payload { return &apns.Payload{MDM: s} }},
+		{"VoIP", 5120, func(s string) *apns.Payload {
+			return &apns.Payload{Custom: map[string]any{"a": s}, MaxSize: apns.MaxVoIPPayload}
+		}},
+		{"binary protocol", 2048, func(s string) *apns.Payload {
+			return &apns.Payload{Alert: apns.Alert{Body: s}, MaxSize: apns.MaxBinaryPayload}
+		}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			least, err := test.payload("x").Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			most := test.limit - len(least) + 1
+			got, err := test.payload(strings.Repeat("x", most)).Encode()
+			if err != nil || len(got) != test.limit {
+				t.Errorf("got %d bytes, %v; want %d", len(got), err, test.limit)
+			}
+			got, err = test.payload(strings.Repeat("x", most+1)).Encode()
+			want := fmt.Sprintf("apns: payload has %d bytes, expected at most %d", test.limit+1, test.limit)
+			if got != nil || err == nil || err.Error() != want || !errors.Is(err, apns.StatusInvalidPayloadSize) {
+				t.Errorf("got %d bytes, %v; want %s", len(got), err, want)
+			}
+			if _, ok := errors.AsType[*apns.PushError](err); ok {
+				t.Errorf("%v: a PushError, which only a server sends", err)
+			}
+		})
+	}
+	if apns.MaxPayload != 4096 || apns.MaxVoIPPayload != 5120 {
+		t.Errorf("got limits of %d and %d, want 4096 and 5120", apns.MaxPayload, apns.MaxVoIPPayload)
+	}
+}
+
+// Texts arrive as they are, in as few bytes as JSON allows, wherever they stand.
+func TestPayloadTexts(t *testing.T) {
+	tests := []struct{ text, want string }{
+		{"Grüße, 世界 🎉", `"Grüße, 世界 🎉"`},
+		{"<b>AT&T</b>", `"<b>AT&T</b>"`},
+		{"a\"b\\c\n\x00", `"a\"b\\c\n\u0000"`},
+		{"a\u2028b", `"a\u2028b"`},
+		{"a\xffb", `"a\ufffdb"`},
+	}
+	for _, test := range tests {
+		p := started()
+		p.Alert = apns.Alert{Title: test.text, LocKey: test.text, LocArgs: []string{test.text}}
+		p.LiveActivity.ContentState = map[string]string{"s": test.text}
+		p.Custom = map[string]any{test.text: []string{test.text}}
+		got, err := p.Encode()
+		want := strings.ReplaceAll(`{"aps":{"alert":{"title":$,"body":{"loc-key":$,"loc-args":[$]}},"timestamp":1700000000,`+
+			`"event":"start","content-state":{"s":$},"attributes-type":"Game","attributes":{}},$:[$]}`, "$", test.want)
+		if err != nil || string(got) != want {
+			t.Errorf("%q:\ngot  %s, %v\nwant %s", test.text, got, err, want)
+		}
+
+		var back struct {
+			APS struct{ Alert struct{ Title string } }
+		}
+		if err := json.Unmarshal(got, &back); err != nil {
+			t.Errorf("%q: %v", test.text, err)
+		}
+		if text := strings.ToValidUTF8(test.text, "\ufffd"); back.APS.Alert.Title != text {
+			t.Errorf("got %q, want %q", back.APS.Alert.Title, text)
+		}
+	}
+}
+
+// A receiver's view: what encoding/json reads is what was put in. And Encode
+// leaves the payload as it was.
+func TestPayloadRoundTrip(t *testing.T) {
+	p := &apns.Payload{
+		Alert:          apns.Alert{Title: "T", Body: "B", TitleLocKey: "K", TitleLocArgs: []string{"x", "y"}},
+		Badge:          new(3),
+		CriticalSound:  &apns.CriticalSound{Name: "s", Volume: new(0.5)},
+		RelevanceScore: new(1e-7),
+		MutableContent: true,
+		ContentChanged: true,
+		URLArgs:        []string{},
+		Custom:         map[string]any{"n": 1.5, "deep": map[string]any{"a": []any{nil, true, "<>"}}},
+	}
+	before := fmt.Sprintf("%+v", *p)
+	b, err := p.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after := fmt.Sprintf("%+v", *p); after != before {
+		t.Errorf("Encode changed the payload:\ngot  %s\nwant %s", after, before)
+	}
+	var got any
+	if err := json.Unmarshal(b, &got); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{
+		"aps": map[string]any{
+			"alert":           map[string]any{"title": "T", "body": "B", "title-loc-key": "K", "title-loc-args": []any{"x", "y"}},
+			"badge":           3.0,
+			"sound":           map[string]any{"critical": 1.0, "name": "s", "volume": 0.5},
+			"relevance-score": 1e-7,
+			"mutable-content": 1.0,
+			"content-changed": true,
+			"url-args":        []any{},
+		},
+		"n":    1.5,
+		"deep": map[string]any{"a": []any{nil, true, "<>"}},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("\ngot  %v\nwant %v", got, want)
+	}
+}
+
+func ExamplePayload() {
+	p := &apns.Payload{
+		Alert:    apns.Alert{Title: "Bob & Ann", Body: "Tea at five?"},
+		Badge:    new(1),
+		Sound:    "default",
+		Category: "INVITATION",
+		Custom:   map[string]any{"meeting": 4711},
+	}
+	b, err := p.Encode()
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(p.PushType())
+	fmt.Println(string(b))
+	// Output:
+	// alert
+	// {"aps":{"alert":{"title":"Bob & Ann","body":"Tea at five?"},"badge":1,"sound":"default","category":"INVITATION"},"meeting":4711}
+}
+
+// The app's ContentState is a Swift struct with the same names.
+func ExamplePayload_liveActivity() {
+	type delivery struct {
+		StopsAway int `json:"stopsAway"`
+	}
+	p := &apns.Payload{
+		Alert: apns.Alert{Title: "Your parcel", LocKey: "STOPS_AWAY_%@", LocArgs: []string{"2"}},
+		Sound: "default",
+		LiveActivity: &apns.LiveActivity{
+			Event:        "update",
+			Timestamp:    time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC),
+			ContentState: delivery{StopsAway: 2},
+		},
+	}
+	b, err := p.Encode()
+	if err != nil {
+		log.Fatal(err)
+	}
+	var out bytes.Buffer
+	json.Indent(&out, b, "", "  ")
+	fmt.Println(p.PushType())
+	fmt.Println(out.String())
+	// Output:
+	// liveactivity
+	// {
+	//   "aps": {
+	//     "alert": {
+	//       "title": "Your parcel",
+	//       "body": {
+	//         "loc-key": "STOPS_AWAY_%@",
+	//         "loc-args": [
+	//           "2"
+	//         ]
+	//       },
+	//       "sound": "default"
+	//     },
+	//     "timestamp": 1795435200,
+	//     "event": "update",
+	//     "content-state": {
+	//       "stopsAway": 2
+	//     }
+	//   }
+	// }
+}
+
+// A VoIP push is all the app's own. That it is one does not show in it, so its
+// larger limit is for the caller to set.
+func ExamplePayload_voIP() {
+	p := &apns.Payload{
+		Custom:  map[string]any{"caller": "Ann", "offer": strings.Repeat("v=0 ", 1200)},
+		MaxSize: apns.MaxVoIPPayload,
+	}
+	b, err := p.Encode()
+	fmt.Println(len(b), err)
+	// Output:
+	// 4836 <nil>
+}
+
+// What breaks a rule does not leave the house.
+func ExamplePayload_Encode_refused() {
+	p := &apns.Payload{CriticalSound: &apns.CriticalSound{Name: "alarm.caf", Volume: new(11.0)}}
+	_, err := p.Encode()
+	fmt.Println(err)
+
+	p = &apns.Payload{Alert: apns.Alert{Body: strings.Repeat("la ", 1400)}}
+	_, err = p.Encode()
+	fmt.Println(err)
+	fmt.Println(errors.Is(err, apns.StatusInvalidPayloadSize))
+	// Output:
+	// apns: payload: volume is 11, expected 0 to 1
+	// apns: payload has 4229 bytes, expected at most 4096
+	// true
+}
