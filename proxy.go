@@ -1,0 +1,216 @@
+package apns
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// ProxyDialContext returns a DialContext for a [Config] that connects through an
+// HTTP proxy, with the CONNECT method.
+//
+// The argument proxy is what the Proxy field of an [http.Transport] takes, such
+// as [http.ProxyFromEnvironment] or the result of [http.ProxyURL]. It is asked
+// about each connection, with a request for https:// and the address. Without a
+// proxy, that is for a nil function or a nil URL, the connection is a direct one.
+// The URL's scheme is http or https, which stands for TLS to the proxy, and its
+// user name and password, if any, are sent to the proxy as basic authentication.
+//
+// The config says how to reach the proxy: DialContext opens the connection to it,
+// and direct ones, and TLS is for a proxy with the scheme https. Nothing else in
+// it counts. Nil means the zero Config. It is not the Config that is given to
+// [Dial], whose certificate is none of the proxy's business.
+//
+// The proxy learns the name and port of the server. What is said to the server
+// is encrypted from end to end. Many proxies let nobody connect to any port but
+// 443, and refuse with the status 403.
+//
+// ProxyFromEnvironment goes by the variables HTTPS_PROXY and NO_PROXY, as they are
+// when the process first asks, and has no proxy for localhost. For a SOCKS proxy,
+// a Config needs a DialContext of another make: see the example.
+func ProxyDialContext(proxy func(*http.Request) (*url.URL, error), config *Config) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	if config == nil {
+		config = new(Config)
+	}
+	// Taken now, so that the result can be put into the same Config.
+	dial, tlsConfig := config.DialContext, config.TLS
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	if proxy == nil {
+		return dial
+	}
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		u, err := proxy(newConnectRequest("https", addr).WithContext(ctx))
+		if err != nil {
+			return nil, fmt.Errorf("choosing a proxy: %w", err)
+		}
+		if u == nil {
+			return dial(ctx, network, addr)
+		}
+		// Errors name the proxy without the user, some of whom are secret tokens.
+		name := (&url.URL{Scheme: u.Scheme, Host: u.Host}).String()
+		ports := map[string]string{"http": "80", "https": "443"}
+		switch {
+		case ports[u.Scheme] == "":
+			return nil, fmt.Errorf("proxy %s: the scheme is %q, expected http or https: for another kind of proxy, set a DialContext of your own", name, u.Scheme)
+		case u.Hostname() == "":
+			return nil, fmt.Errorf("proxy %s: the URL has no host", name)
+		}
+		raw, err := dial(ctx, network, net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), ports[u.Scheme])))
+		if err != nil {
+			return nil, fmt.Errorf("proxy %s: %w", name, err)
+		}
+		interrupted := make(chan struct{})
+		stop := context.AfterFunc(ctx, func() {
+			defer close(interrupted)
+			raw.Close()
+		})
+		conn, err := connect(ctx, raw, u, tlsConfig, addr)
+		if !stop() {
+			<-interrupted
+			err = cmp.Or(err, ctx.Err())
+		}
+		if err != nil {
+			raw.Close()
+			return nil, fmt.Errorf("proxy %s: %w", name, err)
+		}
+		return conn, nil
+	}
+}
+
+// maxProxyHeader is how long the header of a proxy's answer may be.
+const maxProxyHeader = 16 << 10
+
+// connect has the proxy at the other end of raw connect to addr. The end of ctx
+// closes raw.
+func connect(ctx context.Context, raw net.Conn, u *url.URL, tlsConfig *tls.Config, addr string) (net.Conn, error) {
+	conn := raw
+	if u.Scheme == "https" {
+		c := new(tls.Config)
+		if tlsConfig != nil {
+			c = tlsConfig.Clone()
+		}
+		c.ServerName = cmp.Or(c.ServerName, u.Hostname())
+		c.NextProtos = nil // it is HTTP/1.1 that is spoken
+		t := tls.Client(raw, c)
+		if err := t.HandshakeContext(ctx); err != nil {
+			return nil, fmt.Errorf("TLS handshake: %w", cmp.Or(ctx.Err(), err))
+		}
+		conn = &tlsProxyConn{t, raw}
+	}
+
+	req := newConnectRequest("", addr)
+	if u.User != nil {
+		password, _ := u.User.Password()
+		user := base64.StdEncoding.EncodeToString([]byte(u.User.Username() + ":" + password))
+		req.Header.Set("Proxy-Authorization", "Basic "+user)
+	}
+	// Write would send the request without the address if that is malformed.
+	if err := req.WriteProxy(conn); err != nil {
+		return nil, fmt.Errorf("asking it to connect to %q: %w", addr, cmp.Or(ctx.Err(), err))
+	}
+	header, err := readProxyHeader(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(io.MultiReader(bytes.NewReader(header), conn)), req)
+	if err != nil {
+		return nil, fmt.Errorf("its answer is not HTTP: %.200q", err)
+	}
+	if resp.StatusCode/100 == 2 {
+		return conn, nil // whatever the header says, there is no body
+	}
+	// The body may never come, or never end.
+	defer time.AfterFunc(lastWords, func() { raw.Close() }).Stop()
+	return nil, refusal(resp, u.User != nil)
+}
+
+// refusal returns the error for an answer that is not a success.
+func refusal(resp *http.Response, hasCredentials bool) error {
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
+	text := fmt.Sprintf("answered %.64q", strings.TrimSpace(resp.Status))
+	// A page of HTML does not begin with what it has to say.
+	line, _, _ := strings.Cut(strings.TrimSpace(string(body)), "\n")
+	if line = strings.TrimSpace(line); line != "" && len(line) <= 200 && line[0] != '<' {
+		text += fmt.Sprintf(" and %q", line)
+	}
+	if resp.StatusCode == http.StatusProxyAuthRequired {
+		if hasCredentials {
+			text += ": it refused the credentials of its URL"
+		} else {
+			text += ": it wants credentials, and its URL has none"
+		}
+		var schemes []string
+		for _, challenge := range resp.Header["Proxy-Authenticate"] {
+			scheme, _, _ := strings.Cut(challenge, " ")
+			schemes = append(schemes, scheme)
+		}
+		// NTLM, for example.
+		if all := strings.Join(schemes, ", "); all != "" && !strings.Contains(strings.ToLower(all), "basic") {
+			text += fmt.Sprintf("; what it wants is %.64q, and there is only basic authentication here", all)
+		}
+	}
+	return errors.New(text)
+}
+
+// newConnectRequest returns a request that has no more than http.Request needs.
+func newConnectRequest(scheme, addr string) *http.Request {
+	return &http.Request{
+		Method: http.MethodConnect,
+		URL:    &url.URL{Scheme: scheme, Host: addr},
+		Host:   addr,
+		Header: make(http.Header),
+	}
+}
+
+// readProxyHeader reads the proxy's answer up to the empty line. It does so byte
+// by byte: what comes next is the server's.
+func readProxyHeader(ctx context.Context, r io.Reader) ([]byte, error) {
+	var header []byte
+	b := make([]byte, 1)
+	for !bytes.HasSuffix(header, []byte("\n\r\n")) && !bytes.HasSuffix(header, []byte("\n\n")) {
+		if len(header) == maxProxyHeader {
+			return nil, fmt.Errorf("the header of its answer is longer than %d bytes", maxProxyHeader)
+		}
+		if _, err := io.ReadFull(r, b); err != nil {
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			err = cmp.Or(ctx.Err(), err)
+			if len(header) == 0 {
+				return nil, fmt.Errorf("no answer: %w", err)
+			}
+			return nil, fmt.Errorf("its answer breaks off after %d bytes, which begin with %.64q: %w", len(header), header, err)
+		}
+		header = append(header, b[0])
+		// A peer of another kind says a line and waits.
+		if b[0] == '\n' && !bytes.HasPrefix(header, []byte("HTTP/")) {
+			return nil, fmt.Errorf("it does not speak HTTP, its first line is %.64q", header)
+		}
+	}
+	return header, nil
+}
+
+// A tlsProxyConn is a connection through a proxy that is spoken to over TLS. The
+// Close of tls.Conn would wait 5 s for a proxy that does not read.
+type tlsProxyConn struct {
+	*tls.Conn
+	raw net.Conn
+}
+
+func (c *tlsProxyConn) Close() error {
+	defer time.AfterFunc(lastWords, func() { c.raw.Close() }).Stop()
+	return c.Conn.Close()
+}
