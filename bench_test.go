@@ -7,7 +7,13 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
+	"io"
 	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"example.com/apns"
@@ -148,6 +154,119 @@ func BenchmarkReadMsg(b *testing.B) {
 				b.Fatal(err)
 			}
 			n++
+		}
+	})
+}
+
+// The floor of a push over HTTP/2 is a request on a bare http.ClientConn, whose
+// parts are used again as far as net/http allows it. The server answers without
+// looking: what it costs is in both.
+func BenchmarkHTTP2(b *testing.B) {
+	config := http2Sink(b)
+	m := message(1)
+	m.Topic = "com.example.app"
+	for _, inFlight := range []int{1, 100, 1000} {
+		b.Run(fmt.Sprintf("floor %d in flight", inFlight), func(b *testing.B) {
+			transport := &http.Transport{DisableCompression: true, HTTP2: &http.HTTP2Config{MaxEncoderHeaderTableSize: 1}}
+			transport.TLSClientConfig = config.TLS.Clone()
+			transport.TLSClientConfig.ServerName = "localhost"
+			transport.DialContext = config.DialContext
+			transport.Protocols = new(http.Protocols)
+			transport.Protocols.SetHTTP2(true)
+			conn, err := transport.NewClientConn(b.Context(), "https", "localhost:443")
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer conn.Close()
+			header := http.Header{"Apns-Topic": {m.Topic}, "Apns-Push-Type": {"alert"}, "User-Agent": {""}}
+			inParallel(b, inFlight, func() error {
+				req := &http.Request{
+					Method:        "POST",
+					URL:           &url.URL{Scheme: "https", Host: "localhost", Path: "/3/device/" + m.Token},
+					Header:        header,
+					Body:          io.NopCloser(bytes.NewReader(m.Payload)),
+					ContentLength: int64(len(m.Payload)),
+				}
+				res, err := conn.RoundTrip(req)
+				if err == nil {
+					res.Body.Close()
+				}
+				return err
+			})
+		})
+		b.Run(fmt.Sprintf("apns %d in flight", inFlight), func(b *testing.B) {
+			conn, err := apns.Dial(b.Context(), "localhost:443", config)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer conn.Close()
+			inParallel(b, inFlight, func() error { return conn.WritePushMsg(b.Context(), m) })
+		})
+	}
+}
+
+// inParallel calls f b.N times from so many goroutines.
+func inParallel(b *testing.B, goroutines int, f func() error) {
+	b.ReportAllocs()
+	var n atomic.Int64
+	var wg sync.WaitGroup
+	b.ResetTimer()
+	for range goroutines {
+		wg.Go(func() {
+			for n.Add(1) <= int64(b.N) {
+				if err := f(); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// http2Sink starts an HTTP/2 server on loopback that accepts every request
+// without looking at it, and returns the configuration that reaches it.
+func http2Sink(b *testing.B) *apns.Config {
+	return serve(b, []string{"h2"}, func(c net.Conn) {
+		r := bufio.NewReaderSize(c, 64<<10)
+		w := bufio.NewWriterSize(c, 64<<10)
+		r.Discard(len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
+		w.Write([]byte{0, 0, 12, 4, 0, 0, 0, 0, 0, // SETTINGS
+			0, 3, 0, 0, 0x04, 0x00, // 1024 streams
+			0, 4, 0, 0x10, 0, 0}) // windows of 1 MiB
+		w.Write([]byte{0, 0, 4, 8, 0, 0, 0, 0, 0, 0x40, 0, 0, 0}) // WINDOW_UPDATE by 1 GiB
+		answer := append([]byte{0x88, 0, 7}, "apns-id"...)        // status 200
+		answer = append(append(answer, 36), "123e4567-e89b-12d3-a456-4266554400a0"...)
+		received := 0
+		for {
+			if r.Buffered() < 9 && w.Flush() != nil {
+				return
+			}
+			head, err := r.Peek(9)
+			if err != nil {
+				return
+			}
+			size := int(head[0])<<16 | int(head[1])<<8 | int(head[2])
+			kind, flags, id := head[3], head[4], [4]byte(head[5:])
+			switch kind {
+			case 0: // DATA
+				if received += size; received > 1<<29 {
+					w.Write(binary.BigEndian.AppendUint32([]byte{0, 0, 4, 8, 0, 0, 0, 0, 0}, uint32(received)))
+					received = 0
+				}
+				if flags&1 != 0 { // the end of a request
+					w.Write([]byte{0, 0, byte(len(answer)), 1, 5})
+					w.Write(id[:])
+					w.Write(answer)
+				}
+			case 4: // SETTINGS
+				if flags&1 == 0 {
+					w.Write([]byte{0, 0, 0, 4, 1, 0, 0, 0, 0})
+				}
+			}
+			if _, err := r.Discard(9 + size); err != nil {
+				return
+			}
 		}
 	})
 }

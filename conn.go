@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math"
 	"net"
 	"os"
@@ -22,21 +23,53 @@ type Config struct {
 	// system's roots, and no client certificate, which most servers refuse.
 	//
 	// The provider certificate goes into its Certificates. Where ServerName is
-	// empty, the host of the address that is dialed stands in for it.
+	// empty, the host of the address that is dialed stands in for it. Where
+	// NextProtos is nil, HTTP/2 is offered and the server decides; where it is
+	// empty and not nil, nothing is, which leaves the binary wire.
 	TLS *tls.Config
 
+	// Key signs the provider tokens that take a certificate's place over
+	// HTTP/2. It is not used where TLS has a certificate. With a key, a
+	// connection sends one message at a time until the first one was accepted:
+	// that is as much as Apple allows.
+	Key *AuthKey
+
+	// Topic is that of messages which have none.
+	Topic string
+
 	// DialContext opens the connection under TLS: to the server itself, or
-	// through a proxy. Nil means that of the zero net.Dialer.
+	// through a proxy (see ProxyDialContext). Nil means that of the zero
+	// net.Dialer.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	// Logger is told what an operator may want to know: connections, what they
+	// negotiated, why a server ends one, new provider tokens. It is not told a
+	// secret, a device token or a payload. Nil means silence.
+	Logger *slog.Logger
 }
 
-// A Conn is one connection to a server: to a gateway, for sending messages, or
-// to a feedback service, for reading its list. It never dials again and sends
-// nothing twice.
+func (c *Config) logger() *slog.Logger {
+	if c.Logger == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return c.Logger
+}
+
+// A Conn is one connection to a server, for sending messages or, with the
+// binary feedback service, for reading its list. It never dials again and sends
+// nothing twice. Where CheckForError says that it takes no more messages, dial
+// another, and end this one with Shutdown, so that those on their way get their
+// answers.
+//
+// Over HTTP/2 each message has its own answer, which WritePushMsg waits for: to
+// have many on their way, call it from many goroutines, up to a few more than
+// the server allows streams.
 //
 // All its methods may be called by any number of goroutines. A Conn must be
 // ended by Close or Shutdown, also after an error.
 type Conn struct {
+	http2 *http2Wire // nil on the binary wire, which is what all the rest is for
+
 	raw      net.Conn // under tls; closing it does not wait for the peer
 	tls      *tls.Conn
 	hasCert  bool          // a client certificate was configured
@@ -65,10 +98,15 @@ type Conn struct {
 // Dial connects to the server at addr, a host and a port, and returns when the
 // TLS handshake is done or ctx ends. A nil config means the zero Config.
 //
-// A client certificate that is missing or refused shows here with TLS 1.2. With
-// TLS 1.3 the server looks at it after the client is through: Dial succeeds, as
-// may the first few messages, and it is CheckForError, Shutdown or
-// ReadFeedbackMsg that says so.
+// It offers the server HTTP/2. One that takes it is spoken to over the HTTP/2
+// provider API; one that negotiates nothing is a binary gateway or feedback
+// service, unless the Config has a Key and no certificate, which only HTTP/2 can
+// make use of.
+//
+// On the binary wire a client certificate that is missing or refused shows here
+// with TLS 1.2. With TLS 1.3 the server looks at it after the client is through:
+// Dial succeeds, as may the first few messages, and it is CheckForError, Shutdown
+// or ReadFeedbackMsg that says so.
 func Dial(ctx context.Context, addr string, config *Config) (*Conn, error) {
 	if config == nil {
 		config = new(Config)
@@ -91,6 +129,9 @@ func Dial(ctx context.Context, addr string, config *Config) (*Conn, error) {
 	if dial == nil {
 		dial = new(net.Dialer).DialContext
 	}
+	if tlsConfig.NextProtos == nil {
+		tlsConfig.NextProtos = []string{"h2"}
+	}
 	raw, err := dial(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("apns: connecting to %s: %w", addr, err)
@@ -101,16 +142,33 @@ func Dial(ctx context.Context, addr string, config *Config) (*Conn, error) {
 		hasCert: len(tlsConfig.Certificates) > 0 || tlsConfig.GetClientCertificate != nil,
 		done:    make(chan struct{}),
 	}
-	c.writing = newLane(c.tls.SetWriteDeadline)
-	c.reading = newLane(c.tls.SetReadDeadline)
+	c.writing = newLane(c.interrupter(c.tls.SetWriteDeadline))
+	c.reading = newLane(c.interrupter(c.tls.SetReadDeadline))
 	c.feedback = bufio.NewReaderSize(c.tls, 4096)
 	if err := c.tls.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		return nil, fmt.Errorf("apns: TLS handshake with %s: %w", addr, c.explain(err))
 	}
-	if p := c.tls.ConnectionState().NegotiatedProtocol; p != "" {
+	protocol := c.tls.ConnectionState().NegotiatedProtocol
+	log := config.logger()
+	log.Info("apns: connected", "addr", addr, "protocol", protocol)
+	switch {
+	case protocol == "h2":
+		var tokens *tokenSource
+		if config.Key != nil && !c.hasCert {
+			tokens = &tokenSource{key: config.Key}
+		}
+		c.http2, err = newHTTP2Wire(ctx, c, addr, config.Topic, tokens, log)
+		if err != nil {
+			c.Close()
+			return nil, fmt.Errorf("apns: HTTP/2 with %s: %w", addr, err)
+		}
+	case protocol != "":
 		c.Close()
-		return nil, fmt.Errorf("apns: %s negotiated the protocol %q, expected none: it is not a gateway of the binary protocol", addr, p)
+		return nil, fmt.Errorf("apns: %s negotiated the protocol %q, expected h2, or none for a gateway of the binary protocol", addr, protocol)
+	case config.Key != nil && !c.hasCert:
+		c.Close()
+		return nil, fmt.Errorf("apns: %s did not negotiate HTTP/2 (ALPN h2), expected that for the provider tokens of Config.Key: it is a gateway of the binary protocol, which takes certificates alone, or something in between has stripped it", addr)
 	}
 	return c, nil
 }
@@ -120,19 +178,34 @@ func (c *Conn) ConnectionState() tls.ConnectionState {
 	return c.tls.ConnectionState()
 }
 
-// WritePushMsg writes the message to the gateway. That it returns nil means
-// just that: a gateway is silent about a message that it accepts, and says later
-// that it rejected one. See [Conn.CheckForError] and [Conn.Shutdown].
+// WritePushMsg sends the message.
 //
-// A message that breaks a rule is not written; the error is that of [BuildMsg],
-// and the connection is as good as before. Any other error matches [ErrNotSent]:
-// because the connection has ended, which CheckForError explains, or because ctx
+// A message that breaks a rule is not sent. The error, like that of [BuildMsg],
+// matches the Status or Reason with which the server would have rejected it, but
+// is not a *[PushError], and the connection is as good as before.
+//
+// Over HTTP/2 it waits for a stream, if the server allows no more at the time,
+// and then for the answer. Nil means that the server accepted the message, a
+// *PushError that it rejected this one. Any other error matches [ErrNotSent] or
+// [ErrInDoubt]; if ctx ended, ctx.Err() as well. Give each push a deadline: a
+// server may leave one unanswered.
+//
+// On the binary wire it returns when the message is written, and nil means just
+// that: a gateway is silent about a message that it accepts, and says later
+// that it rejected one. See [Conn.CheckForError] and [Conn.Shutdown].
+// Any error but that of a broken rule matches [ErrNotSent]: because the connection has ended, which CheckForError explains, or because ctx
 // has, in which case the error matches ctx.Err() too. If ctx ends in the middle
-// of the message, that ends the connection: nothing can follow half a message.
+// of the message, that ends the connection: nothing can follow half a message. A
+// gateway may reject a message of which it has seen the beginning alone; then it
+// is CheckForError that names it.
 //
 // It allocates nothing for a context that cannot end, and for one that was also
 // the last call's.
 func (c *Conn) WritePushMsg(ctx context.Context, m *Message) error {
+	if c.http2 != nil {
+		_, err := c.http2.push(ctx, m)
+		return err
+	}
 	if err := c.use(sendsMessages); err != nil {
 		return fmt.Errorf("%w: %w", ErrNotSent, err)
 	}
@@ -165,11 +238,19 @@ func (c *Conn) WritePushMsg(ctx context.Context, m *Message) error {
 //   - One that matches [ErrInDoubt]: the connection ended and the gateway had
 //     said nothing. What it took of the messages written is not known.
 //   - One that matches [ErrNotSent]: the connection ended and the gateway cannot
-//     have taken anything, since it refused the client's certificate or nothing
-//     was written.
+//     have taken anything, since nothing was written or it wanted a certificate
+//     and got none.
 //   - One that matches [net.ErrClosed]: Close or Shutdown was called. It matches
-//     ErrInDoubt as well, unless Shutdown proved what was accepted.
+//     ErrInDoubt as well, unless Shutdown proved what was accepted or nothing
+//     was written.
+//
+// Over HTTP/2 it is about the connection alone, since each message has its own
+// answer: an error says that no more messages can be sent, and matches the
+// [Reason] that the server gave, if it did.
 func (c *Conn) CheckForError() error {
+	if c.http2 != nil {
+		return c.http2.CheckForError()
+	}
 	if err := c.use(sendsMessages); err != nil {
 		return fmt.Errorf("apns: %w", err)
 	}
@@ -184,8 +265,15 @@ func (c *Conn) CheckForError() error {
 // what [Conn.CheckForError] would return: a *[PushError] about another message,
 // or one that matches [ErrInDoubt], where the gateway gave no answer. Shutdown
 // waits for it as long as ctx lets it; if that ends, the error matches ctx.Err()
-// too.
+// too. Of several calls at a time the first whose context ends decides for all.
+//
+// Over HTTP/2 it waits for the answers to the messages that are on their way,
+// which WritePushMsg returns, and then closes the connection. Messages that come
+// meanwhile are not sent. The error is that of ctx, if it ends first.
 func (c *Conn) Shutdown(ctx context.Context) error {
+	if c.http2 != nil {
+		return c.http2.Shutdown(ctx)
+	}
 	if err := c.use(sendsMessages); err != nil {
 		return fmt.Errorf("apns: %w", err)
 	}
@@ -207,10 +295,14 @@ func (c *Conn) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// Close ends the connection at once, whatever other calls are waiting for, and
-// returns when nothing is left of it. Messages of which nothing was known remain
-// in doubt: see [Conn.Shutdown]. The error is always nil.
+// Close ends the connection, whatever other calls are waiting for, and returns
+// when nothing is left of it: at once, or within a second if the server does not
+// read. Messages of which nothing was known remain in doubt: see
+// [Conn.Shutdown]. The error is always nil.
 func (c *Conn) Close() error {
+	if c.http2 != nil {
+		c.http2.close()
+	}
 	c.end(ending{cause: net.ErrClosed})
 	c.disconnect()
 	c.goroutines.Wait()
@@ -310,7 +402,6 @@ func (c *Conn) write(ctx context.Context, b []byte) error {
 		t := time.NewTimer(lastWords)
 		select {
 		case <-c.done:
-		case <-ctx.Done():
 		case <-t.C:
 		}
 		t.Stop()
@@ -416,9 +507,10 @@ func (c *Conn) listen() {
 			c.end(ending{cause: fmt.Errorf("the server closed the connection: % x: %w", buf[:n], parseErr)})
 			return
 		case err != nil:
-			cause := c.explain(err)
-			_, refused := cause.(*refusedError)
-			c.end(ending{cause: cause, refused: refused})
+			// Of all alerts about a certificate this one alone belongs to the
+			// handshake for sure.
+			refused := strings.Contains(err.Error(), "certificate required")
+			c.end(ending{cause: c.explain(err), refused: refused})
 			return
 		}
 	}
@@ -456,9 +548,23 @@ func (c *Conn) end(e ending) (first bool) {
 	c.ending = &e
 	close(c.done)
 	if c.usage == sendsMessages && e.cause != net.ErrClosed {
-		c.raw.SetWriteDeadline(longAgo)
+		if c.raw.SetWriteDeadline(longAgo) != nil {
+			c.raw.Close()
+		}
 	}
 	return true
+}
+
+// interrupter returns setDeadline for a connection that may know no deadlines:
+// to close it is the other way to end what it is doing.
+func (c *Conn) interrupter(setDeadline func(time.Time) error) func(time.Time) error {
+	return func(t time.Time) error {
+		err := setDeadline(t)
+		if err != nil && !t.IsZero() {
+			c.raw.Close()
+		}
+		return err
+	}
 }
 
 // known returns what ended the connection, once it can be told for good, or nil.
@@ -528,22 +634,12 @@ func (c *Conn) explain(err error) error {
 	case !strings.Contains(text, "certificate") && !strings.Contains(text, "access denied"):
 		return err
 	case !c.hasCert:
-		return &refusedError{"the server wants a client certificate, and Config.TLS has none", err}
+		return fmt.Errorf("the server wants a client certificate, and Config.TLS has none: %w", err)
 	case strings.Contains(text, "certificate required"):
-		return &refusedError{"the server wants a client certificate, and none in Config.TLS is of an authority that it accepts", err}
+		return fmt.Errorf("the server wants a client certificate, and none in Config.TLS is of an authority that it accepts: %w", err)
 	}
-	return &refusedError{"the server refused the client certificate", err}
+	return fmt.Errorf("the server refused the client certificate: %w", err)
 }
-
-// A refusedError says that the server broke off the handshake because of the
-// client's certificate.
-type refusedError struct {
-	text string
-	err  error
-}
-
-func (e *refusedError) Error() string { return e.text + ": " + e.err.Error() }
-func (e *refusedError) Unwrap() error { return e.err }
 
 // longAgo is a deadline that has passed.
 var longAgo = time.Unix(1, 0)

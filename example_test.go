@@ -10,14 +10,98 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"example.com/apns"
 	"example.com/apns/apnstest"
 )
 
-// The server of package apnstest takes the gateway's place here.
+// The server of package apnstest takes Apple's place here. In earnest the Config
+// would be
+//
+//	&apns.Config{Key: key, Topic: "com.example.app"}
+//
+// with a key from LoadAuthKey.
 func Example() {
+	server := apnstest.NewServer(nil)
+	defer server.Close()
+	ctx := context.Background()
+
+	conn, err := apns.Dial(ctx, apns.Production, server.TokenConfig())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer conn.Close()
+	err = conn.WritePushMsg(ctx, &apns.Message{
+		Token:   "00c0ffee00112233445566778899aabbccddeeff0102030405060708090a0b0c",
+		Payload: apns.AlertPayload("Hello"),
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("accepted")
+	// Output: accepted
+}
+
+// One connection, many goroutines: each message has its own answer, and the
+// server's stream limit makes them wait for each other. Each has a deadline of
+// its own, since a server may leave one unanswered.
+func ExampleConn_WritePushMsg() {
+	server := apnstest.NewServer(nil)
+	defer server.Close()
+	server.Register(apnstest.Topic, "c0ffee", "decade", "0badcafe")
+	server.Unregister("0badcafe", time.Unix(1700000000, 0))
+	ctx := context.Background()
+
+	conn, err := apns.Dial(ctx, apns.Production, server.TokenConfig())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer conn.Close()
+
+	payload := apns.AlertPayload("Hello") // one for all
+	tokens := make(chan string)
+	var workers sync.WaitGroup
+	for range 100 {
+		workers.Go(func() {
+			for token := range tokens {
+				ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+				err := conn.WritePushMsg(ctx, &apns.Message{Token: token, Payload: payload})
+				cancel()
+				pushErr, rejected := errors.AsType[*apns.PushError](err)
+				switch {
+				case err == nil:
+					fmt.Println(token, "accepted")
+				case errors.Is(err, apns.ReasonUnregistered):
+					fmt.Println(token, "dead since", pushErr.DeadAt) // see Example_database for what to do then
+				case rejected:
+					fmt.Println(token, "rejected:", pushErr.Reason)
+				case errors.Is(err, apns.ErrNotSent):
+					fmt.Println(token, "to be sent again")
+				default:
+					fmt.Println(token, err)
+				}
+			}
+		})
+	}
+	for _, token := range []string{"c0ffee", "0badcafe", "facade", "decade"} {
+		tokens <- token
+	}
+	close(tokens)
+	workers.Wait()
+	if err := conn.Shutdown(ctx); err != nil {
+		log.Fatal(err)
+	}
+	// Unordered output:
+	// c0ffee accepted
+	// 0badcafe dead since 2023-11-14 22:13:20 +0000 UTC
+	// facade rejected: BadDeviceToken
+	// decade accepted
+}
+
+// A binary gateway is silent about what it accepts: Shutdown proves it.
+func ExampleConn_Shutdown() {
 	server := apnstest.NewServer(nil)
 	defer server.Close()
 	ctx := context.Background()
@@ -138,18 +222,45 @@ type Store interface {
 	Remove(ctx context.Context, token string, deadAt time.Time) error
 }
 
-// Each record is acted upon before the next is read, because reading the list
-// empties it.
+// The answer to a push says that its device is dead, or the binary feedback
+// service does. There each record is acted upon before the next is read, because
+// reading the list empties it.
 func Example_database() {
 	server := apnstest.NewServer(nil)
 	defer server.Close()
 	now := time.Now()
-	server.AddFeedback(
-		apns.Feedback{Token: "c0ffee", DeadAt: now.Add(-time.Hour)},
-		apns.Feedback{Token: "decade", DeadAt: now.Add(-time.Hour)},
-	)
+	server.Register(apnstest.Topic, "c0ffee", "decade", "facade")
+	server.Unregister("c0ffee", now.Add(-time.Hour))
+	server.Unregister("decade", now.Add(-time.Hour))
 	ctx := context.Background()
 
+	push := func(store Store) error {
+		conn, err := apns.Dial(ctx, apns.Production, server.TokenConfig())
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		tokens, err := store.Tokens(ctx)
+		if err != nil {
+			return err
+		}
+		payload := apns.AlertPayload("Hello")
+		for _, token := range tokens {
+			err := conn.WritePushMsg(ctx, &apns.Message{Token: token, Payload: payload})
+			pushErr, _ := errors.AsType[*apns.PushError](err)
+			switch {
+			case errors.Is(err, apns.ReasonUnregistered), errors.Is(err, apns.ReasonExpiredToken):
+				err = store.Remove(ctx, token, pushErr.DeadAt)
+			case pushErr != nil:
+				log.Print(err) // and the next
+				err = nil
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	prune := func(store Store) error {
 		conn, err := apns.Dial(ctx, "feedback.example.com:2196", server.Config())
 		if err != nil {
@@ -167,17 +278,21 @@ func Example_database() {
 		return nil
 	}
 
-	store := memoryStore{
-		"c0ffee": now.AddDate(-1, 0, 0),
-		"decade": now.Add(-time.Minute), // registered again since
-		"facade": now.AddDate(-1, 0, 0),
+	for _, clean := range []func(Store) error{push, prune} {
+		store := memoryStore{
+			"c0ffee": now.AddDate(-1, 0, 0),
+			"decade": now.Add(-time.Minute), // registered again since
+			"facade": now.AddDate(-1, 0, 0),
+		}
+		if err := clean(store); err != nil {
+			log.Fatal(err)
+		}
+		tokens, _ := store.Tokens(ctx)
+		fmt.Println(tokens)
 	}
-	if err := prune(store); err != nil {
-		log.Fatal(err)
-	}
-	tokens, _ := store.Tokens(ctx)
-	fmt.Println(tokens)
-	// Output: [decade facade]
+	// Output:
+	// [decade facade]
+	// [decade facade]
 }
 
 // A memoryStore maps a token to the time of its registration.

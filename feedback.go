@@ -33,8 +33,12 @@ type Feedback struct {
 // Any number of goroutines may call it.
 //
 // A Conn is for reading feedback or for sending messages; after a verb of the
-// one kind, those of the other return an error.
+// one kind, those of the other return an error. Over HTTP/2 there is no feedback
+// service, and the error matches errors.ErrUnsupported.
 func (c *Conn) ReadFeedbackMsg(ctx context.Context) (Feedback, error) {
+	if c.http2 != nil {
+		return Feedback{}, fmt.Errorf("apns: no feedback service over HTTP/2, where the answer to each message says that its device is dead: %w", errors.ErrUnsupported)
+	}
 	if err := c.use(readsFeedback); err != nil {
 		return Feedback{}, fmt.Errorf("apns: %w", err)
 	}
@@ -81,7 +85,7 @@ func (c *Conn) Feedback(ctx context.Context) iter.Seq2[Feedback, error] {
 // error, for a bad token or a time that 32 bits do not hold, it returns b as it
 // was.
 func AppendFeedback(b []byte, f Feedback) ([]byte, error) {
-	if len(f.Token) == 0 || len(f.Token)%2 != 0 || len(f.Token) > 2*MaxTokenSize {
+	if badTokenSize(f.Token) {
 		return b, tokenSizeError(f.Token)
 	}
 	if int64(expirySeconds(f.DeadAt)) != f.DeadAt.Unix() {

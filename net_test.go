@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -136,6 +137,17 @@ func (c *limitedConn) Write(p []byte) (int, error) {
 // sink starts a TLS server on loopback that reads and answers nothing, and
 // returns the configuration that reaches it. It allocates nothing by the message.
 func sink(tb testing.TB) *apns.Config {
+	return serve(tb, nil, func(c net.Conn) {
+		buf := make([]byte, 64<<10)
+		for err := error(nil); err == nil; {
+			_, err = c.Read(buf)
+		}
+	})
+}
+
+// serve starts a TLS server on loopback and returns the configuration that
+// reaches it.
+func serve(tb testing.TB, protocols []string, handle func(net.Conn)) *apns.Config {
 	tb.Helper()
 	s := apnstest.NewServer(nil) // for its certificates
 	defer s.Close()
@@ -144,7 +156,7 @@ func sink(tb testing.TB) *apns.Config {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair}})
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: protocols})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -157,10 +169,7 @@ func sink(tb testing.TB) *apns.Config {
 			}
 			serving.Go(func() {
 				defer c.Close()
-				buf := make([]byte, 64<<10)
-				for err := error(nil); err == nil; {
-					_, err = c.Read(buf)
-				}
+				handle(c)
 			})
 		}
 	})
@@ -173,4 +182,26 @@ func sink(tb testing.TB) *apns.Config {
 		return new(net.Dialer).DialContext(ctx, network, l.Addr().String())
 	}
 	return config
+}
+
+// A blackHole is a connection that, once it is open, swallows what is written and
+// gives nothing to read, as one does whose other end was cut off.
+type blackHole struct {
+	net.Conn
+	open atomic.Bool
+}
+
+func (h *blackHole) dialer(next dialer) dialer {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		var err error
+		h.Conn, err = next(ctx, network, addr)
+		return h, err
+	}
+}
+
+func (h *blackHole) Write(p []byte) (int, error) {
+	if h.open.Load() {
+		return len(p), nil
+	}
+	return h.Conn.Write(p)
 }

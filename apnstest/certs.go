@@ -15,8 +15,12 @@ import (
 )
 
 // Topic is that of the client certificate: the bundle ID of the app that it is
-// for.
-const Topic = "com.example.app"
+// for. KeyID and TeamID are those of the authentication key.
+const (
+	Topic  = "com.example.app"
+	KeyID  = "APNSTESTK1"
+	TeamID = "APNSTESTT1"
+)
 
 // Certificates are what a program needs to connect to a Server, all in PEM. The
 // keys are in PKCS #8.
@@ -24,6 +28,27 @@ type Certificates struct {
 	CA                    []byte // signed the other two
 	ServerCert, ServerKey []byte // for localhost and the loopback addresses
 	ClientCert, ClientKey []byte // a provider certificate for Topic
+	AuthKey               []byte // a .p8 file, of KeyID and TeamID
+}
+
+// An authKey is what the server knows of an authentication key.
+type authKey struct {
+	public *ecdsa.PublicKey
+	teamID string
+}
+
+// addAuthKey makes a key; the caller holds s.mu.
+func (s *Server) addAuthKey(keyID, teamID string) []byte {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic("apnstest: " + err.Error())
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		panic("apnstest: " + err.Error())
+	}
+	s.keys[keyID] = authKey{&key.PublicKey, teamID}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }
 
 // An authority signs the certificates of one server, with keys of their own.
@@ -101,8 +126,9 @@ func (a *authority) sign(template *x509.Certificate) (tls.Certificate, error) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, err
 }
 
-// serverConfig fills in what the configuration leaves open.
-func (a *authority) serverConfig(from *tls.Config) *tls.Config {
+// serverConfigs fill in what the configuration leaves open, for the binary wire
+// and for HTTP/2.
+func (a *authority) serverConfigs(from *tls.Config) (binary, http2 *tls.Config) {
 	config := new(tls.Config)
 	if from != nil {
 		config = from.Clone()
@@ -110,13 +136,16 @@ func (a *authority) serverConfig(from *tls.Config) *tls.Config {
 	if len(config.Certificates) == 0 && config.GetCertificate == nil {
 		config.GetCertificate = a.certificateFor
 	}
-	if config.ClientAuth == tls.NoClientCert {
-		config.ClientAuth = tls.RequireAndVerifyClientCert
-	}
 	if config.ClientCAs == nil {
 		config.ClientCAs = a.pool
 	}
-	return config
+	http2 = config.Clone()
+	http2.NextProtos = []string{"h2"}
+	if config.ClientAuth == tls.NoClientCert {
+		config.ClientAuth = tls.RequireAndVerifyClientCert
+		http2.ClientAuth = tls.VerifyClientCertIfGiven
+	}
+	return config, http2
 }
 
 // certificateFor returns a certificate for the name that the client asks for,

@@ -108,8 +108,9 @@ func (s *Server) decide(m *apns.Message) error {
 		return apns.StatusMissingPayload
 	case len(m.Payload) > apns.MaxBinaryPayload:
 		return apns.StatusInvalidPayloadSize
-	case s.Handler == nil:
-		return nil
+	}
+	if err := s.checkToken(m, ""); err != nil || s.Handler == nil {
+		return err
 	}
 	return s.Handler(m)
 }
@@ -126,8 +127,11 @@ type verdict struct {
 
 // judge gives the verdict that err is for the message with the ID.
 func judge(err error, id uint32) verdict {
-	if err == nil {
+	if e, ok := err.(*apns.PushError); err == nil || ok && e == nil { // or a nil that has become an error
 		return verdict{fate: Accepted}
+	}
+	if p, ok := errors.AsType[*Fault](err); ok && p != nil {
+		err = *p
 	}
 	if f, ok := errors.AsType[Fault](err); ok {
 		v := verdict{fate: Discarded}
@@ -137,16 +141,22 @@ func judge(err error, id uint32) verdict {
 		v.ends, v.fault = true, f
 		return v
 	}
-	said, ok := errors.AsType[*apns.PushError](err)
-	if !ok {
-		status, ok := errors.AsType[apns.Status](err)
-		switch {
-		case !ok:
-			status = apns.StatusProcessingError
-		case status == apns.StatusNoError:
+	said := &apns.PushError{ID: id, Status: apns.StatusProcessingError}
+	if e, ok := errors.AsType[*apns.PushError](err); ok {
+		*said = *e
+		if said.Reason != "" && said.Status == 0 {
+			said.Status = toStatus(said.Reason)
+		}
+	} else if status, ok := errors.AsType[apns.Status](err); ok {
+		if status == apns.StatusNoError {
 			return verdict{fate: Accepted}
 		}
-		said = &apns.PushError{ID: id, Status: status}
+		said.Status = status
+	} else if reason, ok := errors.AsType[apns.Reason](err); ok {
+		said.Status, said.Reason, said.HTTPStatus = toStatus(reason), reason, httpStatus(reason)
+	}
+	if said.HTTPStatus == 410 && said.DeadAt.IsZero() {
+		said.DeadAt = time.Now() // a 410 has a time
 	}
 	v := verdict{fate: Refused, ends: true, said: said}
 	switch {
@@ -203,7 +213,7 @@ func (s *Server) finish(c *conn, f Fault, words []byte, discard func()) {
 			return
 		}
 	}
-	words = words[:max(0, len(words)-f.Cut)]
+	words = words[:max(0, len(words)-max(0, f.Cut))]
 	if f.End == EndTogether {
 		c.corked.hold()
 	}
@@ -218,7 +228,7 @@ func (s *Server) finish(c *conn, f Fault, words []byte, discard func()) {
 		words = words[n:]
 	}
 	switch f.End {
-	case EndClean, EndTogether:
+	default:
 		c.tls.CloseWrite()
 		c.corked.release()
 		c.raw.CloseWrite()

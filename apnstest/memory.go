@@ -120,6 +120,7 @@ func (c *memoryConn) Read(p []byte) (int, error) {
 func (c *memoryConn) Write(p []byte) (n int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	waited := false
 	for {
 		switch {
 		case c.closed:
@@ -132,14 +133,17 @@ func (c *memoryConn) Write(p []byte) (n int, err error) {
 			return n, nil
 		case c.peer.closed:
 			c.resetLater() // the peer's system answers that nobody is there
-			return n + len(p), nil
+			if !waited {
+				return n + len(p), nil
+			}
 		}
-		if k := min(len(p), c.size-len(c.peer.buf)); k > 0 {
+		if k := min(len(p), c.size-len(c.peer.buf)); k > 0 && !c.peer.closed {
 			c.peer.buf = append(c.peer.buf, p[:k]...)
 			n, p = n+k, p[k:]
 			c.changed.Broadcast()
 			continue
 		}
+		waited = true
 		c.changed.Wait()
 	}
 }
@@ -158,6 +162,9 @@ func (c *memoryConn) resetLater() {
 func (c *memoryConn) CloseWrite() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.closed {
+		return c.opError("close", net.ErrClosed)
+	}
 	c.ended = true
 	c.peer.eof = true
 	c.changed.Broadcast()

@@ -15,11 +15,16 @@
 // the server's certificate and has a client certificate that the server trusts.
 // The code under test keeps its addresses.
 //
-// A [Server] does what Apple's gateway did. It is silent about a message that it
+// On the binary wire a [Server] does what Apple's gateway did. It is silent about a message that it
 // accepts; about one that it does not it sends an error packet, ends the stream,
 // and discards what comes after. It tells afterwards what it did with each
 // message: see [Server.Records]. Its feedback service hands out the records that
 // it was given, once.
+//
+// The HTTP/2 provider API it speaks as well, with the checks that Apple's makes
+// of a request, its credentials included; the same handler decides. TokenConfig
+// has an authentication key in place of the certificate. Until devices are
+// registered, with Register, every token is good.
 //
 // What can go wrong between a client and a gateway it does on demand: a handler
 // returns a [Fault], OnConnect one for a whole connection, and Refuse turns
@@ -40,14 +45,17 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"example.com/apns"
 )
 
-// A Server is a gateway and a feedback service. The fields are settings, to be
-// made between NewUnstartedServer and Start.
+// A Server is Apple's: the HTTP/2 provider API, the binary gateway and the
+// feedback service. The fields are settings, to be made between
+// NewUnstartedServer and Start.
 type Server struct {
 	// Handler decides what becomes of a message. It is called for one message
 	// after the other of a connection, and for several connections at a time.
@@ -56,14 +64,17 @@ type Server struct {
 	// with one that is too long.
 	//
 	// To return nil accepts the message; so does apns.StatusNoError, which a
-	// map gives for a token it does not have. An apns.Status rejects it; except
-	// apns.StatusShutdown, which accepts it and says that it was the last. An
+	// map gives for a token it does not have. An apns.Status or apns.Reason
+	// rejects it; except apns.StatusShutdown, which accepts it and says that it
+	// was the last. Each is translated for the wire that has the other. An
 	// *apns.PushError is sent as it is, with whatever ID. A Fault does what it
-	// says. Any other error rejects with apns.StatusProcessingError.
+	// says. Any other error rejects with apns.StatusProcessingError, which over
+	// HTTP/2 is apns.ReasonInternalServerError.
 	Handler func(*apns.Message) error
 
 	// OnConnect, unless nil, is asked about each connection after its TLS
-	// handshake; port is apns.PushPort or apns.FeedbackPort. An error, as a
+	// handshake; port is apns.ProviderPort, apns.PushPort or
+	// apns.FeedbackPort. An error, as a
 	// Handler returns it, ends the connection before anything is read.
 	//
 	// The feedback service says nothing but its list: a Fault without an Err
@@ -77,15 +88,19 @@ type Server struct {
 	// apns.StatusNoError.
 	Barrier error
 
-	// PushAddr and FeedbackAddr are where the services listen, a loopback
-	// address and a port. Empty means 127.0.0.1 and a free one, and in memory,
+	// StreamLimit is how many messages a connection may have on their way over
+	// HTTP/2: see SetStreamLimit. Zero means 1000.
+	StreamLimit int
+
+	// HTTP2Addr, PushAddr and FeedbackAddr are where the services listen, a
+	// loopback address and a port. Empty means 127.0.0.1 and a free one, and in memory,
 	// where the address means nothing, localhost and the well-known one. Start
 	// fills it in.
-	PushAddr, FeedbackAddr string
+	HTTP2Addr, PushAddr, FeedbackAddr string
 
 	// InMemory has the services listen on a network in memory, reached through
 	// the DialContext of Config alone. In a testing/synctest bubble, create and
-	// close the server inside it: with one from outside nothing gets through.
+	// close the server inside it: what is from outside must not be used there.
 	//
 	// It behaves as TCP does: a write returns before it is read, as long as
 	// there is room in the buffer; a write to a peer that has closed succeeds
@@ -99,10 +114,12 @@ type Server struct {
 
 	// TLS is the configuration to start from. Nil means the zero tls.Config.
 	// Where it says nothing of certificates, the server uses its own and
-	// requires one from the client.
+	// requires one from the client; over HTTP/2, where a provider token does as
+	// well, it requires none.
 	TLS *tls.Config
 
 	certs    *authority
+	authKey  []byte     // the .p8 file
 	services []*service // in the order of their ports; set by Start
 	closing  chan struct{}
 	running  sync.WaitGroup
@@ -115,6 +132,19 @@ type Server struct {
 	accepted int // connections
 	refusing bool
 	closed   bool
+
+	// Of the HTTP/2 provider API:
+	http2      map[*http2Conn]struct{}
+	limit      int // of streams
+	keys       map[string]authKey
+	devices    map[string]device
+	registered bool // some device was
+}
+
+// A device is what the server knows of a token.
+type device struct {
+	topics map[string]bool
+	deadAt time.Time // zero while it lives
 }
 
 // NewServer starts a server on loopback, with the handler, which may be nil. It
@@ -131,6 +161,9 @@ func NewUnstartedServer(handler func(*apns.Message) error) *Server {
 		Handler: handler,
 		closing: make(chan struct{}),
 		conns:   make(map[*conn]struct{}),
+		http2:   make(map[*http2Conn]struct{}),
+		keys:    make(map[string]authKey),
+		devices: make(map[string]device),
 	}
 	s.changed = sync.NewCond(&s.mu)
 	return s
@@ -144,13 +177,17 @@ func (s *Server) Start() {
 		panic("apnstest: Start of a server that was started or closed")
 	}
 	s.certs = newAuthority()
-	s.TLS = s.certs.serverConfig(s.TLS)
+	s.authKey = s.addAuthKey(KeyID, TeamID)
+	s.limit = cmp.Or(s.StreamLimit, 1000)
+	binary, http2 := s.certs.serverConfigs(s.TLS)
 	s.services = []*service{
-		{port: apns.PushPort, addr: &s.PushAddr, serve: s.servePush},
-		{port: apns.FeedbackPort, addr: &s.FeedbackAddr, serve: s.serveFeedback},
+		{ports: []int{apns.ProviderPort, apns.ProviderAltPort}, addr: &s.HTTP2Addr, tls: http2, serve: s.serveHTTP2},
+		{ports: []int{apns.PushPort}, addr: &s.PushAddr, tls: binary, serve: s.servePush},
+		{ports: []int{apns.FeedbackPort}, addr: &s.FeedbackAddr, tls: binary, serve: s.serveFeedback},
 	}
 	for _, sv := range s.services {
 		if err := s.listen(sv); err != nil {
+			s.stopListening()
 			panic(fmt.Sprintf("apnstest: cannot listen: %v", err))
 		}
 	}
@@ -192,11 +229,89 @@ func (s *Server) Config() *apns.Config {
 	}
 }
 
+// TokenConfig is Config with an authentication key, of KeyID and TeamID, in place
+// of the client certificate, and with the topic Topic for messages that have
+// none. It is for HTTP/2.
+func (s *Server) TokenConfig() *apns.Config {
+	config := s.Config()
+	config.TLS.Certificates = nil
+	config.Topic = Topic
+	var err error
+	if config.Key, err = apns.ParseAuthKey(s.authKey, KeyID, TeamID); err != nil {
+		panic("apnstest: " + err.Error())
+	}
+	return config
+}
+
+// AddAuthKey makes another authentication key known to the server and returns it
+// as a .p8 file has it. The IDs have 10 letters and digits.
+func (s *Server) AddAuthKey(keyID, teamID string) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.addAuthKey(keyID, teamID)
+}
+
+// Register makes device tokens known to the server, for a topic. From the first
+// call on it rejects all that are not known, or not for the topic of their
+// message. A token that was dead lives again.
+func (s *Server) Register(topic string, tokens ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.registered = true
+	for _, token := range tokens {
+		d := s.devices[strings.ToLower(token)]
+		topics := maps.Clone(d.topics)
+		if topics == nil {
+			topics = make(map[string]bool)
+		}
+		topics[topic] = true
+		s.devices[strings.ToLower(token)] = device{topics: topics}
+	}
+}
+
+// Unregister has the server say that the token's device has lost the app, at the
+// given time: over HTTP/2 in its answer to a message; on the binary wire, whose
+// gateway goes on to accept them, in the list of the feedback service. It panics
+// where AddFeedback does.
+func (s *Server) Unregister(token string, deadAt time.Time) {
+	s.AddFeedback(apns.Feedback{Token: token, DeadAt: deadAt})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.devices[strings.ToLower(token)]
+	d.deadAt = deadAt
+	s.devices[strings.ToLower(token)] = d
+}
+
+// SetStreamLimit sets how many messages each connection may have on their way
+// over HTTP/2, from now on. A connection with provider tokens may have one until
+// its first message was accepted.
+func (s *Server) SetStreamLimit(n int) {
+	s.mu.Lock()
+	s.limit = n
+	conns := slices.Collect(maps.Keys(s.http2))
+	s.mu.Unlock()
+	for _, h := range conns {
+		h.setLimit()
+	}
+}
+
+func (s *Server) setHTTP2(h *http2Conn, open bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if open {
+		s.http2[h] = struct{}{}
+	} else {
+		delete(s.http2, h)
+	}
+}
+
 // Certificates returns the server's certificates and keys, for programs that
 // connect to it without its Config.
 func (s *Server) Certificates() Certificates {
 	s.mustBeStarted()
-	return s.certs.pem()
+	cs := s.certs.pem()
+	cs.AuthKey = s.authKey
+	return cs
 }
 
 // Refuse sets whether connections are refused. Those that are open stay so. It
@@ -237,7 +352,7 @@ func (s *Server) AddFeedback(records ...apns.Feedback) {
 type Record struct {
 	Message *apns.Message
 	Fate    Fate
-	Err     error // what the handler returned, if it decided the fate
+	Err     error // the verdict: the handler's, or what the server found at sight
 	Conn    int   // the connection it came on, counted from 1
 }
 
@@ -246,7 +361,7 @@ type Fate int
 
 const (
 	Accepted  Fate = iota // took it
-	Refused               // said that it rejects it
+	Refused               // rejected it
 	Discarded             // ignored it, as one after the end of the stream or the one where a Fault ended it
 )
 
@@ -316,32 +431,40 @@ func (s *Server) record(r Record) {
 
 // A service is one of the server's listeners.
 type service struct {
-	port     int     // that Apple's has
+	ports    []int   // that Apple's has
 	addr     *string // the setting
+	tls      *tls.Config
 	serve    func(*conn)
 	listener net.Listener // nil while connections are refused; protected by Server.mu
 }
 
 // listen opens the service's listener; the caller holds s.mu.
-func (s *Server) listen(sv *service) (err error) {
+func (s *Server) listen(sv *service) error {
 	if s.InMemory {
-		*sv.addr = cmp.Or(*sv.addr, "localhost:"+strconv.Itoa(sv.port))
+		*sv.addr = cmp.Or(*sv.addr, "localhost:"+strconv.Itoa(sv.ports[0]))
 		sv.listener = newMemoryListener(*sv.addr, cmp.Or(s.BufferSize, 64<<10))
 	} else {
-		sv.listener, err = net.Listen("tcp", cmp.Or(*sv.addr, "127.0.0.1:0"))
+		l, err := net.Listen("tcp", cmp.Or(*sv.addr, "127.0.0.1:0"))
 		if err != nil {
 			return err
 		}
-		*sv.addr = sv.listener.Addr().String()
+		sv.listener = l
+		if addr := l.Addr().String(); addr != *sv.addr {
+			*sv.addr = addr
+		}
 	}
 	l := sv.listener
 	s.running.Go(func() {
 		for {
 			raw, err := l.Accept()
-			if err != nil {
+			switch {
+			case err == nil:
+				s.serve(sv, raw)
+			case errors.Is(err, net.ErrClosed):
 				return
+			default:
+				time.Sleep(5 * time.Millisecond) // there are too many open files, say
 			}
-			s.serve(sv, raw)
 		}
 	})
 	return nil
@@ -366,7 +489,7 @@ func (s *Server) serve(sv *service, raw net.Conn) {
 		return
 	}
 	s.accepted++
-	c := newConn(raw.(endpoint), s.TLS, s.accepted)
+	c := newConn(raw.(endpoint), sv.tls, s.accepted)
 	s.conns[c] = struct{}{}
 	s.running.Go(func() {
 		defer func() {
@@ -388,25 +511,30 @@ func (s *Server) dial(ctx context.Context, network, addr string) (net.Conn, erro
 		return nil, err
 	}
 	s.mu.Lock()
-	ports := make(map[int]bool)
+	var ports []string
 	var to *service
 	for _, sv := range s.services {
 		_, own, _ := net.SplitHostPort(*sv.addr)
-		if port == own || port == strconv.Itoa(sv.port) {
+		known := []string{own}
+		for _, p := range sv.ports {
+			known = append(known, strconv.Itoa(p))
+		}
+		if slices.Contains(known, port) {
 			to = sv
 		}
-		ports[sv.port] = true
+		ports = append(ports, known...)
 	}
 	var l net.Listener
+	var own string
 	if to != nil {
-		l = to.listener
+		l, own = to.listener, *to.addr
 	}
 	s.mu.Unlock()
 	switch {
 	case to == nil:
-		return nil, fmt.Errorf("apnstest: no service on the port of %s, there are: %v", addr, slices.Sorted(maps.Keys(ports)))
+		return nil, fmt.Errorf("apnstest: no service on the port of %s, there are: %s", addr, strings.Join(ports, ", "))
 	case !s.InMemory:
-		return new(net.Dialer).DialContext(ctx, network, *to.addr)
+		return new(net.Dialer).DialContext(ctx, network, own)
 	case l == nil:
 		return nil, refused(addr)
 	}

@@ -163,6 +163,10 @@ func TestVerdicts(t *testing.T) {
 		"silent end":        {apnstest.Fault{}, []byte{}, discarded},
 		"accepted and end":  {apnstest.Fault{Err: apns.StatusNoError}, []byte{}, accepted},
 		"fault":             {apnstest.Fault{Err: apns.StatusInvalidToken}, []byte{8, 8, 0, 0, 0, 2}, refused},
+		"pointer":           {&apnstest.Fault{Err: apns.StatusInvalidToken}, []byte{8, 8, 0, 0, 0, 2}, refused},
+		"typed nil":         {(*apns.PushError)(nil), nil, accepted},
+		"cut of less":       {apnstest.Fault{Err: apns.StatusInvalidToken, Cut: -5, Split: -1}, []byte{8, 8, 0, 0, 0, 2}, refused},
+		"reason":            {apns.ReasonPayloadTooLarge, []byte{8, 7, 0, 0, 0, 2}, refused},
 		"pointless fault":   {fmt.Errorf("because: %w", apnstest.Fault{Err: errors.New("boom")}), []byte{8, 1, 0, 0, 0, 2}, refused},
 		"cut":               {apnstest.Fault{Err: apns.StatusInvalidToken, Cut: 4}, []byte{8, 8}, refused},
 		"cut away":          {apnstest.Fault{Err: apns.StatusInvalidToken, Cut: 1 << 30}, []byte{}, refused},
@@ -476,4 +480,49 @@ func TestWait(t *testing.T) {
 		s.Close()
 		wg.Wait()
 	})
+}
+
+// Refuse, Config and the rest say so when they come too early; a server is
+// started once.
+func TestTooEarlyAndTooLate(t *testing.T) {
+	panics := func(name string, f func()) {
+		t.Helper()
+		defer func() {
+			if r := fmt.Sprint(recover()); !strings.HasPrefix(r, "apnstest: ") {
+				t.Errorf("%s: recovered %q, want a panic that says why", name, r)
+			}
+		}()
+		f()
+	}
+	s := apnstest.NewUnstartedServer(nil)
+	panics("Config", func() { s.Config() })
+	panics("Certificates", func() { s.Certificates() })
+	panics("Refuse", func() { s.Refuse(true) })
+	s.Start()
+	panics("Start twice", s.Start)
+	s.Close()
+	panics("Start after Close", s.Start)
+	s.Close()
+}
+
+// Connections are made while others are being refused.
+func TestRefuseConcurrently(t *testing.T) {
+	for _, memory := range []bool{true, false} {
+		s := start(t, memory, nil, nil)
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				for range 20 {
+					if c, err := apns.Dial(t.Context(), "gateway.push.apple.com:2195", s.Config()); err == nil {
+						c.Close()
+					}
+				}
+			})
+		}
+		for range 20 {
+			s.Refuse(true)
+			s.Refuse(false)
+		}
+		wg.Wait()
+	}
 }

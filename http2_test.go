@@ -1,0 +1,1113 @@
+package apns_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"example.com/apns"
+	"example.com/apns/apnstest"
+)
+
+func dialHTTP2(t *testing.T, config *apns.Config) *apns.Conn {
+	t.Helper()
+	return dial(t, apns.Production, config)
+}
+
+func TestHTTP2Accepted(t *testing.T) {
+	for _, memory := range []bool{true, false} {
+		for _, token := range []bool{true, false} {
+			run := func(t *testing.T) {
+				s := apnstest.NewUnstartedServer(nil)
+				s.InMemory = memory
+				s.Start()
+				t.Cleanup(s.Close)
+				config := s.Config()
+				if token {
+					config = s.TokenConfig()
+				}
+				c := dialHTTP2(t, config)
+				if p := c.ConnectionState().NegotiatedProtocol; p != "h2" {
+					t.Fatalf("negotiated %q, want h2", p)
+				}
+				for id := range uint32(5) {
+					if err := c.WritePushMsg(t.Context(), message(id)); err != nil {
+						t.Error(err)
+					}
+				}
+				if err := c.CheckForError(); err != nil {
+					t.Errorf("CheckForError: %v, want nil", err)
+				}
+				if err := c.Shutdown(t.Context()); err != nil {
+					t.Error(err)
+				}
+				wantErr(t, c.CheckForError(), net.ErrClosed)
+				wantErr(t, c.WritePushMsg(t.Context(), message(6)), apns.ErrNotSent, net.ErrClosed)
+				if n := len(s.Messages(apnstest.Accepted)); n != 5 {
+					t.Errorf("server accepted %d messages, want 5", n)
+				}
+			}
+			if memory {
+				synctest.Test(t, run)
+			} else {
+				run(t)
+			}
+		}
+	}
+}
+
+// What the fields of a Message are on the wire: "Sending notification requests to
+// APNs", table "Header fields for a POST request".
+func TestHTTP2Headers(t *testing.T) {
+	var got http.Header
+	web := http2Server(t, func(w http.ResponseWriter, r *http.Request) {
+		got = r.Header.Clone()
+		got[":method"], got[":path"] = []string{r.Method}, []string{r.URL.Path}
+		body, _ := io.ReadAll(r.Body)
+		got["body"] = []string{string(body)}
+	})
+	config := trusting(web)
+	config.Topic = "com.example.default"
+	c := dial(t, web.Listener.Addr().String(), config)
+	base := http.Header{":method": {"POST"}, ":path": {"/3/device/" + token}, "body": {string(payload)}, "Content-Length": {fmt.Sprint(len(payload))}}
+	with := func(pairs ...string) http.Header {
+		h := base.Clone()
+		for i := 0; i < len(pairs); i += 2 {
+			h.Set(pairs[i], pairs[i+1])
+		}
+		return h
+	}
+	const id = "123e4567-e89b-12d3-a456-4266554400a0"
+	for name, test := range map[string]struct {
+		m    apns.Message
+		want http.Header
+	}{
+		"nothing set": {apns.Message{}, with("Apns-Topic", "com.example.default", "Apns-Push-Type", "alert")},
+		"all set": {apns.Message{Topic: "com.example.app.voip", PushType: apns.PushTypeVoIP, Priority: apns.PriorityHigh, Expiry: expiry, CollapseID: "c o", APNsID: id},
+			with("Apns-Topic", "com.example.app.voip", "Apns-Push-Type", "voip", "Apns-Priority", "10", "Apns-Expiration", "1700000000", "Apns-Collapse-Id", "c o", "Apns-Id", id)},
+		"now or never": {apns.Message{Topic: "t", Expiry: time.Unix(0, 0), Priority: apns.PriorityLow}, with("Apns-Topic", "t", "Apns-Push-Type", "alert", "Apns-Expiration", "0", "Apns-Priority", "1")},
+		"long ago":     {apns.Message{Topic: "t", Expiry: time.Unix(-5, 0)}, with("Apns-Topic", "t", "Apns-Push-Type", "alert", "Apns-Expiration", "0")},
+		"background":   {apns.Message{Topic: "t", PushType: apns.PushTypeBackground}, with("Apns-Topic", "t", "Apns-Push-Type", "background", "Apns-Priority", "5")},
+		"its own type": {apns.Message{Topic: "t", PushType: "new"}, with("Apns-Topic", "t", "Apns-Push-Type", "new")},
+	} {
+		for range 2 { // nothing is left over from the one before
+			test.m.Token, test.m.Payload = token, payload
+			if err := c.WritePushMsg(t.Context(), &test.m); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if !reflect.DeepEqual(got, test.want) {
+				t.Errorf("%s:\ngot  %v\nwant %v", name, got, test.want)
+			}
+		}
+	}
+}
+
+// http2Server starts a web server that speaks HTTP/2 and has nothing of Apple's.
+func http2Server(t *testing.T, handler http.HandlerFunc) *httptest.Server {
+	t.Helper()
+	web := httptest.NewUnstartedServer(handler)
+	web.EnableHTTP2 = true
+	web.Config.ErrorLog = log.New(io.Discard, "", 0)
+	web.StartTLS()
+	t.Cleanup(web.Close)
+	return web
+}
+
+func trusting(web *httptest.Server) *apns.Config {
+	config := &apns.Config{TLS: &tls.Config{RootCAs: x509.NewCertPool()}}
+	config.TLS.RootCAs.AddCert(web.Certificate())
+	return config
+}
+
+// A message that breaks a rule is not sent, and its error matches what Apple
+// would have said.
+func TestHTTP2LocalChecks(t *testing.T) {
+	s := apnstest.NewServer(nil)
+	defer s.Close()
+	config := s.TokenConfig()
+	config.Topic = ""
+	c := dialHTTP2(t, config)
+	for name, test := range map[string]struct {
+		m      apns.Message
+		reason apns.Reason
+		text   string
+	}{
+		"no token":      {apns.Message{Payload: payload, Topic: "t"}, apns.ReasonMissingDeviceToken, "token is empty"},
+		"bad token":     {apns.Message{Token: "../0", Payload: payload, Topic: "t"}, apns.ReasonBadDeviceToken, "token has '.' at index 0"},
+		"long token":    {apns.Message{Token: strings.Repeat("ab", 101), Payload: payload, Topic: "t"}, apns.ReasonBadDeviceToken, "token has 202 characters"},
+		"no payload":    {apns.Message{Token: token, Topic: "t"}, apns.ReasonPayloadEmpty, "payload is empty, expected 1 to 4096 bytes of JSON"},
+		"long payload":  {apns.Message{Token: token, Payload: make([]byte, 4097), Topic: "t"}, apns.ReasonPayloadTooLarge, "payload has 4097 bytes, expected at most 4096"},
+		"long VoIP":     {apns.Message{Token: token, Payload: make([]byte, 5121), Topic: "t", PushType: apns.PushTypeVoIP}, apns.ReasonPayloadTooLarge, "payload has 5121 bytes, expected at most 5120"},
+		"no topic":      {apns.Message{Token: token, Payload: payload}, apns.ReasonMissingTopic, "topic is empty, and so is Config.Topic"},
+		"bad topic":     {apns.Message{Token: token, Payload: payload, Topic: "a\r\nb"}, apns.ReasonBadTopic, `topic is "a\r\nb", expected printable ASCII`},
+		"bad push type": {apns.Message{Token: token, Payload: payload, Topic: "t", PushType: "ü"}, apns.ReasonInvalidPushType, "push type is"},
+		"priority":      {apns.Message{Token: token, Payload: payload, Topic: "t", Priority: 3}, apns.ReasonBadPriority, "priority is 3, expected 10, 5 or 1, or 0 to leave it out"},
+		"collapse ID":   {apns.Message{Token: token, Payload: payload, Topic: "t", CollapseID: strings.Repeat("x", 65)}, apns.ReasonBadCollapseID, "collapse ID has 65 bytes, expected at most 64"},
+		"collapse text": {apns.Message{Token: token, Payload: payload, Topic: "t", CollapseID: "\x00"}, apns.ReasonBadCollapseID, "collapse ID is"},
+		"APNs ID":       {apns.Message{Token: token, Payload: payload, Topic: "t", APNsID: "123e4567e89b12d3a4564266554400a0"}, apns.ReasonBadMessageID, "APNs ID is"},
+	} {
+		err := c.WritePushMsg(t.Context(), &test.m)
+		wantErr(t, err, test.reason)
+		if !strings.HasPrefix(fmt.Sprint(err), "apns: "+test.text) {
+			t.Errorf("%s:\ngot  %v\nwant apns: %s", name, err, test.text)
+		}
+	}
+	if r := s.Records(); len(r) != 0 {
+		t.Errorf("server recorded %v, want nothing", r)
+	}
+}
+
+// Every reason of "Handling notification responses from APNs" comes through, and
+// any other.
+func TestHTTP2Rejections(t *testing.T) {
+	deadAt := time.UnixMilli(1700000000123).UTC()
+	for _, want := range []apns.PushError{
+		{HTTPStatus: 400, Reason: apns.ReasonBadDeviceToken},
+		{HTTPStatus: 403, Reason: apns.ReasonInvalidProviderToken},
+		{HTTPStatus: 410, Reason: apns.ReasonUnregistered, DeadAt: deadAt},
+		{HTTPStatus: 410, Reason: apns.ReasonExpiredToken, DeadAt: deadAt},
+		{HTTPStatus: 413, Reason: apns.ReasonPayloadTooLarge},
+		{HTTPStatus: 429, Reason: apns.ReasonTooManyRequests, RetryAfter: 7 * time.Second},
+		{HTTPStatus: 429, Reason: apns.ReasonTooManyRequests},
+		{HTTPStatus: 500, Reason: apns.ReasonInternalServerError},
+		{HTTPStatus: 503, Reason: apns.ReasonServiceUnavailable, RetryAfter: time.Hour},
+		{HTTPStatus: 503, Reason: "Service Unavailable"},
+		{HTTPStatus: 418, Reason: "NeverHeardOf"},
+		{HTTPStatus: 400},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			const id = "123e4567-e89b-12d3-a456-4266554400a0"
+			s := inMemory(t, rejecting(0, &want))
+			c := dialHTTP2(t, s.Config())
+			m := message(7)
+			m.APNsID = id
+			err := c.WritePushMsg(t.Context(), m)
+			e, ok := err.(*apns.PushError)
+			if !ok {
+				t.Fatalf("got %v, want a *PushError", err)
+			}
+			want.ID, want.APNsID = 7, id
+			if *e != want {
+				t.Errorf("got  %+v\nwant %+v", *e, want)
+			}
+			if !e.Rejected() || want.Reason != "" && !errors.Is(err, want.Reason) || errors.Is(err, apns.StatusNoError) {
+				t.Errorf("%v: want it rejected, to match its reason and no status", err)
+			}
+			if err := c.CheckForError(); err != nil {
+				t.Errorf("CheckForError: %v; the connection is as good as before", err)
+			}
+		})
+	}
+	if got, want := (&apns.PushError{ID: 7, HTTPStatus: 410, Reason: "Unregistered", DeadAt: deadAt}).Error(), "apns: message 7 rejected: Unregistered (HTTP status 410, dead since 2023-11-14T22:13:20Z)"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// A Status matches the Reason that says the same, and never the other way round.
+func TestStatusMatchesReason(t *testing.T) {
+	for status, want := range map[apns.Status]apns.Reason{
+		0: "", 1: apns.ReasonInternalServerError, 2: apns.ReasonMissingDeviceToken, 3: apns.ReasonMissingTopic, 4: apns.ReasonPayloadEmpty,
+		5: apns.ReasonBadDeviceToken, 6: apns.ReasonBadTopic, 7: apns.ReasonPayloadTooLarge, 8: apns.ReasonBadDeviceToken,
+		10: apns.ReasonShutdown, 42: apns.ReasonInternalServerError, 128: "", 255: apns.ReasonInternalServerError,
+	} {
+		e := &apns.PushError{Status: status}
+		for _, reason := range []apns.Reason{"", apns.ReasonInternalServerError, apns.ReasonMissingDeviceToken, apns.ReasonMissingTopic, apns.ReasonPayloadEmpty,
+			apns.ReasonBadDeviceToken, apns.ReasonBadTopic, apns.ReasonPayloadTooLarge, apns.ReasonShutdown, apns.ReasonUnregistered} {
+			if got := errors.Is(e, reason); got != (reason == want && want != "") {
+				t.Errorf("status %d is %q: %v", status, reason, got)
+			}
+			if errors.Is(&apns.PushError{HTTPStatus: 400, Reason: reason}, status) {
+				t.Errorf("%q is status %d", reason, status)
+			}
+		}
+	}
+}
+
+// What is no JSON keeps its HTTP status; whoever gave it was not Apple.
+func TestHTTP2AnswerIsNoJSON(t *testing.T) {
+	for _, body := range []string{"", "<html>Bad gateway</html>", `{"reason":7}`, `[]`, "{", strings.Repeat("x", 1<<20)} {
+		web := http2Server(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Retry-After", "Wed, 21 Oct 2015 07:28:00 GMT")
+			w.WriteHeader(502)
+			io.WriteString(w, body)
+		})
+		c := dial(t, web.Listener.Addr().String(), trusting(web))
+		for range 3 {
+			err := c.WritePushMsg(t.Context(), message(7))
+			if e, ok := err.(*apns.PushError); !ok || *e != (apns.PushError{ID: 7, HTTPStatus: 502}) {
+				t.Errorf("body %.20q: got %#v, want HTTP status 502 alone", body, err)
+			}
+		}
+	}
+}
+
+// The server's stream limit changes while a thousand goroutines push: nobody
+// hangs, nobody fails, nobody opens another connection. The server ends a
+// connection that exceeds its limit.
+func TestHTTP2StreamLimits(t *testing.T) {
+	for _, token := range []bool{false, true} {
+		t.Run(fmt.Sprint("token ", token), func(t *testing.T) {
+			var s *apnstest.Server
+			var n atomic.Int32
+			limits := []int{2, 100, 1, 100, 2, 1}
+			s = apnstest.NewUnstartedServer(func(m *apns.Message) error {
+				switch i := n.Add(1); {
+				case i%700 == 0:
+					limit := limits[int(i/700)%len(limits)]
+					go s.SetStreamLimit(limit)
+				case i%3 == 0:
+					return apnstest.Fault{Err: apns.StatusNoError, Delay: 100 * time.Microsecond}
+				}
+				return nil
+			})
+			s.StreamLimit = 1
+			s.Start()
+			defer s.Close()
+			config := s.Config()
+			if token {
+				config = s.TokenConfig()
+			}
+			var dials atomic.Int32
+			next := config.DialContext
+			config.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				dials.Add(1)
+				return next(ctx, network, addr)
+			}
+			c := dialHTTP2(t, config)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			var wg sync.WaitGroup
+			for g := range uint32(1000) {
+				wg.Go(func() {
+					for i := range uint32(5) {
+						if err := c.WritePushMsg(ctx, message(g*5+i)); err != nil {
+							t.Error(err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			if n := len(s.Messages(apnstest.Accepted)); n != 5000 || dials.Load() != 1 {
+				t.Errorf("server accepted %d messages on %d connections, want 5000 on 1", n, dials.Load())
+			}
+		})
+	}
+}
+
+// With provider tokens there is one stream until a message was accepted, whatever
+// the server allows. ("Establishing a connection to Apple Push Notification
+// service (APNs)")
+func TestHTTP2FirstMessageGoesAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first := true
+		s := inMemory(t, func(*apns.Message) error {
+			if first {
+				first = false
+				return apnstest.Fault{Err: apns.StatusNoError, Delay: time.Hour}
+			}
+			return nil
+		})
+		c := dialHTTP2(t, s.TokenConfig())
+		var wg sync.WaitGroup
+		for id := range uint32(10) {
+			wg.Go(func() {
+				if err := c.WritePushMsg(t.Context(), message(id)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		time.Sleep(time.Minute)
+		if n := len(s.Records()); n != 1 {
+			t.Errorf("server has %d messages while the first has no answer, want 1", n)
+		}
+		// A context ends the waiting, and nothing was sent.
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		wantErr(t, c.WritePushMsg(ctx, message(99)), apns.ErrNotSent, context.DeadlineExceeded)
+		wg.Wait()
+		if n := len(s.Messages(apnstest.Accepted)); n != 10 {
+			t.Errorf("server accepted %d messages, want 10", n)
+		}
+	})
+}
+
+// How each way to end a stream or the connection shows.
+func TestHTTP2Ends(t *testing.T) {
+	for name, test := range map[string]struct {
+		fault apnstest.Fault
+		fate  error
+		ended error // what CheckForError matches; nil: the connection lives
+	}{
+		"reset":              {apnstest.Fault{End: apnstest.EndReset}, apns.ErrInDoubt, nil},
+		"reset, but taken":   {apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndReset}, apns.ErrInDoubt, nil},
+		"refused":            {apnstest.Fault{End: apnstest.EndRefuse}, apns.ErrNotSent, nil},
+		"hard GOAWAY":        {apnstest.Fault{End: apnstest.EndGoAwayNow, Reason: apns.ReasonShutdown}, apns.ErrNotSent, apns.ReasonShutdown},
+		"hard, of no reason": {apnstest.Fault{End: apnstest.EndGoAwayNow}, apns.ErrNotSent, errAny},
+		"GOAWAY":             {apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndGoAway, Reason: apns.ReasonIdleTimeout}, nil, apns.ReasonIdleTimeout},
+		"GOAWAY, late":       {apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndGoAway, Delay: time.Minute, Reason: apns.ReasonServiceUnavailable}, nil, apns.ReasonServiceUnavailable},
+		"shutdown":           {apnstest.Fault{Err: apns.StatusShutdown}, nil, apns.ReasonShutdown},
+		"closed":             {apnstest.Fault{End: apnstest.EndClose}, apns.ErrInDoubt, errAny},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := inMemory(t, func(m *apns.Message) error {
+				if m.CollapseID == "fault" {
+					return test.fault
+				}
+				return nil
+			})
+			c := dialHTTP2(t, s.Config())
+			if err := c.WritePushMsg(t.Context(), message(1)); err != nil {
+				t.Fatal(err)
+			}
+			m := message(2)
+			m.CollapseID = "fault"
+			err := c.WritePushMsg(t.Context(), m)
+			t.Logf("%s: %v", name, err)
+			if test.fate == nil && err != nil {
+				t.Errorf("%s: got %v, want nil", name, err)
+			} else if test.fate != nil {
+				wantErr(t, err, test.fate)
+			}
+			synctest.Wait()
+			ended := c.CheckForError()
+			switch test.ended {
+			case nil:
+				if ended != nil {
+					t.Errorf("%s: CheckForError: %v, want nil", name, ended)
+				}
+				if err := c.WritePushMsg(t.Context(), message(3)); err != nil {
+					t.Errorf("%s: the next message: %v", name, err)
+				}
+			default:
+				t.Logf("%s: CheckForError: %v", name, ended)
+				if ended == nil || test.ended != errAny && !errors.Is(ended, test.ended) {
+					t.Errorf("%s: CheckForError: got %v, want %v", name, ended, test.ended)
+				}
+				err := c.WritePushMsg(t.Context(), message(3))
+				if test.ended != errAny {
+					wantErr(t, err, apns.ErrNotSent, test.ended)
+				} else {
+					wantErr(t, err, apns.ErrNotSent)
+				}
+			}
+		})
+	}
+}
+
+var errAny = errors.New("any error")
+
+// A GOAWAY whose reason is about some message says nothing about any other.
+func TestHTTP2GoAwayAboutAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := inMemory(t, rejecting(0, apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndGoAway, Reason: apns.ReasonBadDeviceToken}))
+		c := dialHTTP2(t, s.Config())
+		if err := c.WritePushMsg(t.Context(), message(1)); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		wantErr(t, c.CheckForError(), apns.ReasonBadDeviceToken)
+		err := c.WritePushMsg(t.Context(), message(2))
+		wantErr(t, err, apns.ErrNotSent)
+		if errors.Is(err, apns.ReasonBadDeviceToken) || !strings.Contains(err.Error(), "BadDeviceToken") {
+			t.Errorf("got %v, want the reason in the text alone", err)
+		}
+	})
+}
+
+// What ended a connection stays what it is.
+func TestHTTP2EndingStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := inMemory(t, rejecting(0, apnstest.Fault{End: apnstest.EndClose}))
+		c := dialHTTP2(t, s.Config())
+		wantErr(t, c.WritePushMsg(t.Context(), message(1)), apns.ErrInDoubt)
+		synctest.Wait()
+		before := c.CheckForError()
+		c.Shutdown(t.Context())
+		c.Close()
+		if after := c.CheckForError(); before == nil || after == nil || before.Error() != after.Error() {
+			t.Errorf("CheckForError: %v, and after Shutdown %v", before, after)
+		}
+	})
+}
+
+// A graceful GOAWAY lets what is on its way come to its end.
+func TestHTTP2Drains(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := inMemory(t, func(m *apns.Message) error {
+			f := apnstest.Fault{Err: apns.StatusNoError, Delay: time.Minute}
+			if m.CollapseID == "fault" {
+				f.End, f.Delay, f.Reason = apnstest.EndGoAway, time.Second, apns.ReasonShutdown
+			}
+			return f
+		})
+		c := dialHTTP2(t, s.Config())
+		var wg sync.WaitGroup
+		for id := range uint32(50) {
+			wg.Go(func() {
+				m := message(id)
+				if id == 25 {
+					m.CollapseID = "fault"
+				}
+				if err := c.WritePushMsg(t.Context(), m); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		time.Sleep(2 * time.Second)
+		wantErr(t, c.CheckForError(), apns.ReasonShutdown)
+		start := time.Now()
+		wantErr(t, c.WritePushMsg(t.Context(), message(99)), apns.ErrNotSent, apns.ReasonShutdown)
+		if d := time.Since(start); d != 0 {
+			t.Errorf("a new message was refused after %v, want at once", d)
+		}
+		wg.Wait()
+	})
+}
+
+// Shutdown waits for the answers, and turns away what comes meanwhile.
+func TestHTTP2Shutdown(t *testing.T) {
+	for _, patience := range []time.Duration{time.Hour, time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			s := inMemory(t, func(m *apns.Message) error {
+				return apnstest.Fault{Err: apns.StatusNoError, Delay: time.Minute}
+			}, func(s *apnstest.Server) { s.StreamLimit = 5 })
+			c := dialHTTP2(t, s.Config())
+			var wg sync.WaitGroup
+			var accepted, notSent, inDoubt atomic.Int32
+			for id := range uint32(10) {
+				wg.Go(func() {
+					err := c.WritePushMsg(t.Context(), message(id))
+					switch {
+					case err == nil:
+						accepted.Add(1)
+					case errors.Is(err, apns.ErrNotSent):
+						notSent.Add(1)
+					case errors.Is(err, apns.ErrInDoubt):
+						inDoubt.Add(1)
+					default:
+						t.Error(err)
+					}
+				})
+			}
+			time.Sleep(time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			err := c.Shutdown(ctx)
+			wg.Wait()
+			got := [3]int32{accepted.Load(), notSent.Load(), inDoubt.Load()}
+			if patience == time.Hour {
+				if want := [3]int32{5, 5, 0}; err != nil || got != want {
+					t.Errorf("Shutdown: %v; accepted, not sent, in doubt: %v, want %v", err, got, want)
+				}
+			} else {
+				wantErr(t, err, context.DeadlineExceeded)
+				if want := [3]int32{0, 5, 5}; got != want {
+					t.Errorf("accepted, not sent, in doubt: %v, want %v", got, want)
+				}
+			}
+		})
+	}
+}
+
+// A connection that goes away while nothing happens does not hang the next push;
+// nor does one that dies without a word, after the first push has shown it.
+func TestHTTP2DeathIsNoticed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := inMemory(t, nil)
+		c := dialHTTP2(t, s.Config())
+		if err := c.WritePushMsg(t.Context(), message(1)); err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+		synctest.Wait()
+		if err := c.CheckForError(); err == nil {
+			t.Error("CheckForError: nil, want that the server closed the connection")
+		}
+		wantErr(t, c.WritePushMsg(t.Context(), message(2)), apns.ErrNotSent)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		s := inMemory(t, nil)
+		config := s.Config()
+		hole := new(blackHole)
+		config.DialContext = hole.dialer(config.DialContext)
+		c := dialHTTP2(t, config)
+		if err := c.WritePushMsg(t.Context(), message(1)); err != nil {
+			t.Fatal(err)
+		}
+		hole.open.Store(true)
+		time.Sleep(time.Hour / 2)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		wantErr(t, c.WritePushMsg(ctx, message(2)), apns.ErrInDoubt, context.DeadlineExceeded)
+		time.Sleep(time.Minute)
+		start := time.Now()
+		err := c.WritePushMsg(t.Context(), message(3))
+		t.Log(err)
+		wantErr(t, err, apns.ErrNotSent)
+		if d := time.Since(start); d != 0 {
+			t.Errorf("the next push took %v, want none", d)
+		}
+	})
+}
+
+// A stream that is never answered costs its own deadline and nothing else.
+func TestHTTP2NeverAnswered(t *testing.T) {
+	for _, limit := range []int{2, 100} {
+		synctest.Test(t, func(t *testing.T) {
+			s := inMemory(t, func(m *apns.Message) error {
+				if m.CollapseID == "fault" {
+					return apnstest.Fault{}
+				}
+				return nil
+			}, func(s *apnstest.Server) { s.StreamLimit = limit })
+			c := dialHTTP2(t, s.Config())
+			var wg sync.WaitGroup
+			for range 5 {
+				wg.Go(func() {
+					m := message(1)
+					m.CollapseID = "fault"
+					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+					defer cancel()
+					wantErr(t, c.WritePushMsg(ctx, m), context.DeadlineExceeded, apns.ErrInDoubt)
+				})
+				time.Sleep(time.Second)
+				for id := range uint32(20) {
+					if err := c.WritePushMsg(t.Context(), message(id)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				time.Sleep(time.Hour / 2)
+			}
+			wg.Wait()
+		})
+	}
+}
+
+func TestHTTP2HasNoFeedback(t *testing.T) {
+	s := apnstest.NewServer(nil)
+	defer s.Close()
+	c := dialHTTP2(t, s.Config())
+	_, err := c.ReadFeedbackMsg(t.Context())
+	wantErr(t, err, errors.ErrUnsupported)
+	for _, err := range c.Feedback(t.Context()) {
+		wantErr(t, err, errors.ErrUnsupported)
+	}
+	if err := c.WritePushMsg(t.Context(), message(1)); err != nil {
+		t.Errorf("%v; the mistake did harm", err)
+	}
+}
+
+// A token key needs HTTP/2; what strips it from the negotiation does not make
+// every push "succeed". Nothing offered forces the binary wire.
+func TestNegotiation(t *testing.T) {
+	s := apnstest.NewServer(nil)
+	defer s.Close()
+	_, err := apns.Dial(t.Context(), s.PushAddr, s.TokenConfig())
+	if err == nil || !strings.Contains(err.Error(), "certificate required") && !strings.Contains(err.Error(), "did not negotiate HTTP/2 (ALPN h2)") {
+		t.Errorf("got %v, want that HTTP/2 was not negotiated", err)
+	}
+	config := s.Config()
+	config.TLS.NextProtos = []string{}
+	if p := dial(t, s.PushAddr, config).ConnectionState().NegotiatedProtocol; p != "" {
+		t.Errorf("negotiated %q, want nothing", p)
+	}
+	// With a certificate there is no need of the key.
+	config = s.TokenConfig()
+	config.TLS.Certificates = s.Config().TLS.Certificates
+	c := dialHTTP2(t, config)
+	if err := c.WritePushMsg(t.Context(), message(1)); err != nil {
+		t.Error(err)
+	}
+}
+
+// Over HTTP/2 Dial itself tells what the server thinks of the certificate.
+func TestHTTP2CertificateRefused(t *testing.T) {
+	s := apnstest.NewUnstartedServer(nil)
+	s.TLS = &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert}
+	s.Start()
+	defer s.Close()
+	config := s.Config()
+	config.TLS.Certificates = nil
+	_, err := apns.Dial(t.Context(), apns.Production, config)
+	const want = "apns: HTTP/2 with api.push.apple.com:443: the server wants a client certificate, and Config.TLS has none: remote error: tls: certificate required"
+	if err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+}
+
+// A server that negotiates HTTP/2 and then says nothing.
+func TestHTTP2SilentServer(t *testing.T) {
+	s := apnstest.NewServer(nil)
+	defer s.Close()
+	certs := s.Certificates()
+	pair, err := tls.X509KeyPair(certs.ServerCert, certs.ServerKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"h2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	serving.Go(func() {
+		if c, err := l.Accept(); err == nil {
+			io.Copy(io.Discard, c)
+			c.Close()
+		}
+	})
+	config := s.Config()
+	config.DialContext = nil
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if c, err := apns.Dial(ctx, l.Addr().String(), config); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, %v; want the deadline", c, err)
+	}
+}
+
+// The logger hears what happens, and no secret.
+func TestLogger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := inMemory(t, func(m *apns.Message) error {
+			if m.CollapseID == "fault" {
+				return apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndGoAway, Reason: apns.ReasonShutdown}
+			}
+			return nil
+		})
+		config := s.TokenConfig()
+		var out bytes.Buffer
+		config.Logger = slog.New(slog.NewJSONHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		c := dialHTTP2(t, config)
+		for range 2 {
+			if err := c.WritePushMsg(t.Context(), message(1)); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(time.Hour)
+		}
+		m := message(2)
+		m.CollapseID = "fault"
+		if err := c.WritePushMsg(t.Context(), m); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		c.Close()
+		var messages []string
+		for line := range bytes.Lines(out.Bytes()) {
+			var record struct{ Msg, Reason, Protocol string }
+			if err := json.Unmarshal(line, &record); err != nil {
+				t.Fatal(err)
+			}
+			messages = append(messages, strings.TrimSpace(record.Msg+" "+record.Protocol+record.Reason))
+		}
+		want := []string{"apns: connected h2", "apns: new provider token", "apns: new provider token", "apns: GOAWAY Shutdown"}
+		if !slices.Equal(messages, want) {
+			t.Errorf("got %q, want %q", messages, want)
+		}
+		for _, secret := range []string{"eyJ", "bearer", token, "alert"} {
+			if strings.Contains(out.String(), secret) {
+				t.Errorf("%q is in the log:\n%s", secret, out.String())
+			}
+		}
+	})
+}
+
+// 20,000 messages, 500 on their way at a time, while the server ends connections
+// with GOAWAYs of both kinds, resets streams, rejects and leaves unanswered: each
+// message has one fate, and the server's record agrees with every single one.
+func TestHTTP2Faults(t *testing.T) {
+	const messages, inFlight = 20_000, 500
+	var n atomic.Int32
+	s := apnstest.NewServer(func(m *apns.Message) error {
+		switch i := n.Add(1); {
+		case i%4000 == 0:
+			return apnstest.Fault{End: apnstest.EndGoAwayNow, Reason: apns.ReasonShutdown}
+		case i%4000 == 2000:
+			return apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndGoAway, Reason: apns.ReasonIdleTimeout}
+		case i%2000 == 500:
+			return apnstest.Fault{End: apnstest.EndReset}
+		case i%2000 == 1500:
+			return apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndReset}
+		case i%2000 == 700:
+			return apnstest.Fault{End: apnstest.EndRefuse}
+		case i%1000 == 100:
+			return apnstest.Fault{} // never answered
+		case i%100 == 50:
+			return apns.ReasonBadDeviceToken
+		case i%10 == 1:
+			return apnstest.Fault{Err: apns.StatusNoError, Delay: time.Millisecond}
+		}
+		return nil
+	})
+	defer s.Close()
+	config := s.TokenConfig()
+
+	// current returns the connection to use, in place of the one that has ended.
+	var mu sync.Mutex
+	var conn *apns.Conn
+	var ending sync.WaitGroup
+	current := func() *apns.Conn {
+		mu.Lock()
+		defer mu.Unlock()
+		if conn != nil && conn.CheckForError() != nil {
+			old := conn
+			ending.Go(func() { old.Shutdown(context.Background()) })
+			conn = nil
+		}
+		if conn == nil {
+			var err error
+			if conn, err = apns.Dial(context.Background(), apns.Production, config); err != nil {
+				panic(err)
+			}
+		}
+		return conn
+	}
+
+	fates := make([]error, messages)
+	var next atomic.Int32
+	var wg sync.WaitGroup
+	for range inFlight {
+		wg.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= messages {
+					return
+				}
+				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+				m := message(uint32(i))
+				m.Token = fmt.Sprintf("%064x", i)
+				fates[i] = current().WritePushMsg(ctx, m)
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	ending.Wait()
+	conn.Close()
+
+	type taken struct {
+		fate apnstest.Fate
+		err  error
+	}
+	record := make(map[string]taken)
+	for _, r := range s.Records() {
+		if _, twice := record[r.Message.Token]; twice {
+			t.Errorf("message %s reached the server twice", r.Message.Token)
+		}
+		record[r.Message.Token] = taken{r.Fate, r.Err}
+	}
+	count := make(map[string]int)
+	for i, err := range fates {
+		r, reached := record[fmt.Sprintf("%064x", i)]
+		_, rejected := err.(*apns.PushError)
+		switch {
+		case err == nil:
+			count["accepted"]++
+			if !reached || r.fate != apnstest.Accepted {
+				t.Errorf("message %d: accepted, and the server has it %v: %v", i, reached, r)
+			}
+		case rejected:
+			count["rejected"]++
+			if r.fate != apnstest.Refused {
+				t.Errorf("message %d: %v, and the server has it %v", i, err, r)
+			}
+		case errors.Is(err, apns.ErrNotSent) && !errors.Is(err, apns.ErrInDoubt):
+			count["not sent"]++
+			if reached && r.fate != apnstest.Discarded {
+				t.Errorf("message %d: %v, and the server has it %v", i, err, r)
+			}
+		case errors.Is(err, apns.ErrInDoubt):
+			count["in doubt"]++
+			f, _ := r.err.(apnstest.Fault)
+			never := f == (apnstest.Fault{}) // its deadline says so
+			if f.End != apnstest.EndReset && !never || never != errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("message %d: %v, and the server has it %v", i, err, r)
+			}
+		default:
+			t.Errorf("message %d has no fate: %v", i, err)
+		}
+	}
+	t.Log(count)
+	if count["accepted"] < messages/2 || count["rejected"] < 100 || count["not sent"] < 5 || count["in doubt"] < 10 {
+		t.Errorf("got %v, want many of each", count)
+	}
+}
+
+// A day of pushes on three connections that share a key, many at a time, to a
+// server that checks what "Establishing a token-based connection to APNs" says of
+// provider tokens: none over an hour old, none changed within 20 minutes. A
+// change in the middle of many pushes is one change.
+func TestHTTP2DayOfTokens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := inMemory(t, nil)
+		config := s.TokenConfig()
+		conns := make([]*apns.Conn, 3)
+		start := time.Now()
+		for time.Since(start) < 24*time.Hour {
+			var wg sync.WaitGroup
+			for i := range conns {
+				if conns[i] == nil && time.Since(start) >= time.Duration(i)*7*time.Minute {
+					conns[i] = dialHTTP2(t, config)
+				}
+				if conns[i] == nil {
+					continue
+				}
+				for range 20 {
+					wg.Go(func() {
+						if err := conns[i].WritePushMsg(t.Context(), message(1)); err != nil {
+							t.Errorf("after %v, connection %d: %v", time.Since(start), i, err)
+						}
+					})
+				}
+			}
+			wg.Wait()
+			time.Sleep(5 * time.Minute)
+		}
+		if n := len(s.Messages(apnstest.Accepted)); n < 24*12*20*3-200 {
+			t.Errorf("server accepted %d messages, want them all", n)
+		}
+	})
+}
+
+// The clock of this machine is off: the server says that the token has expired,
+// the next push has another, and after that it is left at that.
+func TestHTTP2ExpiredProviderToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		refuse := true
+		s := inMemory(t, func(*apns.Message) error {
+			if refuse {
+				return apns.ReasonExpiredProviderToken
+			}
+			return nil
+		})
+		c := dialHTTP2(t, s.TokenConfig())
+		err := c.WritePushMsg(t.Context(), message(1))
+		if e, ok := err.(*apns.PushError); !ok || e.HTTPStatus != 403 || !errors.Is(err, apns.ReasonExpiredProviderToken) {
+			t.Errorf("got %v, want the server's answer", err)
+		}
+		refuse = false
+		time.Sleep(30 * time.Minute) // the server here knows nothing of its own verdict, and minds early changes
+		if err := c.WritePushMsg(t.Context(), message(2)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// peer starts a server that negotiates HTTP/2 and then writes what it is told to,
+// whatever the client says.
+func peer(t *testing.T, script func(net.Conn)) *apns.Config {
+	t.Helper()
+	return serve(t, []string{"h2"}, script)
+}
+
+func frame(kind, flags byte, stream byte, payload string) string {
+	n := len(payload)
+	return string([]byte{byte(n >> 16), byte(n >> 8), byte(n), kind, flags, 0, 0, 0, stream}) + payload
+}
+
+const noSettings = "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+
+// What breaks the rules of HTTP/2 ends in an error that comes at once, from Dial or
+// from the push, and CheckForError knows of it.
+func TestHTTP2BrokenPeers(t *testing.T) {
+	goAwayText := "\x00\x00\x00\x01\x00\x00\x00\x00" + `{"reason":"http2: Transport received Server's graceful shutdown GOAWAY"}`
+	for name, test := range map[string]struct {
+		first string // on connecting
+		then  string // after the first request
+		fate  error  // of that; nil: Dial fails
+	}{
+		"HTTP/1.1":                 {"HTTP/1.1 400 Bad Request\r\n\r\n", "", nil},
+		"PING first":               {frame(6, 0, 0, "01234567"), "", nil},
+		"GOAWAY first":             {frame(7, 0, 0, "\x00\x00\x00\x00\x00\x00\x00\x00"+`{"reason":"BadCertificate"}`), "", nil},
+		"end of stream":            {"", "", nil},
+		"PUSH_PROMISE":             {noSettings, frame(5, 4, 1, "\x00\x00\x00\x02"), apns.ErrInDoubt},
+		"stream that is not there": {noSettings, frame(1, 5, 99, "\x88"), apns.ErrInDoubt},
+		"rules broken by us":       {noSettings, frame(3, 0, 1, "\x00\x00\x00\x01"), apns.ErrInDoubt},
+		"GOAWAY, taken":            {noSettings, frame(7, 0, 0, goAwayText), apns.ErrInDoubt},
+		"GOAWAY, not taken":        {noSettings, frame(7, 0, 0, "\x00\x00\x00\x00"+goAwayText[4:]), apns.ErrNotSent},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := peer(t, func(c net.Conn) {
+				io.WriteString(c, test.first)
+				if test.fate == nil {
+					c.(*tls.Conn).CloseWrite()
+					io.Copy(io.Discard, c)
+					return
+				}
+				r := bufio.NewReader(c)
+				r.Discard(len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
+				for {
+					head, err := r.Peek(9)
+					if err != nil {
+						return
+					}
+					kind, flags := head[3], head[4]
+					size := int(head[0])<<16 | int(head[1])<<8 | int(head[2])
+					r.Discard(9 + size)
+					if kind == 0 && flags&1 != 0 { // the end of the request
+						io.WriteString(c, test.then)
+						time.Sleep(50 * time.Millisecond)
+						c.(*tls.Conn).CloseWrite()
+					}
+				}
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			c, err := apns.Dial(ctx, "localhost:443", config)
+			if test.fate == nil {
+				if err == nil || ctx.Err() != nil {
+					t.Fatalf("Dial: got %v, want an error at once", err)
+				}
+				if name == "GOAWAY first" && !errors.Is(err, apns.ReasonBadCertificate) {
+					t.Errorf("Dial: got %v, want the reason", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			err = c.WritePushMsg(ctx, message(1))
+			wantErr(t, err, test.fate)
+			if ctx.Err() != nil {
+				t.Fatal("the push waited for its deadline")
+			}
+			for c.CheckForError() == nil && ctx.Err() == nil {
+				time.Sleep(time.Millisecond)
+			}
+			if ctx.Err() != nil {
+				t.Errorf("CheckForError: nil, want that the connection has ended")
+			}
+			wantErr(t, c.WritePushMsg(ctx, message(2)), apns.ErrNotSent)
+		})
+	}
+}
+
+// Answers that come before the request is done, or never to an end: none holds a
+// push beyond its context, and what is used again is used once.
+func TestHTTP2EarlyAnswers(t *testing.T) {
+	const noWindow = "\x00\x00\x06\x04\x00\x00\x00\x00\x00" + "\x00\x04\x00\x00\x00\x00" // SETTINGS: a window of 0
+	for name, test := range map[string]struct {
+		first, then string
+		err         bool // the push is not accepted
+	}{
+		"accepted, no window":               {noWindow, frame(1, 5, 1, "\x88"), false},
+		"accepted, no window, without end":  {noWindow, frame(1, 4, 1, "\x88"), false},
+		"rejected, no window":               {noWindow, frame(1, 4, 1, "\x8c") + frame(0, 1, 1, `{"reason":"BadDeviceToken"}`), true},
+		"rejected, without end":             {noSettings, frame(1, 4, 1, "\x8c"), true},
+		"rejected, body in part, no window": {noWindow, frame(1, 4, 1, "\x8c") + frame(0, 0, 1, `{"reas`), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := peer(t, func(c net.Conn) {
+				io.WriteString(c, test.first)
+				r := bufio.NewReader(c)
+				r.Discard(len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
+				for {
+					head, err := r.Peek(9)
+					if err != nil {
+						return
+					}
+					kind, flags := head[3], head[4]
+					r.Discard(9 + int(head[0])<<16 + int(head[1])<<8 + int(head[2]))
+					switch kind {
+					case 1: // HEADERS
+						io.WriteString(c, test.then)
+					case 4: // SETTINGS
+						if flags&1 == 0 {
+							io.WriteString(c, frame(4, 1, 0, ""))
+						}
+					}
+				}
+			})
+			c := dial(t, "localhost:443", config)
+			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+			defer cancel()
+			start := time.Now()
+			err := c.WritePushMsg(ctx, message(1))
+			if (err != nil) != test.err {
+				t.Errorf("got %v, want an error: %v", err, test.err)
+			}
+			if d := time.Since(start); d > 5*time.Second {
+				t.Errorf("the push took %v, want its context's 200ms", d)
+			}
+		})
+	}
+}
+
+// Pushes that get no answer, one after the other, do not make the connection look
+// dead to which the server still answers otherwise.
+func TestHTTP2UnansweredButAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := inMemory(t, func(m *apns.Message) error {
+			if m.CollapseID == "fault" {
+				return apnstest.Fault{}
+			}
+			return nil
+		})
+		c := dialHTTP2(t, s.Config())
+		for range 5 {
+			m := message(1)
+			m.CollapseID = "fault"
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			wantErr(t, c.WritePushMsg(ctx, m), apns.ErrInDoubt, context.DeadlineExceeded)
+			cancel()
+			time.Sleep(time.Minute)
+		}
+		if err := c.WritePushMsg(t.Context(), message(2)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// What is used again for the next message is of no message that is on its way:
+// each arrives with its own token, payload and headers.
+func TestHTTP2MessagesDoNotMix(t *testing.T) {
+	var wrong atomic.Int32
+	s := apnstest.NewServer(func(m *apns.Message) error {
+		if string(m.Payload) != fmt.Sprintf(`{"token":%q}`, m.Token) || m.CollapseID != m.Token {
+			wrong.Add(1)
+		}
+		if m.Token[0] == '0' {
+			return apns.ReasonBadDeviceToken
+		}
+		return nil
+	})
+	defer s.Close()
+	c := dialHTTP2(t, s.TokenConfig())
+	var wg sync.WaitGroup
+	for g := range 100 {
+		wg.Go(func() {
+			for i := range 200 {
+				token := fmt.Sprintf("%08x", uint32(g*200+i)*2654435761)
+				m := &apns.Message{Token: token, Payload: fmt.Appendf(nil, `{"token":%q}`, token), CollapseID: token}
+				if err := c.WritePushMsg(t.Context(), m); err != nil && !errors.Is(err, apns.ReasonBadDeviceToken) {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n, all := wrong.Load(), len(s.Records()); n > 0 || all != 20_000 {
+		t.Errorf("%d of %d messages arrived mixed up, want none of 20000", n, all)
+	}
+}
