@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,74 +57,226 @@ func run(t *testing.T, stdin []byte, program string, args ...string) (stdout, st
 	return out.String(), errOut.String(), status
 }
 
-// files writes the server's certificates into a folder.
-func files(t *testing.T, s *apnstest.Server) (cert, key, ca string) {
+// files writes the server's certificates and keys into a folder.
+func files(t *testing.T, s *apnstest.Server) (cert, key, ca, p8 string) {
 	t.Helper()
-	dir := t.TempDir()
 	certs := s.Certificates()
-	for name, b := range map[string][]byte{"cert.pem": certs.ClientCert, "key.pem": certs.ClientKey, "ca.pem": certs.CA} {
-		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
-			t.Fatal(err)
-		}
+	return file(t, "cert.pem", certs.ClientCert), file(t, "key.pem", certs.ClientKey), file(t, "ca.pem", certs.CA), file(t, "AuthKey.p8", certs.AuthKey)
+}
+
+func file(t *testing.T, name string, b []byte) string {
+	t.Helper()
+	name = filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(name, b, 0o600); err != nil {
+		t.Fatal(err)
 	}
-	return filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), filepath.Join(dir, "ca.pem")
+	return name
 }
 
 func TestPush(t *testing.T) {
+	const bad, dead, cut, last, late, unasked = "0bad", "dead", "0c", "0e", "0f", "0a"
 	s := apnstest.NewUnstartedServer(func(m *apns.Message) error {
-		switch m.ID {
-		case 2:
-			return apns.StatusInvalidToken
-		case 3:
+		switch m.Token {
+		case bad:
+			return apns.ReasonBadDeviceToken
+		case cut:
 			return apnstest.Fault{End: apnstest.EndReset}
-		case 4:
+		case last:
 			return apns.StatusShutdown
-		case 5:
+		case late:
 			return &apns.PushError{ID: 0, Status: apns.StatusShutdown}
+		case unasked:
+			return apnstest.Fault{End: apnstest.EndRefuse}
 		}
 		return nil
 	})
 	s.Start()
 	defer s.Close()
-	cert, key, ca := files(t, s)
-	flags := []string{"-addr", s.PushAddr, "-cert", cert, "-key", key, "-ca", ca}
-	with := func(args ...string) []string { return append(flags[:len(flags):len(flags)], args...) }
+	s.Unregister(dead, time.Unix(1700000000, 0))
+	cert, key, ca, p8 := files(t, s)
+	both := file(t, "both.pem", slices.Concat(s.Certificates().ClientCert, s.Certificates().ClientKey))
+	object := file(t, "payload.json", []byte("{\"aps\": {\"badge\": 0}}\n"))
+	syntax := file(t, "syntax.json", []byte(`{"aps":}`))
+	array := file(t, "array.json", []byte(`[]`))
+	null := file(t, "null.json", []byte(`null`))
+
+	list := func(args ...string) []string { return args }
+	binary := func(args ...string) []string {
+		return append(list("-addr", s.PushAddr, "-ca", ca, "-cert", cert, "-key", key), args...)
+	}
+	h2 := func(args ...string) []string {
+		return append(list("-addr", s.HTTP2Addr, "-ca", ca, "-topic", apnstest.Topic, "-p8", p8, "-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID), args...)
+	}
+	h2Cert := func(args ...string) []string {
+		return append(list("-addr", s.HTTP2Addr, "-ca", ca, "-cert", cert, "-key", key), args...)
+	}
+	const (
+		received = "server received: token " + token
+		ok       = "accepted\n"
+	)
 	for name, test := range map[string]struct {
 		args           []string
 		stdout, stderr string
 		status         int
 	}{
-		"local":           {[]string{"-local", token, "7", "Grüße"}, "server received: id 7, token " + token + `, payload {"aps":{"alert":"Grüße"}}` + "\naccepted\n", "", 0},
-		"accepted":        {with(token, "1", "Hello"), "accepted\n", "", 0},
-		"five arguments":  {[]string{"-addr", s.PushAddr, "-ca", ca, cert, key, token, "1", "Hello"}, "accepted\n", "", 0},
-		"rejected":        {with(token, "2", "Hello"), "", "rejected: apns: message 2 rejected: invalid token (status 8)\n", 1},
-		"in doubt":        {with(token, "3", "Hello"), "", "apns: in doubt: messages written: 1", 1},
-		"shutdown after":  {with(token, "4", "Hello"), "accepted\n", "", 0},
-		"shutdown before": {with(token, "5", "Hello"), "", "not sent: apns: server shut down after message 0, ", 1},
-		"bad token":       {with("xyz0", "1", "Hello"), "", "not sent: apns: token has 'x' at index 0, expected only hexadecimal digits\n", 1},
-		"bad id":          {with(token, "-1", "Hello"), "", `not sent: numeric id is "-1", expected 0 to 4294967295`, 1},
-		"no certificate":  {[]string{"-addr", s.PushAddr, "-ca", ca, token, "1", "Hello"}, "", "the server wants a client certificate, and Config.TLS has none", 1},
-		"no such file":    {[]string{"-cert", "/nonexistent", token, "1", "Hello"}, "", "not sent: certificate /nonexistent with key /nonexistent, both in PEM: open /nonexistent: ", 1},
-		"CA is a key":     {[]string{"-ca", key, token, "1", "Hello"}, "", "key.pem has no certificate in PEM", 1},
-		"usage":           {[]string{token}, "", "push: got 1 arguments, expected 3 or 5; see push -h\n", 2},
-		"nobody there":    {[]string{"-addr", "127.0.0.1:1", token, "1", "Hello"}, "", "not sent: apns: connecting to 127.0.0.1:1: dial tcp 127.0.0.1:1: ", 1},
+		"local": {list("-local", token, "7", "Grüße"),
+			received + `, topic "com.example.app", push type "alert", collapse ID "", priority 0, payload {"aps":{"alert":"Grüße"}}` + "\naccepted\n", "", 0},
+		"local h2 with flags": {list("-local", "-wire", "h2", "-type", "voip", "-topic", "a.b.voip", "-collapse-id", "c", "-priority", "1", "-expiry", "0", "-payload", object, token, "7"),
+			received + `, topic "a.b.voip", push type "voip", collapse ID "c", priority 1, expiry now or never, payload {"aps": {"badge": 0}}` + "\n\naccepted\n", "", 0},
+		"local h2 rejected": {list("-local", "-type", "voip", token, "7", "Hi"),
+			received + `, topic "com.example.app", push type "voip", collapse ID "", priority 0, payload {"aps":{"alert":"Hi"}}` + "\n", "rejected: apns: message 7 rejected: BadTopic (HTTP status 400)\n", 1},
+		"local binary": {list("-local", "-wire", "binary", token, "7", "Hi"),
+			received + `, topic "", push type "", collapse ID "", priority 0, expiry now or never, payload {"aps":{"alert":"Hi"}}` + "\naccepted\n", "", 0},
+		"local binary priority": {list("-local", "-wire", "binary", "-priority", "5", token, "7", "Hi"),
+			received + `, topic "", push type "", collapse ID "", priority 5, payload {"aps":{"alert":"Hi"}}` + "\naccepted\n", "", 0},
+
+		"h2 key":                     {h2(token, "1", "Hello"), ok, "", 0},
+		"h2 certificate":             {h2Cert(token, "1", "Hello"), ok, "", 0},
+		"h2 certificate file":        {list("-addr", s.HTTP2Addr, "-ca", ca, "-cert", both, token, "1", "Hello"), ok, "", 0},
+		"h2 rejected":                {h2(bad, "2", "Hello"), "", "rejected: apns: message 2 rejected: BadDeviceToken (HTTP status 400)\n", 1},
+		"h2 dead":                    {h2(dead, "2", "Hello"), "", "rejected: apns: message 2 rejected: Unregistered (HTTP status 410, dead since 2023-11-14T22:13:20Z)\n", 1},
+		"h2 wrong team":              {h2("-team-id", "APNSTESTT2", token, "2", "Hello"), "", "rejected: apns: message 2 rejected: InvalidProviderToken (HTTP status 403)\n", 1},
+		"h2 in doubt":                {h2(cut, "3", "Hello"), "", "apns: in doubt: ", 1},
+		"h2 not sent":                {h2(unasked, "3", "Hello"), "", "apns: not sent: ", 1},
+		"h2 shutdown after":          {h2(last, "4", "Hello"), ok, "", 0},
+		"h2 bad token":               {h2("xyz0", "1", "Hello"), "", "not sent: apns: token has 'x' at index 0, expected only hexadecimal digits\n", 1},
+		"h2 payload":                 {h2("-payload", object, token, "1"), ok, "", 0},
+		"h2 payload and certificate": {list("-addr", s.HTTP2Addr, "-ca", ca, "-payload", object, cert, key, token, "1"), ok, "", 0},
+
+		"binary":                 {binary(token, "1", "Hello"), ok, "", 0},
+		"binary five arguments":  {list("-addr", s.PushAddr, "-ca", ca, cert, key, token, "1", "Hello"), ok, "", 0},
+		"binary rejected":        {binary(bad, "2", "Hello"), "", "rejected: apns: message 2 rejected: invalid token (status 8)\n", 1},
+		"binary in doubt":        {binary(cut, "3", "Hello"), "", "apns: in doubt: messages written: 1", 1},
+		"binary shutdown after":  {binary(last, "4", "Hello"), ok, "", 0},
+		"binary shutdown before": {binary(late, "5", "Hello"), "", "not sent: apns: server shut down after message 0, ", 1},
+		"binary bad token":       {binary("xyz0", "1", "Hello"), "", "not sent: apns: token has 'x' at index 0, expected only hexadecimal digits\n", 1},
+		"binary priority 1":      {binary("-priority", "1", token, "1", "Hello"), "", "not sent: apns: priority is 1, expected 10 or 5", 1},
+		"binary with a key":      {h2("-addr", s.PushAddr, token, "1", "Hello"), "", "did not negotiate HTTP/2", 1},
+
+		"no such certificate": {list("-cert", "/nonexistent", token, "1", "Hello"), "", "not sent: certificate /nonexistent with key /nonexistent, both in PEM: open /nonexistent: ", 1},
+		"no such p8":          {h2("-p8", "/nonexistent", token, "1", "Hello"), "", "not sent: apns: reading the auth key: open /nonexistent: ", 1},
+		"bad key ID":          {h2("-key-id", "1", token, "1", "Hello"), "", "key ID has a length of 1, expected 10 letters and digits\n", 1},
+		"CA is a key":         {h2("-ca", key, token, "1", "Hello"), "", "key.pem has no certificate in PEM\n", 1},
+		"unknown CA":          {h2("-ca", cert, token, "1", "Hello"), "", "not sent: apns: TLS handshake with ", 1},
+		"no such payload":     {h2("-payload", "/nonexistent", token, "1"), "", "not sent: open /nonexistent: ", 1},
+		"payload syntax":      {h2("-payload", syntax, token, "1"), "", "not sent: " + syntax + " is not JSON, at byte 8: invalid character '}'", 1},
+		"payload array":       {h2("-payload", array, token, "1"), "", "not sent: " + array + ` is not a JSON object, expected {"aps":...}` + "\n", 1},
+		"payload null":        {h2("-payload", null, token, "1"), "", null + " is not a JSON object", 1},
+		"nobody there":        {list("-addr", "127.0.0.1:1", cert, key, token, "1", "Hello"), "", "not sent: apns: connecting to 127.0.0.1:1: dial tcp 127.0.0.1:1: ", 1},
+
+		"one argument":        {h2(token), "", "push: got 1 arguments, expected 3: device token, numeric id, alert text; see push -h\n", 2},
+		"payload and text":    {h2("-payload", object, token, "1", "Hello"), "", "push: got 3 arguments, expected 2: device token, numeric id; see push -h\n", 2},
+		"bad id":              {h2(token, "-1", "Hello"), "", `push: numeric id is "-1", expected 0 to 4294967295; see push -h` + "\n", 2},
+		"no credentials":      {list(token, "1", "Hello"), "", "push: no credentials, expected -p8 with -key-id and -team-id, or -cert with -key; or -local, which needs none; see push -h\n", 2},
+		"p8 alone":            {list("-p8", p8, "-topic", "a", token, "1", "Hello"), "", "-p8, -key-id and -team-id go together", 2},
+		"p8 without team":     {list("-p8", p8, "-key-id", apnstest.KeyID, token, "1", "Hello"), "", "-p8, -key-id and -team-id go together", 2},
+		"key ID alone":        {list("-key-id", apnstest.KeyID, "-cert", cert, token, "1", "Hello"), "", "-p8, -key-id and -team-id go together", 2},
+		"p8 without topic":    {list("-p8", p8, "-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID, token, "1", "Hello"), "", "-p8 without -topic", 2},
+		"p8 and cert":         {h2("-cert", cert, token, "1", "Hello"), "", "both -p8 and a certificate, expected one of them", 2},
+		"p8 and five":         {h2(cert, key, token, "1", "Hello"), "", "both -p8 and a certificate, expected one of them", 2},
+		"cert and five":       {h2Cert(cert, key, token, "1", "Hello"), "", "a certificate both in front of the device token and in -cert or -key", 2},
+		"key without cert":    {list("-key", key, token, "1", "Hello"), "", "-key without -cert", 2},
+		"production, addr":    {h2("-production", token, "1", "Hello"), "", "both -production and -addr", 2},
+		"wire without local":  {h2("-wire", "h2", token, "1", "Hello"), "", "-wire without -local", 2},
+		"unknown wire":        {list("-local", "-wire", "spdy", token, "1", "Hello"), "", `-wire is "spdy", expected h2 or binary`, 2},
+		"local and addr":      {list("-local", "-addr", s.PushAddr, token, "1", "Hello"), "", "-local with an address or credentials", 2},
+		"local and five":      {list("-local", cert, key, token, "1", "Hello"), "", "-local with an address or credentials", 2},
+		"local, production":   {list("-local", "-production", token, "1", "Hello"), "", "-local with an address or credentials", 2},
+		"priority 7":          {list("-local", "-priority", "7", token, "1", "Hello"), "", "expected 10, 5 or 1, or 0 to leave it to the server", 2},
+		"priority 266":        {list("-local", "-priority", "266", token, "1", "Hello"), "", "expected 10, 5 or 1, or 0 to leave it to the server", 2},
+		"expiry without unit": {list("-local", "-expiry", "30", token, "1", "Hello"), "", "expected a duration from now, as 90m or 24h, or 0 for now or never", 2},
+		"expiry gone by":      {list("-local", "-expiry", "-1h", token, "1", "Hello"), "", "expected a duration from now", 2},
+		"unknown flag":        {list("-x"), "", "flag provided but not defined: -x", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			stdout, stderr, status := run(t, nil, "push", test.args...)
-			if stdout != test.stdout || !strings.Contains(stderr, test.stderr) || status != test.status {
+			if stdout != test.stdout || !strings.Contains(stderr, test.stderr) || test.stderr == "" && stderr != "" || status != test.status {
 				t.Errorf("got  %q, %q, %d\nwant %q, %q, %d", stdout, stderr, status, test.stdout, test.stderr, test.status)
 			}
 		})
 	}
 }
 
+// What the flags say arrives.
+func TestPushFlags(t *testing.T) {
+	s := apnstest.NewServer(nil)
+	defer s.Close()
+	cert, key, ca, p8 := files(t, s)
+	payload := file(t, "payload.json", []byte(`{"aps":{"content-available":1}}`))
+	auth := []string{"-addr", s.HTTP2Addr, "-ca", ca, "-p8", p8, "-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID}
+	for name, test := range map[string]struct {
+		args   []string
+		want   apns.Message
+		expiry time.Duration // from now; want.Expiry if it is 0
+	}{
+		"h2 none": {append(auth, "-topic", "a.b", token, "1", "Hi"),
+			apns.Message{Token: token, Topic: "a.b", PushType: "alert", Payload: apns.AlertPayload("Hi")}, 0},
+		"h2 all": {append(auth, "-topic", "a.b", "-type", "background", "-collapse-id", "c", "-priority", "5", "-expiry", "90m", "-payload", payload, token, "1"),
+			apns.Message{Token: token, Topic: "a.b", PushType: "background", CollapseID: "c", Priority: 5, Payload: []byte(`{"aps":{"content-available":1}}`)}, 90 * time.Minute},
+		"h2 now or never": {append(auth, "-topic", "a.b", "-priority", "10", "-expiry", "0", token, "1", "Hi"),
+			apns.Message{Token: token, Topic: "a.b", PushType: "alert", Priority: 10, Payload: apns.AlertPayload("Hi"), Expiry: time.Unix(0, 0).UTC()}, 0},
+		"binary none": {[]string{"-addr", s.PushAddr, "-ca", ca, cert, key, token, "8", "Hi"},
+			apns.Message{ID: 8, Token: token, Payload: apns.AlertPayload("Hi"), Expiry: time.Unix(0, 0).UTC()}, 0},
+		"binary all": {[]string{"-addr", s.PushAddr, "-ca", ca, "-topic", "a.b", "-type", "background", "-collapse-id", "c", "-priority", "5", "-expiry", "90m", "-payload", payload, cert, key, token, "9"},
+			apns.Message{ID: 9, Token: token, Priority: 5, Payload: []byte(`{"aps":{"content-available":1}}`)}, 90 * time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			stdout, stderr, status := run(t, nil, "push", test.args...)
+			if stdout != "accepted\n" || status != 0 {
+				t.Fatalf("got %q, %q, %d; want accepted", stdout, stderr, status)
+			}
+			records := s.Records()
+			got := *records[len(records)-1].Message
+			if test.expiry != 0 {
+				if left := time.Until(got.Expiry); left > test.expiry || left < test.expiry-time.Minute {
+					t.Errorf("expiry is in %v, want %v", left, test.expiry)
+				}
+				got.Expiry = time.Time{}
+			}
+			if !reflect.DeepEqual(got, test.want) {
+				t.Errorf("got  %+v\nwant %+v", got, test.want)
+			}
+		})
+	}
+}
+
+// What cannot be written is no success.
+func TestOutputError(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer full.Close()
+	for program, test := range map[string]struct {
+		args []string
+		want string
+	}{
+		"push":  {[]string{"-local", token, "1", "Hello"}, "accepted, but: write /dev/stdout: "},
+		"prune": {[]string{"-local"}, "error: write /dev/stdout: "},
+		"build": {[]string{token, "1", "Hello"}, "error: write /dev/stdout: "},
+	} {
+		cmd := exec.CommandContext(t.Context(), filepath.Join(bin, program), test.args...)
+		var stderr bytes.Buffer
+		cmd.Stdout, cmd.Stderr = full, &stderr
+		err := cmd.Run()
+		if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 || !strings.HasPrefix(stderr.String(), test.want) {
+			t.Errorf("%s: got %v, %q; want status 1 and %q", program, err, stderr.String(), test.want)
+		}
+	}
+}
+
 func TestPrune(t *testing.T) {
 	var cut int
 	s := apnstest.NewUnstartedServer(nil)
-	s.OnConnect = func(port int, _ tls.ConnectionState) error { return apnstest.Fault{Cut: cut} }
+	s.OnConnect = func(port int, _ tls.ConnectionState) error {
+		if port == apns.FeedbackPort {
+			return apnstest.Fault{Cut: cut}
+		}
+		return nil
+	}
 	s.Start()
 	defer s.Close()
-	cert, key, ca := files(t, s)
+	cert, key, ca, _ := files(t, s)
 	dead := []apns.Feedback{
 		{Token: token, DeadAt: time.Unix(1700000000, 0)},
 		{Token: "0a", DeadAt: time.Unix(1700000001, 0)},
@@ -146,6 +300,11 @@ func TestPrune(t *testing.T) {
 	stdout, _, status = run(t, nil, "prune", "-local")
 	if !strings.HasSuffix(stdout, "\n3 dead devices.\n") || status != 0 {
 		t.Errorf("-local: got %q, %d; want 3 dead devices", stdout, status)
+	}
+	stdout, stderr, status = run(t, nil, "prune", "-addr", s.HTTP2Addr, "-ca", ca, cert, key)
+	if stdout != "" || !strings.HasPrefix(stderr, "error: "+s.HTTP2Addr+" speaks HTTP/2, where there is no feedback service.\n") ||
+		!strings.Contains(stderr, "apns.ReasonUnregistered") || status != 1 {
+		t.Errorf("HTTP/2: got %q, %q, %d; want what to do instead", stdout, stderr, status)
 	}
 	if _, stderr, status := run(t, nil, "prune", "x"); status != 2 || !strings.Contains(stderr, "got 1 arguments, expected none or 2") {
 		t.Errorf("got %q, %d; want the usage", stderr, status)
@@ -220,31 +379,51 @@ message 1: id 7, token c0ffee, payload "{\"aps\":{\"alert\":\"Hello\"}}"
 	}
 }
 
-// Each command that the help shows, and that needs no server, works.
+// Each command that the help shows works: as it is, or, if it needs a server and
+// files, with those of a test.
 func TestHelp(t *testing.T) {
-	commands := 0
-	for _, program := range []string{"push", "prune", "build"} {
+	sh, err := exec.LookPath("sh")
+	if err != nil {
+		t.Skip("no shell to run the commands in")
+	}
+	s := apnstest.NewServer(nil)
+	defer s.Close()
+	cert, key, ca, p8 := files(t, s)
+	replacer := strings.NewReplacer(
+		"./examples/push -p8", "./push -addr "+s.HTTP2Addr+" -ca "+ca+" -p8",
+		"./examples/push -cert", "./push -addr "+s.HTTP2Addr+" -ca "+ca+" -cert",
+		"./examples/", "./",
+		"gateway.example.com:2195", s.PushAddr+" -ca "+ca,
+		"feedback.example.com:2196", s.FeedbackAddr+" -ca "+ca,
+		"AuthKey_ABC123DEFG.p8", p8,
+		"ABC123DEFG", apnstest.KeyID,
+		"DEF123GHIJ", apnstest.TeamID,
+		"cert.pem", cert,
+		"key.pem", key,
+		"<device-token>", token,
+	)
+	for program, want := range map[string]int{"push": 4, "prune": 2, "build": 2} {
 		_, help, status := run(t, nil, program, "-h")
 		if status != 0 {
 			t.Errorf("%s -h: exit status %d, want 0", program, status)
 		}
+		commands := 0
 		for line := range strings.Lines(help) {
 			line = strings.TrimSpace(line)
-			if !strings.HasPrefix(line, "go run ") || strings.Contains(line, "-addr") {
+			if !strings.HasPrefix(line, "go run ") {
 				continue
 			}
 			commands++
-			line = strings.ReplaceAll(line, "./examples/", "./")
-			sh, err := exec.LookPath("sh")
-			if err != nil {
-				t.Skip("no shell to run the commands in")
-			}
+			line = replacer.Replace(line)
 			if out, err := exec.CommandContext(t.Context(), sh, "-c", line).CombinedOutput(); err != nil {
 				t.Errorf("%s: %v\n%s", line, err, out)
 			}
 		}
+		if commands != want {
+			t.Errorf("%s -h: ran %d commands, want %d", program, commands, want)
+		}
 	}
-	if commands != 4 {
-		t.Errorf("ran %d commands, want 4", commands)
+	if n := len(s.Messages(apnstest.Accepted)); n != 3 {
+		t.Errorf("%d messages arrived, want 3: with a key, with a certificate, on the binary wire", n)
 	}
 }

@@ -22,6 +22,9 @@ const usage = `Prune lists the devices that the feedback service says are dead: 
 list empties it on the server, so keep what it prints. If the list ends within a
 record, prune prints what it has got, says so, and exits with status 1.
 
+The feedback service is part of the binary protocol. Over HTTP/2 there is none:
+the answer to each push says whether its device is dead.
+
 	prune [flags]
 	prune [flags] <certificate-file> <key-file>
 
@@ -71,7 +74,7 @@ func run() error {
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 
 	if *local {
@@ -100,7 +103,13 @@ func prune(ctx context.Context, addr string, config *apns.Config) error {
 	defer conn.Close()
 	n := 0
 	for f, err := range conn.Feedback(ctx) {
+		if errors.Is(err, errors.ErrUnsupported) {
+			return fmt.Errorf(insteadOfFeedback, addr)
+		}
 		if err != nil {
+			if n == 0 {
+				return err
+			}
 			return fmt.Errorf("the list ends early, after %d dead devices: %w", n, err)
 		}
 		// What is not written is lost: the server has forgotten it.
@@ -112,6 +121,15 @@ func prune(ctx context.Context, addr string, config *apns.Config) error {
 	_, err = fmt.Printf("%d dead devices.\n", n)
 	return err
 }
+
+const insteadOfFeedback = `%s speaks HTTP/2, where there is no feedback service.
+The answer to each push says whether its device is dead: HTTP status 410, and the
+time. So look at the errors of WritePushMsg:
+
+	pushErr, ok := errors.AsType[*apns.PushError](err)
+	if ok && (pushErr.Reason == apns.ReasonUnregistered || pushErr.Reason == apns.ReasonExpiredToken) {
+		// delete the token, unless it was registered again after pushErr.DeadAt
+	}`
 
 // load makes a configuration of the files, each of which may be left out.
 func load(cert, key, ca string) (*apns.Config, error) {
