@@ -1,10 +1,13 @@
 // Package interop_test has clients that are not ours push to a server of
-// package apnstest. They come from npm:
+// package apnstest, and a Conn to servers that are not ours. They come from
+// Debian, npm and the Go module proxy:
 //
+//	apt-get install nghttp2-server nodejs npm
 //	npm install --no-package-lock --prefix interop
+//	(cd interop/sideshow && go mod download)
 //	go test -v ./interop
 //
-// Without them the tests are skipped.
+// The tests of what is not there are skipped.
 package interop_test
 
 import (

@@ -1,0 +1,95 @@
+// A server of the HTTP/2 provider API, made of Node's own http2. What it answers
+// goes by how the token begins. It prints its port, and then each request.
+//
+//	node http2-server.js <folder>
+//
+// In the folder are server.pem, server.key, and, of the authentication key,
+// public.pem.
+"use strict";
+const http2 = require("http2");
+const crypto = require("crypto");
+const fs = require("fs");
+const dir = process.argv[2];
+const { NGHTTP2_REFUSED_STREAM, NGHTTP2_CANCEL } = http2.constants;
+
+// verify says whether a provider token is in order, by another JWT's measure.
+function verify(authorization) {
+  if (authorization === undefined) {
+    return "no token";
+  }
+  const [head, claims, signature] = authorization.replace(/^bearer /, "").split(".");
+  const good = crypto.verify(
+    "sha256",
+    Buffer.from(head + "." + claims),
+    { key: fs.readFileSync(dir + "/public.pem"), dsaEncoding: "ieee-p1363" },
+    Buffer.from(signature, "base64url"),
+  );
+  const { alg, kid } = JSON.parse(Buffer.from(head, "base64url"));
+  const { iss, iat } = JSON.parse(Buffer.from(claims, "base64url"));
+  const age = Math.floor(Date.now() / 1000) - iat;
+  return good && age >= 0 && age < 3600 ? [alg, kid, iss].join(" ") : "bad token";
+}
+
+const server = http2.createSecureServer({
+  cert: fs.readFileSync(dir + "/server.pem"),
+  key: fs.readFileSync(dir + "/server.key"),
+  settings: { maxConcurrentStreams: 10 },
+});
+const sockets = new Map(); // by the client's port; http2 lets none of its own be closed
+server.on("connection", (socket) => sockets.set(socket.remotePort, socket));
+server.on("sessionError", () => {});
+server.on("stream", (stream, headers) => {
+  let body = "";
+  stream.setEncoding("utf8");
+  stream.on("error", () => {});
+  stream.on("data", (chunk) => (body += chunk));
+  stream.on("end", () => {
+    const token = headers[":path"].replace("/3/device/", "");
+    const names = ["apns-topic", "apns-push-type", "apns-priority", "apns-expiration", "apns-collapse-id", "apns-id"];
+    console.log(JSON.stringify([headers[":method"], token, verify(headers.authorization), ...names.map((n) => headers[n] ?? null), body]));
+    const id = headers["apns-id"] ?? crypto.randomUUID().toUpperCase();
+    const accept = () => {
+      stream.respond({ ":status": 200, "apns-id": id });
+      stream.end();
+    };
+    const shutdown = Buffer.from('{"reason":"Shutdown"}');
+    switch (token.slice(0, 2)) {
+      case "00":
+        accept();
+        break;
+      case "01": // dead
+        stream.respond({ ":status": 410, "apns-id": id, "content-type": "application/json" });
+        stream.end(JSON.stringify({ reason: "Unregistered", timestamp: 1700000000123 }));
+        break;
+      case "02": // the last one that is taken
+        stream.session.goaway(0, stream.id, shutdown);
+        accept();
+        break;
+      case "03": // the first one that is not, nor is there an answer
+        stream.session.goaway(0, stream.id - 2, shutdown);
+        break;
+      case "04": // the same, and the connection is gone
+        stream.session.goaway(0, stream.id - 2, shutdown);
+        setTimeout(() => stream.session?.destroy(), 50);
+        break;
+      case "05":
+        stream.close(NGHTTP2_REFUSED_STREAM);
+        break;
+      case "06":
+        stream.close(NGHTTP2_CANCEL);
+        break;
+      case "07": // slow down
+        stream.respond({ ":status": 429, "apns-id": id, "retry-after": "7" });
+        stream.end('{"reason":"TooManyRequests"}');
+        break;
+      case "08": // something in between has its say
+        stream.respond({ ":status": 502, "content-type": "text/html" });
+        stream.end("<html>Bad Gateway</html>");
+        break;
+      case "09": // the connection is gone without a word
+        sockets.get(stream.session.socket.remotePort).destroy();
+        break;
+    }
+  });
+});
+server.listen(0, "127.0.0.1", () => console.log(server.address().port));
