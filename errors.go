@@ -158,11 +158,17 @@ const (
 // Error returns the word itself.
 func (r Reason) Error() string { return string(r) }
 
+// Is makes the other spelling of ServiceUnavailable, which Apple prints for
+// broadcasts, match the constant.
+func (r Reason) Is(target error) bool {
+	return r == "Service Unavailable" && target == ReasonServiceUnavailable
+}
+
 // isGeneral reports whether the reason is about the sender or the server, and so
 // about any message.
 func (r Reason) isGeneral() bool {
 	switch r {
-	case ReasonIdleTimeout, ReasonBadCertificate, ReasonBadCertificateEnvironment, ReasonExpiredProviderToken,
+	case "Service Unavailable", ReasonIdleTimeout, ReasonBadCertificate, ReasonBadCertificateEnvironment, ReasonExpiredProviderToken,
 		ReasonInvalidProviderToken, ReasonMissingProviderToken, ReasonUnrelatedKeyIDInToken,
 		ReasonBadEnvironmentKeyIDInToken, ReasonTooManyProviderTokenUpdates, ReasonInternalServerError,
 		ReasonServiceUnavailable, ReasonShutdown:

@@ -66,7 +66,11 @@ func newHTTP2Wire(ctx context.Context, c *Conn, addr, topic string, tokens *toke
 		explain:    c.explain,
 		onLimit:    w.setLimit,
 		onGoAway:   w.setGoAway,
-		onEnd:      w.turnAway,
+		onEnd: func(err error) {
+			if w.turnAway(err) {
+				w.log.Warn("apns: connection ended", "host", w.host, "error", err)
+			}
+		},
 	}
 	w.frames.start()
 	transport := &http.Transport{
@@ -127,13 +131,15 @@ func (w *http2Wire) setGoAway(g *goAway) {
 
 // turnAway has no more messages sent, for the given reason or for the one that
 // there was before.
-func (w *http2Wire) turnAway(why error) {
+func (w *http2Wire) turnAway(why error) (first bool) {
 	w.mu.Lock()
-	if w.end == nil {
+	first = w.end == nil
+	if first {
 		w.end = why
 	}
 	w.mu.Unlock()
 	w.gate.close()
+	return first
 }
 
 // ended says why the wire takes no more messages, or returns nil.

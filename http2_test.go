@@ -209,6 +209,9 @@ func TestHTTP2Rejections(t *testing.T) {
 			if *e != want {
 				t.Errorf("got  %+v\nwant %+v", *e, want)
 			}
+			if want.Reason == "Service Unavailable" && !errors.Is(err, apns.ReasonServiceUnavailable) {
+				t.Errorf("%v does not match the other spelling", err)
+			}
 			if !e.Rejected() || want.Reason != "" && !errors.Is(err, want.Reason) || errors.Is(err, apns.StatusNoError) {
 				t.Errorf("%v: want it rejected, to match its reason and no status", err)
 			}
@@ -712,6 +715,7 @@ func TestLogger(t *testing.T) {
 		}
 		synctest.Wait()
 		c.Close()
+		s.Close()
 		var messages []string
 		for line := range bytes.Lines(out.Bytes()) {
 			var record struct{ Msg, Reason, Protocol string }
