@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"net"
@@ -808,4 +809,28 @@ func TestRaceWithDiscardingReset(t *testing.T) {
 			t.Logf("%d packets lost in %d races", lost, races)
 		})
 	}
+}
+
+// The logger of a binary connection hears why it ended.
+func TestLoggerOfBinaryWire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := inMemory(t, rejecting(1, apns.StatusInvalidToken))
+		config := s.Config()
+		var out bytes.Buffer
+		config.Logger = slog.New(slog.NewTextHandler(&out, nil))
+		c := dial(t, "gateway.push.apple.com:2195", config)
+		if err := c.WritePushMsg(t.Context(), message(1)); err != nil {
+			t.Fatal(err)
+		}
+		wantPushError(t, c.Shutdown(t.Context()), 1, apns.StatusInvalidToken)
+		synctest.Wait()
+		for _, want := range []string{"apns: connected", "apns: connection ended", "message 1 rejected: invalid token"} {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("%q is missing in\n%s", want, out.String())
+			}
+		}
+		if strings.Contains(out.String(), token) {
+			t.Errorf("the token is in\n%s", out.String())
+		}
+	})
 }

@@ -72,6 +72,7 @@ type Conn struct {
 
 	raw      net.Conn // under tls; closing it does not wait for the peer
 	tls      *tls.Conn
+	log      *slog.Logger
 	hasCert  bool          // a client certificate was configured
 	feedback *bufio.Reader // what has been read of the feedback service
 
@@ -95,8 +96,8 @@ type Conn struct {
 	proofID  uint32 // the ID of the barrier, not that of a message; or else 0
 }
 
-// Dial connects to the server at addr, a host and a port, and returns when the
-// TLS handshake is done or ctx ends. A nil config means the zero Config.
+// Dial connects to the server at addr, a host and a port, and returns when that is
+// done or ctx ends. A nil config means the zero Config.
 //
 // It offers the server HTTP/2. One that takes it is spoken to over the HTTP/2
 // provider API; one that negotiates nothing is a binary gateway or feedback
@@ -106,7 +107,8 @@ type Conn struct {
 // On the binary wire a client certificate that is missing or refused shows here
 // with TLS 1.2. With TLS 1.3 the server looks at it after the client is through:
 // Dial succeeds, as may the first few messages, and it is CheckForError, Shutdown
-// or ReadFeedbackMsg that says so.
+// or ReadFeedbackMsg that says so. Over HTTP/2 Dial waits for the server's first
+// words, and so it always shows here.
 func Dial(ctx context.Context, addr string, config *Config) (*Conn, error) {
 	if config == nil {
 		config = new(Config)
@@ -138,6 +140,7 @@ func Dial(ctx context.Context, addr string, config *Config) (*Conn, error) {
 	}
 	c := &Conn{
 		raw:     raw,
+		log:     config.logger(),
 		tls:     tls.Client(raw, tlsConfig),
 		hasCert: len(tlsConfig.Certificates) > 0 || tlsConfig.GetClientCertificate != nil,
 		done:    make(chan struct{}),
@@ -150,15 +153,14 @@ func Dial(ctx context.Context, addr string, config *Config) (*Conn, error) {
 		return nil, fmt.Errorf("apns: TLS handshake with %s: %w", addr, c.explain(err))
 	}
 	protocol := c.tls.ConnectionState().NegotiatedProtocol
-	log := config.logger()
-	log.Info("apns: connected", "addr", addr, "protocol", protocol)
+	c.log.Info("apns: connected", "addr", addr, "protocol", protocol)
 	switch {
 	case protocol == "h2":
 		var tokens *tokenSource
 		if config.Key != nil && !c.hasCert {
 			tokens = &tokenSource{key: config.Key}
 		}
-		c.http2, err = newHTTP2Wire(ctx, c, addr, config.Topic, tokens, log)
+		c.http2, err = newHTTP2Wire(ctx, c, addr, config.Topic, tokens)
 		if err != nil {
 			c.Close()
 			return nil, fmt.Errorf("apns: HTTP/2 with %s: %w", addr, err)
@@ -539,7 +541,13 @@ type ending struct {
 
 // end ends the connection, unless something else has: the first ending counts.
 // A write that is waiting gives up.
-func (c *Conn) end(e ending) (first bool) {
+func (c *Conn) end(e ending) {
+	if c.setEnding(e) && e.cause != net.ErrClosed {
+		c.log.Warn("apns: connection ended", "error", c.ended())
+	}
+}
+
+func (c *Conn) setEnding(e ending) (first bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ending != nil {

@@ -51,11 +51,11 @@ type http2Wire struct {
 
 // newHTTP2Wire begins to speak HTTP/2 over a connection that has negotiated it,
 // and returns when the server has said how many streams it allows.
-func newHTTP2Wire(ctx context.Context, c *Conn, addr, topic string, tokens *tokenSource, log *slog.Logger) (*http2Wire, error) {
+func newHTTP2Wire(ctx context.Context, c *Conn, addr, topic string, tokens *tokenSource) (*http2Wire, error) {
 	w := &http2Wire{
 		host:  strings.TrimSuffix(addr, ":443"),
 		topic: topic,
-		log:   log,
+		log:   c.log,
 	}
 	if tokens != nil {
 		w.tokens = newTokenTurn(tokens)
