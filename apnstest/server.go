@@ -329,7 +329,12 @@ func (s *Server) Refuse(refuse bool) {
 		return
 	}
 	for _, sv := range s.services {
-		if err := s.listen(sv); err != nil {
+		err := s.listen(sv)
+		for try := 0; try < 100 && err != nil; try++ {
+			time.Sleep(10 * time.Millisecond) // a client may have the port, for a moment
+			err = s.listen(sv)
+		}
+		if err != nil {
 			panic(fmt.Sprintf("apnstest: cannot listen again: %v", err))
 		}
 	}
