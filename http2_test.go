@@ -271,12 +271,14 @@ func TestHTTP2StreamLimits(t *testing.T) {
 		t.Run(fmt.Sprint("token ", token), func(t *testing.T) {
 			var s *apnstest.Server
 			var n atomic.Int32
+			var changes sync.WaitGroup
+			defer changes.Wait()
 			limits := []int{2, 100, 1, 100, 2, 1}
 			s = apnstest.NewUnstartedServer(func(m *apns.Message) error {
 				switch i := n.Add(1); {
 				case i%700 == 0:
 					limit := limits[int(i/700)%len(limits)]
-					go s.SetStreamLimit(limit)
+					changes.Go(func() { s.SetStreamLimit(limit) })
 				case i%3 == 0:
 					return apnstest.Fault{Err: apns.StatusNoError, Delay: 100 * time.Microsecond}
 				}
