@@ -119,13 +119,13 @@ func Dial(ctx context.Context, addr string, config *Config) (*Conn, error) {
 	}
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return nil, fmt.Errorf("apns: address %q, expected host:port: %w", addr, err)
+		return nil, &setupError{fmt.Errorf("apns: address %q, expected host:port: %w", addr, err)}
 	}
 	if tlsConfig.ServerName == "" {
 		tlsConfig.ServerName = host
 	}
 	if tlsConfig.ServerName == "" && !tlsConfig.InsecureSkipVerify {
-		return nil, fmt.Errorf("apns: address %q, expected host:port, or the server's name in Config.TLS", addr)
+		return nil, &setupError{fmt.Errorf("apns: address %q, expected host:port, or the server's name in Config.TLS", addr)}
 	}
 	dial := config.DialContext
 	if dial == nil {
@@ -167,10 +167,10 @@ func Dial(ctx context.Context, addr string, config *Config) (*Conn, error) {
 		}
 	case protocol != "":
 		c.Close()
-		return nil, fmt.Errorf("apns: %s negotiated the protocol %q, expected h2, or none for a gateway of the binary protocol", addr, protocol)
+		return nil, &setupError{fmt.Errorf("apns: %s negotiated the protocol %q, expected h2, or none for a gateway of the binary protocol", addr, protocol)}
 	case config.Key != nil && !c.hasCert:
 		c.Close()
-		return nil, fmt.Errorf("apns: %s did not negotiate HTTP/2 (ALPN h2), expected that for the provider tokens of Config.Key: it is a gateway of the binary protocol, which takes certificates alone, or something in between has stripped it", addr)
+		return nil, &setupError{fmt.Errorf("apns: %s did not negotiate HTTP/2 (ALPN h2), expected that for the provider tokens of Config.Key: it is a gateway of the binary protocol, which takes certificates alone, or something in between has stripped it", addr)}
 	}
 	return c, nil
 }
@@ -223,10 +223,10 @@ func (c *Conn) WritePushMsg(ctx context.Context, m *Message) error {
 	if !c.begin() {
 		return c.notSent(nil)
 	}
-	if err := c.write(ctx, b); err != nil {
+	if _, err := c.write(ctx, b); err != nil {
 		return c.notSent(err)
 	}
-	c.wrote(m.ID)
+	c.wrote(m.ID, m.ID)
 	return nil
 }
 
@@ -361,16 +361,16 @@ func (c *Conn) begin() bool {
 	return true
 }
 
-// wrote counts a message that was written.
-func (c *Conn) wrote(id uint32) {
+// wrote counts the messages that were written, whose IDs count from first to last.
+func (c *Conn) wrote(first, last uint32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.written == 0 {
-		c.minID, c.maxID = id, id
+		c.minID, c.maxID = first, last
 	}
 	c.inFlight = false
-	c.written++
-	c.lastID, c.minID, c.maxID = id, min(c.minID, id), max(c.maxID, id)
+	c.written += uint64(last-first) + 1
+	c.lastID, c.minID, c.maxID = last, min(c.minID, first), max(c.maxID, last)
 }
 
 // failed says that it was not. What ended the connection can be told only now,
@@ -382,17 +382,17 @@ func (c *Conn) failed() {
 }
 
 // write writes b, which the lane is held for. A write that fails ends the
-// connection.
-func (c *Conn) write(ctx context.Context, b []byte) error {
+// connection; what is after the first n bytes did not reach the server whole.
+func (c *Conn) write(ctx context.Context, b []byte) (n int, err error) {
 	if err := c.writing.begin(ctx); err != nil {
 		c.failed()
-		return err
+		return 0, err
 	}
-	_, err := c.tls.Write(b)
+	n, err = c.tls.Write(b)
 	c.writing.end()
 	switch {
 	case err == nil:
-		return nil
+		return n, nil
 	case ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded):
 		// The ending is everybody's, the context is not.
 		c.failed()
@@ -412,7 +412,7 @@ func (c *Conn) write(ctx context.Context, b []byte) error {
 		c.end(ending{cause: err})
 	}
 	c.disconnect()
-	return err
+	return n, err
 }
 
 // notSent returns the error of a message that was not written because of err.
@@ -475,13 +475,49 @@ func (c *Conn) writeBarrier(ctx context.Context) error {
 		return nil
 	}
 	id := c.proofID
-	return c.write(ctx, []byte{
+	_, err := c.write(ctx, []byte{
 		cmdExtended,
 		byte(id >> 24), byte(id >> 16), byte(id >> 8), byte(id),
 		0, 0, 0, 0, // expiry
 		0, 0, // token length
 		0, 0, // payload length
 	})
+	return err
+}
+
+// What a Client needs of the binary wire: to write a run of messages, to have it
+// proved, and to know how it ended, which is when done is closed.
+
+// writeRun writes messages whose IDs count from first to last. On an error those
+// within the first n bytes may have reached the server, and no others.
+func (c *Conn) writeRun(b []byte, first, last uint32) (n int, err error) {
+	if err := c.writing.lock(context.Background(), c.done); err != nil {
+		return 0, err
+	}
+	defer c.writing.unlock()
+	if !c.begin() {
+		return 0, net.ErrClosed
+	}
+	if n, err = c.write(context.Background(), b); err != nil {
+		return n, err
+	}
+	c.wrote(first, last)
+	return n, nil
+}
+
+// prove asks the server what it accepted, which ends the connection.
+func (c *Conn) prove() {
+	if c.writing.lock(context.Background(), c.done) == nil {
+		c.writeBarrier(context.Background())
+		c.writing.unlock()
+	}
+}
+
+// final returns how the connection ended, once it has.
+func (c *Conn) final() ending {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return *c.ending
 }
 
 // listen reads what the gateway says, which is at most one error packet, and
@@ -628,25 +664,28 @@ func (c *Conn) disconnect() {
 // explain puts into words what the TLS stack says of the handshake.
 func (c *Conn) explain(err error) error {
 	if notTLS, ok := errors.AsType[tls.RecordHeaderError](err); ok && notTLS.Conn != nil {
-		return fmt.Errorf("the peer does not speak TLS, its first bytes are %q: %w", notTLS.RecordHeader[:], err)
+		return &setupError{fmt.Errorf("the peer does not speak TLS, its first bytes are %q: %w", notTLS.RecordHeader[:], err)}
 	}
 	alert, ok := errors.AsType[*net.OpError](err)
 	if !ok || alert.Op != "remote error" {
 		return err
 	}
+	var what string
 	switch text := alert.Err.Error(); {
 	case strings.Contains(text, "no application protocol"):
-		return fmt.Errorf("the server wants another protocol: %w", err)
+		what = "the server wants another protocol"
 	case strings.Contains(text, "handshake failure") && !c.hasCert:
-		return fmt.Errorf("the server broke off the handshake, perhaps for want of a client certificate, and Config.TLS has none: %w", err)
+		what = "the server broke off the handshake, perhaps for want of a client certificate, and Config.TLS has none"
 	case !strings.Contains(text, "certificate") && !strings.Contains(text, "access denied"):
 		return err
 	case !c.hasCert:
-		return fmt.Errorf("the server wants a client certificate, and Config.TLS has none: %w", err)
+		what = "the server wants a client certificate, and Config.TLS has none"
 	case strings.Contains(text, "certificate required"):
-		return fmt.Errorf("the server wants a client certificate, and none in Config.TLS is of an authority that it accepts: %w", err)
+		what = "the server wants a client certificate, and none in Config.TLS is of an authority that it accepts"
+	default:
+		what = "the server refused the client certificate"
 	}
-	return fmt.Errorf("the server refused the client certificate: %w", err)
+	return &setupError{fmt.Errorf("%s: %w", what, err)}
 }
 
 // longAgo is a deadline that has passed.

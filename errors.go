@@ -177,6 +177,16 @@ func (r Reason) isGeneral() bool {
 	return false
 }
 
+// isRefusal reports whether the reason refuses the sender, whatever it sends.
+func (r Reason) isRefusal() bool {
+	switch r {
+	case ReasonBadCertificate, ReasonBadCertificateEnvironment, ReasonExpiredProviderToken, ReasonInvalidProviderToken,
+		ReasonMissingProviderToken, ReasonBadEnvironmentKeyIDInToken:
+		return true
+	}
+	return false
+}
+
 // A PushError is what a server said about a message. errors.Is compares it with
 // a Status and with a Reason.
 //
@@ -291,6 +301,13 @@ type fieldError struct {
 
 func (e *fieldError) Error() string { return "apns: " + e.text }
 func (e *fieldError) Unwrap() error { return e.said }
+
+// A setupError is about what does not get better with time: how the server, or
+// what is configured for it, was set up.
+type setupError struct{ err error }
+
+func (e *setupError) Error() string { return e.err.Error() }
+func (e *setupError) Unwrap() error { return e.err }
 
 // A syntaxError is a decoder's, about the field at an offset. It wraps
 // StatusProtocolError or io.ErrUnexpectedEOF.

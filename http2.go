@@ -47,6 +47,7 @@ type http2Wire struct {
 	trusted bool       // a message was accepted, so that the limit is the server's
 	limit   int        // the server's
 	end     error      // why it takes no more messages; nil: it does
+	changed func()     // unless nil: told when limit or end is another
 }
 
 // newHTTP2Wire begins to speak HTTP/2 over a connection that has negotiated it,
@@ -107,20 +108,25 @@ func newHTTP2Wire(ctx context.Context, c *Conn, addr, topic string, tokens *toke
 // token it is one until the server has accepted a message, whatever it says.
 func (w *http2Wire) setLimit(limit int) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.limit = limit
 	if w.tokens != nil && !w.trusted {
 		limit = min(limit, 1)
 	}
 	w.gate.setLimit(limit)
+	changed := w.changed
+	w.mu.Unlock()
+	if changed != nil {
+		changed()
+	}
 }
 
 func (w *http2Wire) accepted() {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.trusted {
-		w.trusted = true
-		w.gate.setLimit(w.limit)
+	known, limit := w.trusted, w.limit
+	w.trusted = true
+	w.mu.Unlock()
+	if !known {
+		w.setLimit(limit)
 	}
 }
 
@@ -137,8 +143,12 @@ func (w *http2Wire) turnAway(why error) (first bool) {
 	if first {
 		w.end = why
 	}
+	changed := w.changed
 	w.mu.Unlock()
 	w.gate.close()
+	if first && changed != nil {
+		changed()
+	}
 	return first
 }
 
@@ -189,12 +199,8 @@ func (w *http2Wire) close() {
 
 // push sends the message and waits for the answer.
 func (w *http2Wire) push(ctx context.Context, m *Message) (Receipt, error) {
-	p, _ := w.pushes.Get().(*push)
-	if p == nil {
-		p = newPush(w.host)
-	}
-	if err := p.set(m, w.topic, w.tokens != nil); err != nil {
-		w.pushes.Put(p)
+	p, err := w.prepare(m)
+	if err != nil {
 		return Receipt{}, err
 	}
 	if err := w.gate.enter(ctx); err != nil {
@@ -205,6 +211,66 @@ func (w *http2Wire) push(ctx context.Context, m *Message) (Receipt, error) {
 		return Receipt{}, fmt.Errorf("%w: waiting for a stream: %w", ErrNotSent, err)
 	}
 	defer w.gate.leave()
+	return w.send(ctx, p, m)
+}
+
+// What a Client needs of the HTTP/2 wire beside CheckForError: to see which
+// connection has a stream free, and to take it.
+
+// watch has a function be told when the number of streams or the end of the
+// connection is another.
+func (w *http2Wire) watch(changed func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.changed = changed
+}
+
+// streams returns how many the server allows, and whether that is all it ever
+// will: not if it waits for a message that it can accept.
+func (w *http2Wire) streams() (n int, trusted bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.end != nil:
+		return 0, false
+	case w.tokens != nil && !w.trusted:
+		return min(w.limit, 1), false
+	}
+	return w.limit, w.trusted
+}
+
+// reserve takes a stream for pushReserved, if one is free.
+func (w *http2Wire) reserve() bool { return w.gate.tryEnter() }
+
+// pushReserved is push with a stream that was reserved.
+func (w *http2Wire) pushReserved(ctx context.Context, m *Message) (Receipt, error) {
+	defer w.gate.leave()
+	p, err := w.prepare(m)
+	if err != nil {
+		return Receipt{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		w.pushes.Put(p)
+		return Receipt{}, fmt.Errorf("%w: %w", ErrNotSent, err)
+	}
+	return w.send(ctx, p, m)
+}
+
+// prepare returns the push of a message, or says what is wrong with it.
+func (w *http2Wire) prepare(m *Message) (*push, error) {
+	p, _ := w.pushes.Get().(*push)
+	if p == nil {
+		p = newPush(w.host)
+	}
+	if err := p.set(m, w.topic, w.tokens != nil); err != nil {
+		w.pushes.Put(p)
+		return nil, err
+	}
+	return p, nil
+}
+
+// send sends a push on a stream that is taken, and waits for the answer.
+func (w *http2Wire) send(ctx context.Context, p *push, m *Message) (Receipt, error) {
 	var bearer string
 	if w.tokens != nil {
 		var refreshed bool
@@ -666,6 +732,17 @@ func (g *gate) enter(ctx context.Context) error {
 		}
 		return ctx.Err()
 	}
+}
+
+// tryEnter is enter for those who do not wait.
+func (g *gate) tryEnter() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed || g.inside >= g.limit || g.waiting.Len() > 0 {
+		return false
+	}
+	g.inside++
+	return true
 }
 
 func (g *gate) leave() {

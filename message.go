@@ -162,6 +162,11 @@ func BuildMsg(m *Message) ([]byte, error) {
 // AppendMsg appends what [BuildMsg] returns to b. On an error it returns b as
 // it was. It does not allocate if b has the room.
 func AppendMsg(b []byte, m *Message) ([]byte, error) {
+	return appendMsg(b, m, m.ID)
+}
+
+// appendMsg is AppendMsg with another ID.
+func appendMsg(b []byte, m *Message, id uint32) ([]byte, error) {
 	if badTokenSize(m.Token) {
 		return b, tokenSizeError(m.Token)
 	}
@@ -173,7 +178,7 @@ func AppendMsg(b []byte, m *Message) ([]byte, error) {
 	switch m.Priority {
 	case 0:
 		out = append(out, cmdExtended)
-		out = binary.BigEndian.AppendUint32(out, m.ID)
+		out = binary.BigEndian.AppendUint32(out, id)
 		out = binary.BigEndian.AppendUint32(out, expirySeconds(m.Expiry))
 		out = binary.BigEndian.AppendUint16(out, uint16(len(m.Token)/2))
 		if out, ok = appendToken(out, m.Token); !ok {
@@ -196,7 +201,7 @@ func AppendMsg(b []byte, m *Message) ([]byte, error) {
 		out = appendItemHead(out, itemPayload, len(m.Payload))
 		out = append(out, m.Payload...)
 		out = appendItemHead(out, itemID, 4)
-		out = binary.BigEndian.AppendUint32(out, m.ID)
+		out = binary.BigEndian.AppendUint32(out, id)
 		if !m.Expiry.IsZero() {
 			out = appendItemHead(out, itemExpiry, 4)
 			out = binary.BigEndian.AppendUint32(out, expirySeconds(m.Expiry))
@@ -209,6 +214,19 @@ func AppendMsg(b []byte, m *Message) ([]byte, error) {
 			"priority is %d, expected %d or %d on the binary wire, or 0 to leave it out", m.Priority, PriorityHigh, PriorityMedium)}
 	}
 	return out, nil
+}
+
+// sizeOnWire returns how many bytes AppendMsg appends for a message, if none is
+// wrong with it.
+func sizeOnWire(m *Message) int {
+	size := len(m.Token)/2 + len(m.Payload)
+	switch {
+	case m.Priority == 0:
+		return size + 1 + 4 + 4 + 2 + 2
+	case m.Expiry.IsZero():
+		return size + 1 + 4 + 3 + 3 + (3 + 4) + (3 + 1)
+	}
+	return size + 1 + 4 + 3 + 3 + 2*(3+4) + (3 + 1)
 }
 
 // ParseMsg reads the message at the start of b, in any of the three formats:

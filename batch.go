@@ -1,0 +1,228 @@
+package apns
+
+import (
+	"context"
+	"iter"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A batch is one call of PushAll. The goroutine that feeds it runs msgs, and the
+// caller's yields the results. In between is a sender.
+type batch struct {
+	client  *Client
+	ctx     context.Context // ends with the caller's, or when the loop does
+	cancel  context.CancelFunc
+	window  int64
+	sender  sender         // nil before the first message; of the goroutine that feeds
+	running sync.WaitGroup // of all goroutines but the caller's
+
+	pulled  atomic.Int64 // messages from msgs; of the goroutine that feeds
+	yielded atomic.Int64 // results; of the caller's
+	stopped atomic.Bool  // nothing more shall come
+
+	mu       sync.Mutex // protects following
+	room     sync.Cond  // of mu: something was yielded, or the batch ends
+	news     sync.Cond  // of mu: there are results, or no more to come
+	results  []result
+	fed      bool // nothing more comes from msgs
+	panicked bool // msgs did, or ended its goroutine
+	reason   any  // with what it panicked
+
+	deadline sharedDeadline
+	workers  workers // over HTTP/2
+	whole    bool    // over the binary wire: all is handed over; protected by line.mu
+}
+
+// A result is the fate of messages that have the same.
+type result struct {
+	entries []entry
+	receipt Receipt
+	err     error
+}
+
+func newBatch(ctx context.Context, c *Client) *batch {
+	b := &batch{client: c, window: int64(c.window())}
+	b.ctx, b.cancel = context.WithCancel(ctx)
+	b.room.L, b.news.L = &b.mu, &b.mu
+	b.deadline = sharedDeadline{parent: b.ctx, timeout: c.timeout()}
+	b.workers.more.L, b.workers.fewer.L = &b.workers.mu, &b.workers.mu
+	return b
+}
+
+// run sends the messages and yields the results.
+func (b *batch) run(msgs iter.Seq[*Message], yield func(Result) bool) {
+	given := make(chan struct{})
+	context.AfterFunc(b.ctx, func() {
+		defer close(given)
+		b.giveUp()
+	})
+	defer func() {
+		b.cancel()
+		<-given
+		b.running.Wait()
+		switch {
+		case !b.panicked:
+		case b.reason == nil:
+			runtime.Goexit() // as msgs did
+		default:
+			panic(b.reason)
+		}
+	}()
+	if b.ctx.Err() != nil {
+		return
+	}
+	b.running.Go(func() { b.feed(msgs) })
+	for {
+		results, ok := b.next()
+		if !ok {
+			return
+		}
+		for _, r := range results {
+			for i := range r.entries {
+				if !yield(Result{r.entries[i].m, r.receipt, r.err}) {
+					return
+				}
+				// Not at each one, for the sake of those that are yielded by the
+				// thousand.
+				if i%256 == 255 {
+					b.makeRoom(256)
+				}
+			}
+			b.makeRoom(len(r.entries) % 256)
+		}
+	}
+}
+
+// next waits for results, and takes all that there are.
+func (b *batch) next() ([]result, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for len(b.results) == 0 {
+		if b.panicked || b.fed && b.yielded.Load() == b.pulled.Load() {
+			return nil, false
+		}
+		b.news.Wait()
+	}
+	results := b.results
+	b.results = nil
+	return results, true
+}
+
+// makeRoom notes that results were yielded.
+func (b *batch) makeRoom(n int) {
+	yielded := b.yielded.Add(int64(n))
+	if b.pulled.Load()-yielded+int64(n) >= b.window {
+		b.mu.Lock()
+		b.room.Signal()
+		b.mu.Unlock()
+	}
+}
+
+// feed hands over the messages.
+func (b *batch) feed(msgs iter.Seq[*Message]) {
+	whole := false
+	defer func() {
+		reason := recover()
+		b.mu.Lock()
+		b.fed = true
+		b.panicked, b.reason = !whole, reason
+		b.news.Signal()
+		b.mu.Unlock()
+		if b.sender != nil {
+			b.sender.fed(b)
+		}
+	}()
+	for m := range msgs {
+		if !b.hand(m) {
+			break
+		}
+	}
+	whole = true
+}
+
+// hand hands over one message, and waits until there is room for another. It is
+// false if no more shall come.
+func (b *batch) hand(m *Message) bool {
+	b.pulled.Add(1)
+	ctx := b.ctx
+	if b.client.route.Load() == nil {
+		ctx = b.deadline.context() // it may take long to connect
+	}
+	s, err := b.client.hand(ctx)
+	if err == nil && m == nil {
+		err = errNoMessage
+	}
+	if err != nil {
+		b.client.settle(1, err)
+		b.settled([]entry{{m: m}}, err)
+	} else {
+		if b.sender == nil {
+			b.sender = s
+			s.feeds(b)
+		}
+		s.submit(b, m)
+	}
+	if b.pulled.Load()-b.yielded.Load() >= b.window {
+		b.mu.Lock()
+		for !b.stopped.Load() && b.pulled.Load()-b.yielded.Load() >= b.window {
+			b.room.Wait()
+		}
+		b.mu.Unlock()
+	}
+	return !b.stopped.Load()
+}
+
+// giveUp ends what is outstanding.
+func (b *batch) giveUp() {
+	b.mu.Lock()
+	b.stopped.Store(true)
+	b.room.Signal()
+	b.mu.Unlock()
+	if s := b.client.route.Load(); s != nil {
+		(*s).giveUp(b, b.ctx.Err())
+	}
+}
+
+// settled takes results to be yielded.
+func (b *batch) settled(entries []entry, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.results = append(b.results, result{entries: entries, err: err})
+	b.news.Signal()
+}
+
+// settledOne takes a result that one message has.
+func (b *batch) settledOne(m *Message, r Receipt, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.results = append(b.results, result{[]entry{{m: m}}, r, err})
+	b.news.Signal()
+}
+
+// A sharedDeadline gives contexts that end after a timeout. Those that begin at
+// about the same time share one, because to make one costs about as much as all
+// else that PushAll does for a message over HTTP/2.
+type sharedDeadline struct {
+	parent  context.Context
+	timeout time.Duration
+
+	mu     sync.Mutex // protects following
+	shared context.Context
+	cancel context.CancelFunc
+	until  time.Time // when it is too late to share it
+}
+
+// context returns one that ends after the timeout, or up to a sixteenth later.
+func (d *sharedDeadline) context() context.Context {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if now := time.Now(); d.shared == nil || now.After(d.until) {
+		// The one before ends by itself, or with the parent.
+		d.shared, d.cancel = context.WithTimeout(d.parent, d.timeout+d.timeout/16)
+		d.until = now.Add(d.timeout / 16)
+	}
+	return d.shared
+}

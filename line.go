@@ -1,0 +1,727 @@
+package apns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+)
+
+// A line sends messages over the binary wire, in their order. One connection is
+// being filled while those before it wait for the answers to their barriers.
+//
+// Its goroutines run while something is outstanding: one writes, one waits for the
+// end of each connection, one looks at what takes too long.
+type line struct {
+	client *Client
+	wake   chan struct{} // full when there is something new for the one that writes
+
+	mu         sync.Mutex   // protects following
+	queue      queue[entry] // what waits to be written
+	filling    *run         // nil: there is no connection to write to
+	proving    []*run       // whose barriers are on their way
+	spare      *Conn        // to be filled next
+	connecting bool
+	writing    bool      // the goroutine that writes is running
+	parked     bool      // it waits for news
+	feeding    int       // batches that have more to come
+	hurried    bool      // the proof is wanted as soon as the queue is empty
+	shutdown   bool      // and so is every later one
+	capacity   int       // how many messages a connection takes
+	barrierAt  time.Time // when the last barrier was written
+	ticks      uint32    // eighths of the timeout
+	closed     bool
+}
+
+// An entry is a message on its way to its fate.
+type entry struct {
+	m     *Message
+	to    settler // nil: it has its fate
+	tick  uint32  // when it came, if it has the Client's timeout; or else 0
+	tries uint16  // how often it was in doubt
+	sent  bool    // it was written to a connection that has ended
+	blank bool    // it was not written after all
+}
+
+// A settler is told the fate of messages.
+type settler interface {
+	settled(entries []entry, err error)
+}
+
+// A run is a connection and what was written to it. The identifier of a message
+// on the wire is its place among the entries, counted from 1.
+type run struct {
+	conn    *Conn
+	entries []entry
+	open    int       // entries without a fate
+	written int       // entries of which the last byte was written
+	since   time.Time // when the first was
+	busy    bool      // it is being written to
+	waits   uint32    // the tick since when the gateway is to read or to answer; 0: it is not
+	over    bool      // the connection has ended
+	silence *time.Timer
+}
+
+const (
+	// maxProving is how many connections may wait for the answers to their
+	// barriers.
+	maxProving = 2
+	// recordSize is how much goes into a TLS record.
+	recordSize = 16 << 10
+	// timeoutTicks is how many ticks the timeout has.
+	timeoutTicks = 8
+	// minCapacity is how many messages a connection takes at least after a
+	// rejection: to send as many once more costs less than to dial.
+	minCapacity = 512
+)
+
+func newLine(c *Client) *line {
+	return &line{client: c, wake: make(chan struct{}, 1), capacity: max(1, c.window()/2), ticks: 1}
+}
+
+// The verbs of a sender.
+
+func (l *line) push(ctx context.Context, m *Message) (Receipt, error) {
+	call := &call{done: make(chan struct{})}
+	l.mu.Lock()
+	l.enqueue(entry{m: m, to: call})
+	l.mu.Unlock()
+	select {
+	case <-call.done:
+	case <-ctx.Done():
+		l.giveUp(call, ctx.Err())
+		<-call.done
+	}
+	return Receipt{}, call.err
+}
+
+// A call is one of Push.
+type call struct {
+	done chan struct{}
+	err  error
+}
+
+func (c *call) settled(_ []entry, err error) {
+	c.err = err
+	close(c.done)
+}
+
+func (l *line) feeds(*batch) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.feeding++
+}
+
+func (l *line) submit(b *batch, m *Message) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := entry{m: m, to: b, tick: l.ticks}
+	if b.stopped.Load() {
+		l.settle([]entry{e}, fmt.Errorf("%w: %w", ErrNotSent, b.ctx.Err()))
+		return
+	}
+	l.enqueue(e)
+}
+
+func (l *line) fed(b *batch) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.feeding--
+	b.whole = true
+	l.hurried = true
+	l.notify()
+}
+
+func (l *line) giveUp(of settler, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.endWhere(func(e *entry) bool { return e.to == of }, err)
+	l.notify()
+}
+
+func (l *line) add(conn *Conn) bool {
+	conn.use(sendsMessages) // so that its end does not go unheard
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false
+	}
+	l.spare = conn
+	l.notify()
+	return true
+}
+
+func (l *line) hurry() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hurried, l.shutdown = true, true
+	l.notify()
+}
+
+func (l *line) close() {
+	l.mu.Lock()
+	l.closed = true
+	for l.queue.n > 0 {
+		if e := l.queue.pop(); e.to != nil {
+			l.settle([]entry{e}, errClientClosed(e.unsent()))
+		}
+	}
+	for _, r := range l.runs() {
+		r.conn.end(ending{cause: net.ErrClosed})
+	}
+	spare := l.spare
+	l.spare = nil
+	l.notify()
+	l.mu.Unlock()
+	if spare != nil {
+		spare.Close()
+	}
+}
+
+// unsent is the fate of an entry that is not written any more: one that was in
+// doubt before is so again.
+func (e *entry) unsent() error {
+	if e.tries > 0 {
+		return ErrInDoubt
+	}
+	return ErrNotSent
+}
+
+// enqueue lets an entry wait to be written; the caller holds l.mu.
+func (l *line) enqueue(e entry) {
+	if l.closed {
+		l.settle([]entry{e}, errClientClosed(ErrNotSent))
+		return
+	}
+	l.queue.push(e)
+	if !l.writing {
+		l.writing = l.client.start(l.write)
+	} else if l.parked {
+		l.notify()
+	}
+}
+
+// notify has the goroutine that writes look again; the caller holds l.mu.
+func (l *line) notify() {
+	l.parked = false
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// settle tells the fate of entries, which are all of one settler. Those of a batch
+// are counted here, a Push where it returns. The caller holds l.mu.
+func (l *line) settle(entries []entry, err error) {
+	if _, ok := entries[0].to.(*batch); ok {
+		l.client.settle(len(entries), err)
+	}
+	entries[0].to.settled(entries, err)
+}
+
+// settleOne gives an entry of a run its fate; the caller holds l.mu.
+func (l *line) settleOne(r *run, e *entry, err error) {
+	whole := *e
+	e.to = nil
+	r.open--
+	l.settle([]entry{whole}, err)
+}
+
+func (l *line) runs() []*run {
+	if l.filling == nil {
+		return l.proving
+	}
+	return append(slices.Clip(l.proving), l.filling)
+}
+
+// endWhere gives up the entries for which the function holds, because of err; the
+// caller holds l.mu.
+func (l *line) endWhere(is func(*entry) bool, err error) {
+	inDoubt := fmt.Errorf("%w: the gateway had not been heard of: %w", ErrInDoubt, err)
+	notSent := l.client.unsent(err)
+	for i := range l.queue.n {
+		if e := l.queue.at(i); e.to != nil && is(e) {
+			whole := *e
+			e.to = nil
+			if whole.tries > 0 {
+				l.settle([]entry{whole}, inDoubt)
+			} else {
+				l.settle([]entry{whole}, notSent)
+			}
+		}
+	}
+	for _, r := range l.runs() {
+		for i := range r.entries {
+			if e := &r.entries[i]; e.to != nil && is(e) {
+				l.settleOne(r, e, inDoubt)
+			}
+		}
+	}
+}
+
+// write is the goroutine that writes, to the end of what is outstanding.
+func (l *line) write() {
+	var watching sync.WaitGroup
+	quit := make(chan struct{})
+	watching.Go(func() { l.watch(quit) })
+	defer watching.Wait()
+	defer close(quit)
+	buf := make([]byte, 0, recordSize)
+	yielded := false
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for {
+		if l.filling == nil && l.spare != nil {
+			r := &run{conn: l.spare}
+			l.spare = nil
+			if l.client.start(func() { l.await(r) }) {
+				l.filling = r
+			} else {
+				r.conn.end(ending{cause: net.ErrClosed})
+				r.conn.disconnect()
+			}
+		}
+		r := l.filling
+		waiting := l.waiting()
+		full := r != nil && len(r.entries) >= l.capacity
+		if waiting && (r == nil || len(r.entries) >= l.capacity/2) {
+			l.connect()
+		}
+		if waiting && r != nil && !full {
+			buf = l.writeSome(r, buf)
+			yielded = false
+			continue
+		}
+		if !waiting && !yielded {
+			yielded = true
+			l.mu.Unlock()
+			runtime.Gosched() // whoever has something to add may do so
+			l.mu.Lock()
+			continue
+		}
+		due, at := l.barrierDue(r, waiting, full)
+		switch {
+		case due:
+			l.writeBarrier(r)
+			continue
+		case waiting || l.connecting || len(l.proving) > 0 || r != nil && r.open > 0:
+		case r != nil: // there is nothing to prove
+			r.conn.end(ending{cause: net.ErrClosed})
+		case l.spare != nil:
+			spare := l.spare
+			l.spare = nil
+			l.mu.Unlock()
+			spare.Close()
+			l.mu.Lock()
+			continue
+		default:
+			l.hurried = false
+			l.writing = false
+			return
+		}
+		l.park(at)
+		yielded = false
+	}
+}
+
+// waiting drops what has its fate from the head of the queue and reports whether
+// something is left; the caller holds l.mu.
+func (l *line) waiting() bool {
+	for l.queue.n > 0 && l.queue.at(0).to == nil {
+		l.queue.pop()
+	}
+	return l.queue.n > 0
+}
+
+// park waits for news, or until a time that is not zero; the caller holds l.mu.
+func (l *line) park(at time.Time) {
+	l.parked = true
+	l.mu.Unlock()
+	var timer <-chan time.Time
+	if !at.IsZero() {
+		timer = time.After(time.Until(at))
+	}
+	select {
+	case <-l.wake:
+	case <-timer:
+	}
+	l.mu.Lock()
+	l.parked = false
+}
+
+// writeSome writes what fits into a TLS record; the caller holds l.mu.
+func (l *line) writeSome(r *run, buf []byte) []byte {
+	from, size, resent := len(r.entries), 0, 0
+	if from == 0 {
+		r.since = time.Now()
+	}
+	for len(r.entries) < l.capacity && l.waiting() {
+		e := l.queue.at(0)
+		size += sizeOnWire(e.m)
+		if size > recordSize && len(r.entries) > from {
+			break
+		}
+		if e.sent {
+			resent++
+		}
+		r.entries = append(r.entries, l.queue.pop())
+	}
+	entries := r.entries[from:]
+	r.open += len(entries)
+	r.busy, r.waits = true, l.ticks
+	l.mu.Unlock()
+
+	// Nobody else adds to the entries. One that is given up meanwhile is written
+	// all the same.
+	if resent > 0 {
+		l.client.resent(resent)
+	}
+	buf = buf[:0]
+	var bad map[int]error
+	last := 0 // identifier
+	for i := range entries {
+		var err error
+		if buf, err = appendMsg(buf, entries[i].m, uint32(from+i+1)); err == nil {
+			last = from + i + 1
+			continue
+		}
+		if bad == nil {
+			bad = make(map[int]error)
+		}
+		bad[i] = err
+	}
+	n, err := 0, error(nil)
+	if len(buf) > 0 {
+		n, err = r.conn.writeRun(buf, uint32(from+1), uint32(last))
+	}
+
+	l.mu.Lock()
+	r.busy, r.waits = false, 0
+	for i, err := range bad {
+		e := &entries[i]
+		e.blank = true
+		if e.to != nil {
+			l.settleOne(r, e, err)
+		}
+	}
+	r.written = len(r.entries)
+	if err != nil {
+		r.written = from
+		for i := range entries {
+			if !entries[i].blank {
+				n -= sizeOnWire(entries[i].m)
+			}
+			if n < 0 {
+				break
+			}
+			r.written++
+		}
+	}
+	if r.over {
+		l.finish(r)
+	}
+	return buf
+}
+
+// barrierDue reports whether it is time for the barrier of the connection that is
+// being filled, and if not, when it will be; the caller holds l.mu.
+func (l *line) barrierDue(r *run, waiting, full bool) (bool, time.Time) {
+	switch {
+	case r == nil || r.open == 0 && !full || len(l.proving) >= maxProving:
+		return false, time.Time{}
+	case full || l.hurried && !waiting:
+		return true, time.Time{}
+	}
+	at := l.barrierAt
+	if (waiting || l.feeding > 0) && r.since.After(at) {
+		at = r.since // for there is more to come
+	}
+	at = at.Add(l.client.confirmEvery())
+	return !time.Now().Before(at), at
+}
+
+// writeBarrier has the gateway prove what it accepted; the caller holds l.mu.
+func (l *line) writeBarrier(r *run) {
+	l.filling = nil
+	l.proving = append(l.proving, r)
+	l.barrierAt = time.Now()
+	if l.queue.n == 0 {
+		l.hurried = false
+	}
+	r.busy, r.waits = true, l.ticks
+	l.mu.Unlock()
+	r.conn.prove()
+	l.mu.Lock()
+	r.busy = false
+	switch settle := l.client.Settle; {
+	case r.over:
+		l.finish(r)
+	case settle > 0:
+		r.silence = time.AfterFunc(settle, func() { r.conn.end(ending{cause: net.ErrClosed, proved: true}) })
+	}
+}
+
+// connect has a connection dialed, unless there is a spare one or one on its way;
+// the caller holds l.mu.
+func (l *line) connect() {
+	if l.connecting || l.spare != nil || l.closed {
+		return
+	}
+	l.connecting = l.client.start(func() {
+		conn, err := l.client.connect(func() bool {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return l.waiting()
+		})
+		if conn != nil && !l.add(conn) {
+			conn.Close()
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.connecting = false
+		if err != nil {
+			l.refuse(err)
+		}
+		l.notify()
+	})
+}
+
+// refuse ends all that waits, because the server refuses the sender; the caller
+// holds l.mu.
+func (l *line) refuse(err error) {
+	for l.queue.n > 0 {
+		if e := l.queue.pop(); e.to != nil {
+			l.settle([]entry{e}, fmt.Errorf("%w: %w", e.unsent(), err))
+		}
+	}
+}
+
+// await waits for the end of a connection, and then for what is left of it.
+func (l *line) await(r *run) {
+	<-r.conn.done
+	l.mu.Lock()
+	r.over = true
+	if !r.busy {
+		l.finish(r)
+	}
+	l.mu.Unlock()
+	r.conn.Close()
+}
+
+// finish settles what was written to a connection that has ended; the caller holds
+// l.mu.
+func (l *line) finish(r *run) {
+	if l.filling == r {
+		l.filling = nil
+	}
+	l.proving = slices.DeleteFunc(l.proving, func(p *run) bool { return p == r })
+	if r.silence != nil {
+		r.silence.Stop()
+	}
+	var again []entry
+	most := max(1, l.client.window()/2)
+	e := r.conn.final()
+	failure := e.cause
+	switch {
+	case e.proved:
+		l.accept(r, len(r.entries))
+		l.capacity = min(2*l.capacity, most)
+		failure = nil
+	case e.said != nil && r.names(e.said.ID):
+		failure = nil
+		i := int(e.said.ID)
+		if e.said.Rejected() {
+			l.accept(r, i-1)
+			if rejected := &r.entries[i-1]; rejected.to != nil {
+				said := *e.said
+				said.ID = rejected.m.ID
+				l.settleOne(r, rejected, &said)
+			}
+		} else {
+			l.accept(r, i)
+		}
+		again = l.sendAgain(r, i)
+		l.capacity = min(l.capacity, max(minCapacity, 8*i))
+	case e.said != nil:
+		failure = fmt.Errorf("the gateway names a message that it was not sent: %s", plainText(e.said))
+		again = l.doubt(r, failure)
+	case e.refused:
+		again = l.sendAgain(r, 0)
+	case l.closed:
+		l.doubt(r, errClientClosed(ErrInDoubt))
+	default:
+		again = l.doubt(r, failure)
+		if failure == net.ErrClosed {
+			failure = nil // there was nothing to prove
+		}
+	}
+	if l.closed {
+		for _, e := range again {
+			l.settle([]entry{e}, errClientClosed(e.unsent()))
+		}
+		l.notify()
+		return
+	}
+	l.queue.pushFront(again)
+	if failure != nil {
+		l.client.failed(failure)
+		if isRefusal(failure) {
+			l.refuse(failure)
+		}
+	} else if len(r.entries) > 0 {
+		l.client.worked()
+	}
+	l.hurried = l.hurried || slices.ContainsFunc(again, func(e entry) bool {
+		b, ok := e.to.(*batch)
+		return l.shutdown || ok && b.whole
+	})
+	l.notify()
+}
+
+// names reports whether a message was written with the identifier.
+func (r *run) names(id uint32) bool {
+	return id > 0 && int64(id) <= int64(len(r.entries)) && !r.entries[id-1].blank
+}
+
+// accept settles the first n entries as accepted; the caller holds l.mu.
+func (l *line) accept(r *run, n int) {
+	for i := 0; i < n; {
+		to := r.entries[i].to
+		from := i
+		for i++; i < n && r.entries[i].to == to; i++ {
+		}
+		if to != nil {
+			r.open -= i - from
+			// Nobody touches these entries any more.
+			l.settle(r.entries[from:i:i], nil)
+		}
+	}
+}
+
+// sendAgain returns the entries from n on, which the gateway did not process, to
+// be sent again; the caller holds l.mu.
+func (l *line) sendAgain(r *run, n int) (again []entry) {
+	for i := n; i < len(r.entries); i++ {
+		if e := r.entries[i]; e.to != nil {
+			e.sent = e.sent || i < r.written
+			again = append(again, e)
+		}
+	}
+	return again
+}
+
+// doubt settles all entries as in doubt because of err, but for those to be sent
+// again: which were not written, or which are to arrive at least once. The caller
+// holds l.mu.
+func (l *line) doubt(r *run, err error) (again []entry) {
+	if r.open == 0 {
+		return nil
+	}
+	if !errors.Is(err, ErrInDoubt) {
+		err = fmt.Errorf("%w: %w", ErrInDoubt, err)
+	}
+	// What one server did not take, the next may, or this one a part of it.
+	l.capacity = max(1, min(l.capacity, len(r.entries))/4)
+	for i := range r.written {
+		e := &r.entries[i]
+		if e.to == nil {
+			continue
+		}
+		e.tries++
+		if l.client.AtLeastOnce && int(e.tries) < l.client.attempts() && !l.closed {
+			e.sent = true
+			again = append(again, *e)
+		} else {
+			l.settleOne(r, e, err)
+		}
+	}
+	return append(again, l.sendAgain(r, r.written)...)
+}
+
+// watch ends, at each tick, what takes too long.
+func (l *line) watch(quit <-chan struct{}) {
+	t := time.NewTicker(max(1, l.client.timeout()/timeoutTicks))
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			l.tick()
+		case <-quit:
+			return
+		}
+	}
+}
+
+func (l *line) tick() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ticks++; l.ticks == 0 {
+		l.ticks = 1
+	}
+	late := func(since uint32, ticks uint32) bool { return since != 0 && l.ticks-since > ticks }
+	l.endWhere(func(e *entry) bool { return late(e.tick, timeoutTicks) }, context.DeadlineExceeded)
+	for _, r := range l.runs() {
+		switch {
+		case !late(r.waits, timeoutTicks) && (r.open > 0 || !late(r.waits, 1)):
+		case r == l.filling:
+			r.conn.end(ending{cause: fmt.Errorf("the gateway did not read for %v", l.client.timeout())})
+		default:
+			r.conn.end(ending{cause: fmt.Errorf("the gateway did not answer the barrier for %v", l.client.timeout())})
+		}
+	}
+	l.notify()
+}
+
+// A queue is first in, first out.
+type queue[T any] struct {
+	ring []T // of a size that is a power of two
+	head int
+	n    int
+}
+
+func (q *queue[T]) at(i int) *T { return &q.ring[(q.head+i)&(len(q.ring)-1)] }
+
+func (q *queue[T]) push(v T) {
+	if q.n == len(q.ring) {
+		q.grow(1)
+	}
+	q.n++
+	*q.at(q.n - 1) = v
+}
+
+func (q *queue[T]) pop() (v T) {
+	p := q.at(0)
+	v, *p = *p, v
+	q.head = (q.head + 1) & (len(q.ring) - 1)
+	q.n--
+	return v
+}
+
+// pushFront puts values before all others.
+func (q *queue[T]) pushFront(vs []T) {
+	if q.n+len(vs) > len(q.ring) {
+		q.grow(len(vs))
+	}
+	q.head = (q.head - len(vs)) & (len(q.ring) - 1)
+	q.n += len(vs)
+	for i, v := range vs {
+		*q.at(i) = v
+	}
+}
+
+// grow makes room for so many more.
+func (q *queue[T]) grow(more int) {
+	size := max(16, len(q.ring))
+	for size < q.n+more {
+		size *= 2
+	}
+	ring := make([]T, size)
+	for i := range q.n {
+		ring[i] = *q.at(i)
+	}
+	q.ring, q.head = ring, 0
+}
