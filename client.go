@@ -8,7 +8,6 @@ import (
 	"iter"
 	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"net"
 	"strings"
 	"sync"
@@ -584,13 +583,15 @@ func (c *Client) refusal() error {
 	return nil
 }
 
-// backOff returns how long to wait after so many failures before this one.
+// backOff returns how long to wait after so many failures before this one. What
+// is random in it comes of the clock, so that a simulated one repeats it.
 func backOff(shortest, longest time.Duration, failures int) time.Duration {
 	d := longest
 	if failures < 16 {
 		d = min(shortest<<failures, longest)
 	}
-	return d - rand.N(d/2)
+	random := uint64(time.Now().UnixNano()) * 0x9e3779b97f4a7c15 >> 32
+	return d - time.Duration(random)*(d/2)>>32
 }
 
 // resent counts messages that are sent once more.

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"example.com/apns/internal/plain"
 )
 
 // A Config says how to reach a server. Its zero value, like nil, is all
@@ -71,7 +73,7 @@ type Conn struct {
 	http2 *http2Wire // nil on the binary wire, which is what all the rest is for
 
 	raw      net.Conn // under tls; closing it does not wait for the peer
-	tls      *tls.Conn
+	tls      plain.Session
 	log      *slog.Logger
 	hasCert  bool          // a client certificate was configured
 	feedback *bufio.Reader // what has been read of the feedback service
@@ -81,11 +83,12 @@ type Conn struct {
 	reading lane   // one feedback record after the other
 
 	goroutines sync.WaitGroup // that Close waits for
-	hangUp     sync.Once
-	done       chan struct{} // closed when ending is set
+	done       chan struct{}  // closed when ending is set
+	hungUp     chan struct{}  // closed when disconnect is through
 
 	mu       sync.Mutex // protects following
 	usage    usage
+	hangsUp  bool    // disconnect was called
 	ending   *ending // nil while the connection lives
 	inFlight bool    // a message is being written
 	written  uint64  // messages
@@ -141,9 +144,14 @@ func Dial(ctx context.Context, addr string, config *Config) (*Conn, error) {
 	c := &Conn{
 		raw:     raw,
 		log:     config.logger(),
-		tls:     tls.Client(raw, tlsConfig),
 		hasCert: len(tlsConfig.Certificates) > 0 || tlsConfig.GetClientCertificate != nil,
 		done:    make(chan struct{}),
+		hungUp:  make(chan struct{}),
+	}
+	if session, ok := raw.(*plain.Conn); ok {
+		c.tls = session
+	} else {
+		c.tls = tls.Client(raw, tlsConfig)
 	}
 	c.writing = newLane(c.interrupter(c.tls.SetWriteDeadline))
 	c.reading = newLane(c.interrupter(c.tls.SetReadDeadline))
@@ -647,18 +655,23 @@ func (c *Conn) endedLocked() error {
 // disconnect closes the connection that has ended; politely if it was this side
 // that wanted it so.
 func (c *Conn) disconnect() {
-	c.hangUp.Do(func() {
-		c.mu.Lock()
-		ours := c.ending.cause == net.ErrClosed
-		c.mu.Unlock()
-		if ours {
-			// Without a limit the close_notify would wait 5 s for a peer that
-			// does not read. It is left out if a message is being written.
-			defer time.AfterFunc(lastWords, func() { c.raw.Close() }).Stop()
-			c.tls.Close()
-		}
-		c.raw.Close()
-	})
+	c.mu.Lock()
+	first := !c.hangsUp
+	c.hangsUp = true
+	ours := c.ending.cause == net.ErrClosed
+	c.mu.Unlock()
+	if !first {
+		<-c.hungUp
+		return
+	}
+	defer close(c.hungUp)
+	if ours {
+		// Without a limit the close_notify would wait 5 s for a peer that
+		// does not read. It is left out if a message is being written.
+		defer time.AfterFunc(lastWords, func() { c.raw.Close() }).Stop()
+		c.tls.Close()
+	}
+	c.raw.Close()
 }
 
 // explain puts into words what the TLS stack says of the handshake.

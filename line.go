@@ -552,7 +552,7 @@ func (l *line) finish(r *run) {
 	case e.refused:
 		again = l.sendAgain(r, 0)
 	case l.closed:
-		l.doubt(r, errClientClosed(ErrInDoubt))
+		again = l.doubt(r, errClientClosed(ErrInDoubt))
 	default:
 		again = l.doubt(r, failure)
 		if failure == net.ErrClosed {

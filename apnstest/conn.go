@@ -10,13 +10,14 @@ import (
 	"time"
 
 	"example.com/apns"
+	"example.com/apns/internal/plain"
 )
 
 // A conn is the server's end of a connection.
 type conn struct {
 	raw    endpoint
 	corked *cork // on top of raw
-	tls    *tls.Conn
+	tls    plain.Session
 	number int
 }
 
@@ -30,7 +31,15 @@ type endpoint interface {
 
 func newConn(raw endpoint, config *tls.Config, number int) *conn {
 	corked := &cork{Conn: raw}
-	return &conn{raw: raw, corked: corked, tls: tls.Server(corked, config), number: number}
+	c := &conn{raw: raw, corked: corked, tls: tls.Server(corked, config), number: number}
+	if m, ok := raw.(*memoryConn); ok && m.plain {
+		session := &plain.Conn{Conn: corked}
+		if len(config.NextProtos) > 0 {
+			session.Protocol = config.NextProtos[0]
+		}
+		c.tls = session
+	}
+	return c
 }
 
 // servePush reads messages until the client ends the stream or one is not

@@ -62,7 +62,7 @@ type http2Conn struct {
 	auth   authState // of the goroutine that reads
 	late   sync.WaitGroup
 
-	mu       sync.Mutex // protects following
+	mu       durableMutex // protects following
 	w        *bufio.Writer
 	streams  map[uint32]*stream // those not answered
 	last     uint32             // the last stream that was opened
@@ -76,6 +76,14 @@ type http2Conn struct {
 	initial  int                // and on a new stream
 	blocked  []func() bool      // answers that wait for a window; each reports whether it was sent
 }
+
+// A durableMutex is a mutex that is held while something is written, which may
+// take long. In a bubble of testing/synctest the time goes on while somebody waits
+// for it.
+type durableMutex chan struct{}
+
+func (m durableMutex) Lock()   { m <- struct{}{} }
+func (m durableMutex) Unlock() { <-m }
 
 // A stream is a request that has no answer yet.
 type stream struct {
@@ -106,6 +114,7 @@ func (s *Server) serveHTTP2(c *conn) {
 	h := &http2Conn{
 		server:  s,
 		conn:    c,
+		mu:      make(durableMutex, 1),
 		r:       bufio.NewReaderSize(c.tls, 64<<10),
 		hpack:   newHPACKDecoder(4096),
 		w:       bufio.NewWriterSize(c.tls, 16<<10),

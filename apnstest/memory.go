@@ -8,6 +8,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"example.com/apns/internal/plain"
 )
 
 // resetDelay is how long a reset is on its way, as on a wire of some length: it
@@ -34,6 +36,7 @@ func newMemoryListener(addr string, size int) *memoryListener {
 
 func (l *memoryListener) dial(ctx context.Context, addr string) (net.Conn, error) {
 	client, server := newMemoryPipe(memoryAddr("client"), memoryAddr(addr), l.size)
+	server.plain = plain.In(ctx)
 	select {
 	case l.backlog <- server:
 		return client, nil
@@ -70,6 +73,8 @@ type memoryConn struct {
 	addr memoryAddr
 	peer *memoryConn
 	size int // of the receive buffer
+
+	plain bool // there is no TLS on top
 
 	mu      *sync.Mutex // of both ends; protects following
 	changed *sync.Cond  // of both ends

@@ -503,7 +503,7 @@ func (s *Server) serve(sv *service, raw net.Conn) {
 			defer s.mu.Unlock()
 			delete(s.conns, c)
 		}()
-		if c.tls.Handshake() == nil {
+		if c.tls.HandshakeContext(context.Background()) == nil {
 			sv.serve(c)
 		}
 	})

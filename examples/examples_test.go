@@ -389,7 +389,9 @@ func TestHelp(t *testing.T) {
 	s := apnstest.NewServer(nil)
 	defer s.Close()
 	cert, key, ca, p8 := files(t, s)
+	list := file(t, "tokens.txt", []byte(token+"\n"))
 	replacer := strings.NewReplacer(
+		"./examples/prune -probe", "./prune -addr "+s.HTTP2Addr+" -ca "+ca+" -probe",
 		"./examples/push -p8", "./push -addr "+s.HTTP2Addr+" -ca "+ca+" -p8",
 		"./examples/push -cert", "./push -addr "+s.HTTP2Addr+" -ca "+ca+" -cert",
 		"./examples/", "./",
@@ -401,8 +403,10 @@ func TestHelp(t *testing.T) {
 		"cert.pem", cert,
 		"key.pem", key,
 		"<device-token>", token,
+		"tokens.txt", list,
+		"retry.txt", filepath.Join(t.TempDir(), "retry.txt"),
 	)
-	for program, want := range map[string]int{"push": 4, "prune": 2, "build": 2} {
+	for program, want := range map[string]int{"push": 7, "prune": 5, "build": 2} {
 		_, help, status := run(t, nil, program, "-h")
 		if status != 0 {
 			t.Errorf("%s -h: exit status %d, want 0", program, status)
@@ -423,7 +427,7 @@ func TestHelp(t *testing.T) {
 			t.Errorf("%s -h: ran %d commands, want %d", program, commands, want)
 		}
 	}
-	if n := len(s.Messages(apnstest.Accepted)); n != 3 {
-		t.Errorf("%d messages arrived, want 3: with a key, with a certificate, on the binary wire", n)
+	if n := len(s.Messages(apnstest.Accepted)); n != 7 {
+		t.Errorf("%d messages arrived, want 7: with a key, with a certificate, on the binary wire; and twice each, push and prune with -tokens", n)
 	}
 }

@@ -23,26 +23,69 @@ list empties it on the server, so keep what it prints. If the list ends within a
 record, prune prints what it has got, says so, and exits with status 1.
 
 The feedback service is part of the binary protocol. Over HTTP/2 there is none:
-the answer to each push says whether its device is dead.
+the answer to each push says whether its device is dead. With -probe prune sends
+one to each token of a file, and prints those that are dead in the same way.
 
 	prune [flags]
 	prune [flags] <certificate-file> <key-file>
+	prune -probe -tokens <file> [flags]
+	prune -probe -tokens <file> [flags] <certificate-file> <key-file>
 
 Without credentials, from a server of its own with a few dead devices:
 
 	go run ./examples/prune -local
+	go run ./examples/prune -local -probe
 
 From a feedback service (Apple closed its own in 2021):
 
 	go run ./examples/prune -addr feedback.example.com:2196 -cert cert.pem -key key.pem
 
+From Apple's servers, for tokens of the sandbox or, with -production, of that:
+
+	go run ./examples/prune -probe -p8 AuthKey_ABC123DEFG.p8 -key-id ABC123DEFG -team-id DEF123GHIJ -topic com.example.app -tokens tokens.txt
+	go run ./examples/prune -probe -cert cert.pem -key key.pem -tokens - <tokens.txt
+
+A probe has its price. It is one background push for each token, and each device
+that lives is woken by it, runs the app for a moment, and spends battery on that.
+An app may get but a few background pushes an hour, two or three; the probe is one
+of them, and may be in the way of one that the app needs. A device that is off
+does not get it later. Where you send pushes anyway, their answers say the same
+and cost nothing: see what push prints.
+
+The list has the tokens that the server says are Unregistered or an ExpiredToken.
+It does not have those that it calls a BadDeviceToken, since so is every token of
+the sandbox in production, and the other way round. If it is not known of some
+token whether it is dead (a BadDeviceToken, a line that holds no token, a failure,
+Ctrl-C), prune says of how many and why, and exits with status 1: then the list
+is right, and may not be all.
+
+A token may be registered again after the time that is printed. Delete it only if
+it was not.
+
 Flags:
 `
 
+var (
+	addr       = flag.String("addr", "feedback.sandbox.push.apple.com:2196", "the feedback service's `host:port`; with -probe the server's, by default\n"+apns.Sandbox)
+	cert       = flag.String("cert", "", "the provider certificate, a PEM `file`")
+	key        = flag.String("key", "", "its private key, a PEM `file`; if empty, that of -cert")
+	ca         = flag.String("ca", "", "the authority to trust instead of the system's, a PEM `file`")
+	local      = flag.Bool("local", false, "start a server in this process and read from it, or probe it")
+	probing    = flag.Bool("probe", false, "ask the server about each of -tokens; the next flags are for that")
+	tokens     = flag.String("tokens", "", "the device tokens, a `file` with one a line; -: standard input")
+	production = flag.Bool("production", false, "ask "+apns.Production)
+	p8         = flag.String("p8", "", "the authentication key, a .p8 `file`")
+	keyID      = flag.String("key-id", "", "the `ID` of that key, 10 letters and digits")
+	teamID     = flag.String("team-id", "", "the `ID` of its team, 10 letters and digits")
+	topic      = flag.String("topic", "", "the app's bundle `ID`")
+)
+
 func main() {
 	err := run()
+	_, wrongUsage := errors.AsType[usageError](err)
 	switch {
-	case errors.Is(err, errUsage):
+	case wrongUsage:
+		fmt.Fprintf(os.Stderr, "prune: %v; see prune -h\n", err)
 		os.Exit(2)
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "error:", err)
@@ -50,14 +93,11 @@ func main() {
 	}
 }
 
-var errUsage = errors.New("usage")
+type usageError string
+
+func (e usageError) Error() string { return string(e) }
 
 func run() error {
-	addr := flag.String("addr", "feedback.sandbox.push.apple.com:2196", "the feedback service's `host:port`")
-	cert := flag.String("cert", "", "the provider certificate, a PEM `file`")
-	key := flag.String("key", "", "its private key, a PEM `file`; if empty, that of -cert")
-	ca := flag.String("ca", "", "the authority to trust instead of the system's, a PEM `file`")
-	local := flag.Bool("local", false, "start a server in this process and read from it")
 	flag.Usage = func() {
 		fmt.Fprint(flag.CommandLine.Output(), usage)
 		flag.PrintDefaults()
@@ -68,31 +108,81 @@ func run() error {
 	case 2:
 		*cert, *key = flag.Arg(0), flag.Arg(1)
 	default:
-		fmt.Fprintf(os.Stderr, "prune: got %d arguments, expected none or 2; see prune -h\n", flag.NArg())
-		return errUsage
+		return usageError(fmt.Sprintf("got %d arguments, expected none or 2", flag.NArg()))
 	}
-
+	if err := check(); err != nil {
+		return err
+	}
+	switch {
+	case *probing && *local:
+		return probeLocal(*tokens)
+	case *probing:
+		return probeFile(*tokens)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-
 	if *local {
-		server := apnstest.NewServer(nil)
-		defer server.Close()
-		for _, token := range []string{"00c0ffee", "0badcafe", "deadbeef"} {
-			server.AddFeedback(apns.Feedback{
-				Token:  token + "00112233445566778899aabbccddeeff0102030405060708090a0b0c",
-				DeadAt: time.Now().Add(-time.Hour),
-			})
-		}
-		return prune(ctx, server.FeedbackAddr, server.Config())
+		return pruneLocal(ctx)
 	}
-	config, err := load(*cert, *key, *ca)
+	config, err := load()
 	if err != nil {
 		return err
 	}
 	return prune(ctx, *addr, config)
+}
+
+// check says what is missing among the flags, or contradicts each other.
+func check() error {
+	given := make(map[string]bool)
+	flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	hasKey := *p8 != ""
+	if !*probing {
+		for _, name := range []string{"tokens", "production", "p8", "key-id", "team-id", "topic"} {
+			if given[name] {
+				return usageError(fmt.Sprintf("-%s without -probe, expected both: the feedback service has no use for it", name))
+			}
+		}
+		return nil
+	}
+	switch {
+	case *local && (given["addr"] || *production || *p8+*keyID+*teamID+*topic+*cert+*key+*ca != ""):
+		return usageError("-local with an address or credentials, expected neither: it has its own")
+	case *local:
+		return nil
+	case *tokens == "":
+		return usageError("-probe without -tokens, expected a file of device tokens, or - for standard input")
+	case *production && given["addr"]:
+		return usageError("both -production and -addr, expected one of them")
+	case hasKey != (*keyID != "") || hasKey != (*teamID != ""):
+		return usageError("-p8, -key-id and -team-id go together, expected all three or none")
+	case hasKey && *cert != "":
+		return usageError("both -p8 and a certificate, expected one of them")
+	case !hasKey && *cert == "":
+		return usageError("no credentials, expected -p8 with -key-id and -team-id, or -cert with -key; or -local, which needs none")
+	case hasKey && *topic == "":
+		return usageError("-p8 without -topic, expected the app's bundle ID: the key is for all of a team's apps")
+	case *production:
+		*addr = apns.Production
+	case !given["addr"]:
+		*addr = apns.Sandbox
+	}
+	return nil
+}
+
+// localDead are the dead devices of -local.
+var localDead = []string{"00c0ffee" + localRest, "0badcafe" + localRest, "deadbeef" + localRest}
+
+const localRest = "00112233445566778899aabbccddeeff0102030405060708090a0b0c"
+
+func pruneLocal(ctx context.Context) error {
+	server := apnstest.NewServer(nil)
+	defer server.Close()
+	for _, token := range localDead {
+		server.AddFeedback(apns.Feedback{Token: token, DeadAt: time.Now().Add(-time.Hour)})
+	}
+	return prune(ctx, server.FeedbackAddr, server.Config())
 }
 
 func prune(ctx context.Context, addr string, config *apns.Config) error {
@@ -124,7 +214,7 @@ func prune(ctx context.Context, addr string, config *apns.Config) error {
 
 const insteadOfFeedback = `%s speaks HTTP/2, where there is no feedback service.
 The answer to each push says whether its device is dead: HTTP status 410, and the
-time. So look at the errors of WritePushMsg:
+time. So ask with -probe (see prune -h), or look at the errors of WritePushMsg:
 
 	pushErr, ok := errors.AsType[*apns.PushError](err)
 	if ok && (pushErr.Reason == apns.ReasonUnregistered || pushErr.Reason == apns.ReasonExpiredToken) {
@@ -132,26 +222,32 @@ time. So look at the errors of WritePushMsg:
 	}`
 
 // load makes a configuration of the files, each of which may be left out.
-func load(cert, key, ca string) (*apns.Config, error) {
-	config := new(tls.Config)
-	if cert != "" {
-		pair, err := tls.LoadX509KeyPair(cert, cmp.Or(key, cert))
-		if err != nil {
-			return nil, fmt.Errorf("certificate %s with key %s, both in PEM: %w", cert, cmp.Or(key, cert), err)
+func load() (*apns.Config, error) {
+	config := &apns.Config{TLS: new(tls.Config), Topic: *topic}
+	if *p8 != "" {
+		var err error
+		if config.Key, err = apns.LoadAuthKey(*p8, *keyID, *teamID); err != nil {
+			return nil, err
 		}
-		config.Certificates = []tls.Certificate{pair}
-	} else if key != "" {
-		return nil, fmt.Errorf("key %s is given without a certificate", key)
 	}
-	if ca != "" {
-		pem, err := os.ReadFile(ca)
+	if *cert != "" {
+		pair, err := tls.LoadX509KeyPair(*cert, cmp.Or(*key, *cert))
+		if err != nil {
+			return nil, fmt.Errorf("certificate %s with key %s, both in PEM: %w", *cert, cmp.Or(*key, *cert), err)
+		}
+		config.TLS.Certificates = []tls.Certificate{pair}
+	} else if *key != "" {
+		return nil, fmt.Errorf("key %s is given without a certificate", *key)
+	}
+	if *ca != "" {
+		pem, err := os.ReadFile(*ca)
 		if err != nil {
 			return nil, err
 		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s has no certificate in PEM", ca)
+		config.TLS.RootCAs = x509.NewCertPool()
+		if !config.TLS.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%s has no certificate in PEM", *ca)
 		}
 	}
-	return &apns.Config{TLS: config}, nil
+	return config, nil
 }

@@ -1,4 +1,5 @@
-// Command push sends one notification and says what became of it.
+// Command push sends a notification, to one device or to many, and says what became
+// of it.
 package main
 
 import (
@@ -23,14 +24,16 @@ import (
 	"example.com/apns/apnstest"
 )
 
-const usage = `Push sends one notification and says what became of it: accepted; rejected, and
+const usage = `Push sends a notification and says what became of it: accepted; rejected, and
 why; not sent; or in doubt. The exit status is 0 if the server accepted it, 2 for
 wrong usage, and 1 for all else.
 
 	push [flags] <device-token> <numeric-id> <alert-text>
 	push [flags] -payload <file> <device-token> <numeric-id>
+	push [flags] -tokens <file> <alert-text>
+	push [flags] -tokens <file> -payload <file>
 
-A certificate and its key may also stand in front of the device token, in place
+A certificate and its key may also stand in front of the other arguments, in place
 of -cert and -key. The id is for the binary protocol and for error messages.
 
 Without credentials, to a server of its own, which it starts for the purpose:
@@ -49,6 +52,26 @@ place for -topic, -type and -collapse-id:
 
 	go run ./examples/push -addr gateway.example.com:2195 -cert cert.pem -key key.pem <device-token> 1 "Hello"
 
+To many devices, whose tokens are in a file, one a line, or come from standard
+input:
+
+	go run ./examples/push -local -tokens tokens.txt "Hello"
+	go run ./examples/push -p8 AuthKey_ABC123DEFG.p8 -key-id ABC123DEFG -team-id DEF123GHIJ -topic com.example.app -tokens tokens.txt -retry-file retry.txt "Hello"
+	go run ./examples/push -cert cert.pem -key key.pem -tokens - -retry-file retry.txt "Hello" <tokens.txt
+
+It reports the lines that hold no token, skips blank ones, sends to the others, as
+often as they are there, and at the end prints how many were accepted, rejected
+and why, in doubt, not sent and invalid. The exit status is 0 if all were
+accepted. On a terminal a line shows how far it is. Ctrl-C sends no more, waits up
+to two seconds for the answers to what was sent, and comes to that end; Ctrl-C
+again kills it.
+
+The -retry-file gets the tokens to try again, one a line: those that were not
+sent, also because of Ctrl-C; those with a rejection that may pass (status 429,
+5xx, or 403, which is about your credentials); and those in doubt, which may get
+the notification twice that way. It is overwritten at the start, and stays empty
+if there is nothing to try again.
+
 Flags:
 `
 
@@ -64,12 +87,15 @@ var (
 	key        = flag.String("key", "", "its private key, a PEM `file`; if empty, that of -cert")
 	ca         = flag.String("ca", "", "the authority to trust instead of the system's, a PEM `file`")
 	payload    = flag.String("payload", "", "push the JSON in this `file`, as it is, in place of an alert text")
+	tokens     = flag.String("tokens", "", "push to all device tokens in this `file`, one a line; -: standard input")
+	retryFile  = flag.String("retry-file", "", "with -tokens, write those to try again to this `file`")
+	verbose    = flag.Bool("v", false, "with -tokens, name each that was not accepted and why, and log what connections fail of")
 )
 
 func main() {
 	out := bufio.NewWriter(os.Stdout) // remembers what goes wrong for Flush
 	err := run(out)
-	if err == nil {
+	if err == nil && *tokens == "" {
 		fmt.Fprintln(out, "accepted")
 	}
 	flushErr := out.Flush()
@@ -80,6 +106,10 @@ func main() {
 		return
 	case err == nil:
 		fmt.Fprintln(os.Stderr, "accepted, but:", flushErr)
+	case errors.Is(err, errNotAll):
+		if flushErr != nil {
+			fmt.Fprintln(os.Stderr, "error:", flushErr)
+		}
 	case wrongUsage:
 		fmt.Fprintf(os.Stderr, "push: %v; see push -h\n", err)
 		os.Exit(2)
@@ -102,6 +132,9 @@ func run(out io.Writer) error {
 	m, err := parse()
 	if err != nil {
 		return err
+	}
+	if *tokens != "" {
+		return runMany(out, m)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -138,10 +171,7 @@ func push(ctx context.Context, addr string, config *apns.Config, m *apns.Message
 func pushLocal(ctx context.Context, out io.Writer, m *apns.Message) error {
 	server := apnstest.NewServer(nil)
 	defer server.Close()
-	addr, config := server.HTTP2Addr, server.TokenConfig()
-	if *wire == "binary" {
-		addr, config = server.PushAddr, server.Config()
-	}
+	addr, config := localAddr(server)
 	err := push(ctx, addr, config, m)
 	for _, r := range server.Records() {
 		m := r.Message
@@ -157,6 +187,14 @@ func pushLocal(ctx context.Context, out io.Writer, m *apns.Message) error {
 			m.Token, m.Topic, m.PushType, m.CollapseID, m.Priority, expiry, m.Payload)
 	}
 	return err
+}
+
+// localAddr returns how to reach the server over the wire that was asked for.
+func localAddr(server *apnstest.Server) (string, *apns.Config) {
+	if *wire == "binary" {
+		return server.PushAddr, server.Config()
+	}
+	return server.HTTP2Addr, server.TokenConfig()
 }
 
 // parse makes the message of the command line, and checks the rest of that.
@@ -196,6 +234,9 @@ func parse() (*apns.Message, error) {
 	if *payload != "" {
 		want = want[:2]
 	}
+	if *tokens != "" {
+		want = want[2:]
+	}
 	if len(args) == len(want)+2 {
 		if *cert != "" || *key != "" {
 			return nil, usageError("a certificate both in front of the device token and in -cert or -key, expected one of them")
@@ -203,20 +244,23 @@ func parse() (*apns.Message, error) {
 		*cert, *key, args = args[0], args[1], args[2:]
 	}
 	if len(args) != len(want) {
-		return nil, usageError(fmt.Sprintf("got %d arguments, expected %d: %s", len(args), len(want), strings.Join(want, ", ")))
+		return nil, usageError(fmt.Sprintf("got %d arguments, expected %d: %s", len(args), len(want), cmp.Or(strings.Join(want, ", "), "-tokens and -payload say it all")))
 	}
 	if err := check(m); err != nil {
 		return nil, err
 	}
-	id, err := strconv.ParseUint(args[1], 10, 32)
-	if err != nil {
-		return nil, usageError(fmt.Sprintf("numeric id is %q, expected 0 to 4294967295", args[1]))
+	if *tokens == "" {
+		id, err := strconv.ParseUint(args[1], 10, 32)
+		if err != nil {
+			return nil, usageError(fmt.Sprintf("numeric id is %q, expected 0 to 4294967295", args[1]))
+		}
+		m.Token, m.ID = args[0], uint32(id)
 	}
-	m.Token, m.ID = args[0], uint32(id)
+	var err error
 	if *payload != "" {
 		m.Payload, err = readJSON(*payload)
 	} else {
-		m.Payload = apns.AlertPayload(args[2])
+		m.Payload = apns.AlertPayload(args[len(args)-1])
 	}
 	return m, err
 }
@@ -227,6 +271,12 @@ func check(m *apns.Message) error {
 	flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
 	hasKey := *p8 != ""
 	switch {
+	case *retryFile != "" && *tokens == "":
+		return usageError("-retry-file without -tokens, expected both")
+	case *verbose && *tokens == "":
+		return usageError("-v without -tokens, expected both")
+	case *retryFile == "-":
+		return usageError("-retry-file is -, expected the name of a file")
 	case *wire != "h2" && *wire != "binary":
 		return usageError(fmt.Sprintf("-wire is %q, expected h2 or binary", *wire))
 	case given["wire"] && !*local:

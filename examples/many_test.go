@@ -1,0 +1,637 @@
+package examples_test
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/apns"
+	"example.com/apns/apnstest"
+)
+
+// A wire is how the programs reach a server over it.
+type wire struct {
+	name string
+	args []string
+}
+
+func wires(t *testing.T, s *apnstest.Server) []wire {
+	t.Helper()
+	cert, key, ca, p8 := files(t, s)
+	return []wire{
+		{"h2", []string{"-addr", s.HTTP2Addr, "-ca", ca, "-topic", apnstest.Topic, "-p8", p8, "-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID}},
+		{"binary", []string{"-addr", s.PushAddr, "-ca", ca, "-cert", cert, "-key", key}},
+	}
+}
+
+// numbered returns so many tokens, no two of which are the same.
+func numbered(n int) []string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = fmt.Sprintf("%08x%s", i, token[8:])
+	}
+	return all
+}
+
+func tokensOf(ms []*apns.Message) []string {
+	var all []string
+	for _, m := range ms {
+		all = append(all, m.Token)
+	}
+	return all
+}
+
+// readTokens returns the lines of a file.
+func readTokens(t *testing.T, name string) []string {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Fields(string(b))
+}
+
+func sorted(s []string) []string { return slices.Sorted(slices.Values(s)) }
+
+func TestPushMany(t *testing.T) {
+	const good, bad, bad2, dead, fault, cut = "900d", "bad0", "bad1", "dead", "fa11", "0c"
+	s := apnstest.NewServer(func(m *apns.Message) error {
+		switch m.Token {
+		case bad, bad2:
+			return apns.ReasonBadDeviceToken
+		case fault:
+			if m.PushType == "" { // the binary wire
+				return apns.StatusProcessingError
+			}
+			return &apns.PushError{HTTPStatus: 502}
+		case cut:
+			return apnstest.Fault{End: apnstest.EndReset}
+		}
+		return nil
+	})
+	defer s.Close()
+	s.Unregister(dead, time.Unix(1700000000, 0))
+	mixed := "\ufeff " + good + "\t\r\n\n" + bad + "\nxyz0\n" + dead + "\r\n  \n" + bad2 + "\n" + fault + "\n" +
+		"abc\n" + strings.Repeat("ab", 101) + "\n" + strings.Repeat("0", 100000) + "\n" + token
+	invalid := func(name string) string {
+		return name + ":4: token has 'x' at index 0, expected only hexadecimal digits\n" +
+			name + ":9: token has 3 characters, expected an even number of hexadecimal digits\n" +
+			name + ":10: token has 202 characters, expected at most 200 hexadecimal digits\n" +
+			name + ":11: line has 100001 bytes, expected a token of at most 200 hexadecimal digits\n"
+	}
+	list := file(t, "tokens.txt", []byte(mixed))
+	empty := file(t, "empty.txt", nil)
+	blank := file(t, "blank.txt", []byte("\n \r\n\t"))
+	hopeless := file(t, "hopeless.txt", []byte(good+"\nxyz0\n"+token))
+	doubtful := file(t, "doubtful.txt", []byte(cut+"\n"))
+	dir := t.TempDir()
+	large := file(t, "large.json", []byte(`{"aps":{"alert":"`+strings.Repeat("x", 5000)+`"}}`))
+	const all = good + "\n" + token + "\n"
+
+	type test struct {
+		args           []string
+		stdin          string
+		stdout, stderr string // stderr is a regular expression for all of it
+		status         int
+		retry          string
+	}
+	quote := regexp.QuoteMeta
+	for _, w := range wires(t, s) {
+		with := func(args ...string) []string { return slices.Concat(w.args, args) }
+		mixedOut := "accepted: 2\nrejected: 4\n  BadDeviceToken: 2\n  HTTP status 502: 1\n  Unregistered: 1\ninvalid: 4\nto try again: 1, in RETRY\n"
+		verbose := "(?m)^LIST:5: dead rejected: Unregistered \\(HTTP status 410, dead since 2023-11-14T22:13:20Z\\)$"
+		tooLarge := "error: payload has 5020 bytes, expected at most 4096\n"
+		doubt := "error: in doubt: .*\n"
+		if w.name == "binary" {
+			mixedOut = "accepted: 3\nrejected: 3\n  invalid token: 2\n  processing error: 1\ninvalid: 4\nto try again: 1, in RETRY\n"
+			verbose = "(?m)^LIST:3: bad0 rejected: invalid token \\(status 8\\)$"
+			tooLarge = "error: payload has 5020 bytes, expected at most 2048\n"
+		}
+		for name, test := range map[string]test{
+			"all sorts":   {with("-tokens", list, "Hi"), "", mixedOut, quote(invalid(list)), 1, fault + "\n"},
+			"stdin":       {with("-tokens", "-", "Hi"), mixed, mixedOut, quote(invalid("standard input")), 1, fault + "\n"},
+			"all good":    {with("-tokens", "-", "Hi"), all, "accepted: 2\n", "", 0, ""},
+			"twice":       {with("-tokens", "-", "Hi"), all + all, "accepted: 4\n", "", 0, ""},
+			"empty":       {with("-tokens", empty, "Hi"), "", "accepted: 0\n", "", 0, ""},
+			"blank":       {with("-tokens", blank, "Hi"), "", "accepted: 0\n", "", 0, ""},
+			"in doubt":    {append(with("-tokens", doubtful), "Hi"), "", "accepted: 0\nin doubt: 1\nto try again: 1, in RETRY\n", doubt, 1, cut + "\n"},
+			"too large":   {with("-tokens", hopeless, "-payload", large), "", "accepted: 0\nnot sent: 2\ninvalid: 1\nto try again: 2, in RETRY\n", "(?s).*" + tooLarge + ".*", 1, all},
+			"nobody":      {with("-addr", "127.0.0.1:1", "-tokens", hopeless, "Hi"), "", "accepted: 0\nnot sent: 2\ninvalid: 1\nto try again: 2, in RETRY\n", "error: connecting to 127.0.0.1:1: .*\nthe rest of HOPELESS goes to RETRY\nHOPELESS:2: token has 'x' .*\n", 1, all},
+			"verbose":     {with("-v", "-tokens", list, "Hi"), "", mixedOut, "(?s).*" + verbose + ".*", 1, fault + "\n"},
+			"no such":     {with("-tokens", "/nonexistent", "Hi"), "", "", "not sent: open /nonexistent: .*\n", 1, "untouched"},
+			"folder":      {with("-tokens", dir, "Hi"), "", "", "not sent: .* is a folder, expected a file of device tokens, one a line\n", 1, "untouched"},
+			"no payload":  {with("-tokens", list, "-payload", "/nonexistent"), "", "", "not sent: open /nonexistent: .*\n", 1, "untouched"},
+			"no CA":       {with("-ca", "/nonexistent", "-tokens", list, "Hi"), "", "", "not sent: open /nonexistent: .*\n", 1, "untouched"},
+			"no text":     {with("-tokens", list), "", "", quote("push: got 0 arguments, expected 1: alert text; see push -h\n"), 2, "untouched"},
+			"old style":   {with("-tokens", list, token, "1", "Hi"), "", "", "push: a certificate both in front .*\n|push: both -p8 and a certificate, .*\n", 2, "untouched"},
+			"two texts":   {with("-tokens", list, "Hi", "Hello"), "", "", quote("push: got 2 arguments, expected 1: alert text; see push -h\n"), 2, "untouched"},
+			"text and":    {with("-tokens", list, "-payload", large, "Hi"), "", "", quote("push: got 1 arguments, expected 0: -tokens and -payload say it all; see push -h\n"), 2, "untouched"},
+			"credentials": {[]string{"-tokens", list, "Hi"}, "", "", "push: no credentials, expected .*\n", 2, "untouched"},
+		} {
+			t.Run(w.name+"/"+name, func(t *testing.T) {
+				retry := file(t, "retry.txt", []byte("untouched"))
+				names := strings.NewReplacer("RETRY", retry, "HOPELESS", hopeless, "LIST", list)
+				stdout, stderr, status := run(t, []byte(test.stdin), "push", append([]string{"-retry-file", retry}, test.args...)...)
+				wantErr := regexp.MustCompile("^(?:" + names.Replace(test.stderr) + ")$")
+				if want := names.Replace(test.stdout); stdout != want || !wantErr.MatchString(stderr) || status != test.status {
+					t.Errorf("got  %q, %q, %d\nwant %q, %q, %d", stdout, stderr, status, want, wantErr, test.status)
+				}
+				got, err := os.ReadFile(retry)
+				if err != nil || strings.Join(sorted(strings.Split(string(got), "\n")), "\n") != strings.Join(sorted(strings.Split(test.retry, "\n")), "\n") {
+					t.Errorf("retry file: got %q, %v; want %q", got, err, test.retry)
+				}
+			})
+		}
+	}
+}
+
+// A server that refuses the sender is quoted once, not for each token.
+func TestPushManyRefused(t *testing.T) {
+	s := apnstest.NewServer(nil)
+	defer s.Close()
+	all := numbered(5000)
+	list := file(t, "tokens.txt", []byte(strings.Join(all, "\n")))
+	retry := file(t, "retry.txt", nil)
+	h2 := wires(t, s)[0]
+	stdout, stderr, status := run(t, nil, "push", slices.Concat(h2.args, []string{"-team-id", "APNSTESTT2", "-tokens", list, "-retry-file", retry, "Hi"})...)
+	if !strings.HasPrefix(stdout, "accepted: 0\nrejected: ") || !strings.Contains(stdout, "\n  InvalidProviderToken: ") || !strings.HasSuffix(stdout, "\nto try again: 5000, in "+retry+"\n") || status != 1 {
+		t.Errorf("got %q, %d", stdout, status)
+	}
+	if !regexp.MustCompile(`^error: not sent: .*InvalidProviderToken \(HTTP status 403\)\n$`).MatchString(stderr) {
+		t.Errorf("got %q, want the refusal once", stderr)
+	}
+	if got := readTokens(t, retry); !slices.Equal(sorted(got), all) {
+		t.Errorf("the retry file has %d tokens, want all 5000", len(got))
+	}
+	// Once the mistake is corrected, that is what -tokens takes.
+	stdout, stderr, status = run(t, nil, "push", slices.Concat(h2.args, []string{"-tokens", retry, "Hi"})...)
+	if stdout != "accepted: 5000\n" || stderr != "" || status != 0 {
+		t.Errorf("with the retry file: got %q, %q, %d", stdout, stderr, status)
+	}
+	if got := tokensOf(s.Messages(apnstest.Accepted)); !slices.Equal(sorted(got), all) {
+		t.Errorf("the server accepted %d tokens, want each of 5000 once", len(got))
+	}
+}
+
+// What the flags say is in each message, and the server of -local takes them all.
+func TestPushManyFlags(t *testing.T) {
+	s := apnstest.NewServer(nil)
+	defer s.Close()
+	payload := file(t, "payload.json", []byte(`{"aps":{"content-available":1}}`))
+	list := file(t, "tokens.txt", []byte(strings.Join(numbered(100), "\n")))
+	for _, w := range wires(t, s) {
+		before := len(s.Records())
+		stdout, stderr, status := run(t, nil, "push", slices.Concat(w.args, []string{"-topic", "a.b", "-type", "background", "-collapse-id", "c",
+			"-priority", "5", "-expiry", "0", "-payload", payload, "-tokens", list})...)
+		if stdout != "accepted: 100\n" || stderr != "" || status != 0 {
+			t.Errorf("%s: got %q, %q, %d", w.name, stdout, stderr, status)
+		}
+		var got []string
+		for _, r := range s.Records()[before:] {
+			m := r.Message
+			got = append(got, m.Token)
+			if string(m.Payload) != `{"aps":{"content-available":1}}` || m.Priority != 5 || !m.Expiry.Equal(time.Unix(0, 0)) ||
+				w.name == "h2" && (m.Topic != "a.b" || m.PushType != "background" || m.CollapseID != "c") {
+				t.Fatalf("%s: got %+v", w.name, m)
+			}
+		}
+		if !slices.Equal(sorted(got), numbered(100)) {
+			t.Errorf("%s: got %d tokens, want each of 100 once", w.name, len(got))
+		}
+	}
+	// Five arguments have a certificate in front; here it is three, or two.
+	cert, key, ca, _ := files(t, s)
+	for _, args := range [][]string{{"-payload", payload, cert, key}, {cert, key, "Hi"}} {
+		stdout, stderr, status := run(t, nil, "push", append([]string{"-addr", s.PushAddr, "-ca", ca, "-tokens", list}, args...)...)
+		if stdout != "accepted: 100\n" || stderr != "" || status != 0 {
+			t.Errorf("%v: got %q, %q, %d", args, stdout, stderr, status)
+		}
+	}
+	for _, wire := range []string{"h2", "binary"} {
+		stdout, stderr, status := run(t, nil, "push", "-local", "-wire", wire, "-tokens", list, "Hi")
+		if stdout != "accepted: 100\n" || stderr != "" || status != 0 {
+			t.Errorf("-local -wire %s: got %q, %q, %d", wire, stdout, stderr, status)
+		}
+	}
+}
+
+func TestRetryFile(t *testing.T) {
+	list := file(t, "tokens.txt", []byte(token+"\nxyz0\n"))
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Link(list, link); err != nil {
+		t.Skip(err)
+	}
+	for name, test := range map[string]struct {
+		args           []string
+		stdout, stderr string
+		status         int
+	}{
+		"same file":     {[]string{"-tokens", list, "-retry-file", list}, "", "push: -retry-file " + list + " is the file of -tokens, expected another one; see push -h\n", 2},
+		"another name":  {[]string{"-tokens", list, "-retry-file", link}, "", "push: -retry-file " + link + " is the file of -tokens, expected another one; see push -h\n", 2},
+		"from stdin":    {[]string{"-tokens", "-", "-retry-file", list}, "", "push: -retry-file " + list + " is the file of -tokens, expected another one; see push -h\n", 2},
+		"a folder":      {[]string{"-tokens", list, "-retry-file", t.TempDir()}, "", "not sent: open ", 1},
+		"in no folder":  {[]string{"-tokens", list, "-retry-file", "/nonexistent/retry"}, "", "not sent: open /nonexistent/retry: ", 1},
+		"for no tokens": {[]string{"-retry-file", "x", token, "1"}, "", "push: -retry-file without -tokens, expected both; see push -h\n", 2},
+		"-v no tokens":  {[]string{"-v", token, "1"}, "", "push: -v without -tokens, expected both; see push -h\n", 2},
+		"stdout":        {[]string{"-tokens", list, "-retry-file", "-"}, "", "push: -retry-file is -, expected the name of a file; see push -h\n", 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "push"), slices.Concat([]string{"-local"}, test.args, []string{"Hi"})...)
+			in, err := os.Open(list)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer in.Close()
+			var stdout, stderr bytes.Buffer
+			cmd.Stdin, cmd.Stdout, cmd.Stderr = in, &stdout, &stderr
+			err = cmd.Run()
+			exit, ok := errors.AsType[*exec.ExitError](err)
+			if stdout.String() != test.stdout || !strings.HasPrefix(stderr.String(), test.stderr) || !ok || exit.ExitCode() != test.status {
+				t.Errorf("got %q, %q, %v; want %q, %q, %d", &stdout, &stderr, err, test.stdout, test.stderr, test.status)
+			}
+			if b, _ := os.ReadFile(list); string(b) != token+"\nxyz0\n" {
+				t.Fatalf("the list is now %q", b)
+			}
+		})
+	}
+
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer full.Close()
+	s := apnstest.NewServer(func(*apns.Message) error { return &apns.PushError{HTTPStatus: 502} })
+	defer s.Close()
+	for _, retry := range []string{"/dev/full", os.DevNull} {
+		stdout, stderr, status := run(t, []byte(token), "push", slices.Concat(wires(t, s)[0].args, []string{"-tokens", "-", "-retry-file", retry, "Hi"})...)
+		want := ""
+		if retry == "/dev/full" {
+			want = "error: /dev/full is not complete, tokens to try again are missing: write /dev/full: "
+		}
+		if !strings.HasPrefix(stderr, want) || want == "" && stderr != "" || !strings.HasPrefix(stdout, "accepted: 0\nrejected: 1\n") || status != 1 {
+			t.Errorf("got %q, %q, %d; want %q", stdout, stderr, status, want)
+		}
+	}
+	// The summary does not get lost in silence.
+	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "push"), "-local", "-tokens", list, "Hi")
+	var stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = full, &stderr
+	if err := cmd.Run(); err == nil || !strings.Contains(stderr.String(), "error: write /dev/stdout: ") {
+		t.Errorf("got %v, %q; want an error", err, &stderr)
+	}
+}
+
+// A running is a program that a test talks to.
+type running struct {
+	cmd    *exec.Cmd
+	stdin  io.WriteCloser
+	stdout bytes.Buffer
+	stderr *bufio.Reader
+}
+
+func start(t *testing.T, program string, args ...string) *running {
+	t.Helper()
+	r := &running{cmd: exec.CommandContext(t.Context(), filepath.Join(bin, program), args...)}
+	r.cmd.Stdout = &r.stdout
+	var err error
+	if r.stdin, err = r.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	stderr, err := r.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.stderr = bufio.NewReader(stderr)
+	if err := r.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// interrupt has the program say that it was interrupted.
+func (r *running) interrupt(t *testing.T) {
+	t.Helper()
+	if err := r.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := r.stderr.ReadString('\n'); line != "interrupted\n" {
+		t.Fatalf("got %q, %v; want interrupted", line, err)
+	}
+}
+
+// wait returns what else the program wrote, and its exit status.
+func (r *running) wait(t *testing.T) (stdout, stderr string, status int) {
+	t.Helper()
+	rest, err := io.ReadAll(r.stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.cmd.Wait()
+	return r.stdout.String(), string(rest), r.cmd.ProcessState.ExitCode()
+}
+
+// After Ctrl-C the retry file has what was not accepted, down to the last token.
+func TestPushManyInterrupted(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("nothing can be interrupted there")
+	}
+	const before, after = 300, 1700
+	all := numbered(before + after)
+	rejected := all[before/2]
+	s := apnstest.NewServer(func(m *apns.Message) error {
+		if m.Token == rejected {
+			return apns.ReasonBadDeviceToken
+		}
+		return nil
+	})
+	defer s.Close()
+	for _, w := range wires(t, s) {
+		for _, withRetry := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s/stdin/%v", w.name, withRetry), func(t *testing.T) {
+				sent := len(s.Records())
+				retry := filepath.Join(t.TempDir(), "retry.txt")
+				args := slices.Concat(w.args, []string{"-tokens", "-"})
+				if withRetry {
+					args = append(args, "-retry-file", retry)
+				}
+				r := start(t, "push", append(args, "Hi")...)
+				fmt.Fprintln(r.stdin, strings.Join(all[:before], "\n"))
+				if err := s.Wait(t.Context(), sent+before); err != nil {
+					t.Fatal(err)
+				}
+				r.interrupt(t)
+				if !withRetry { // there is no end of standard input to wait for
+					stdout, stderr, status := r.wait(t)
+					if !strings.HasPrefix(stdout, "accepted: 299\nrejected: 1\n  ") || !strings.HasSuffix(stdout, ": 1\nnot read: the rest of standard input\n") || stderr != "" || status != 1 {
+						t.Errorf("got %q, %q, %d", stdout, stderr, status)
+					}
+					return
+				}
+				fmt.Fprintf(r.stdin, "xyz0\n%s", strings.Join(all[before:], "\n"))
+				r.stdin.Close()
+				stdout, stderr, status := r.wait(t)
+				wantErr := "the rest of standard input goes to " + retry + "\nstandard input:301: token has 'x' at index 0, expected only hexadecimal digits\n"
+				if !strings.HasPrefix(stdout, "accepted: 299\nrejected: 1\n  ") || !strings.HasSuffix(stdout, ": 1\nnot sent: 1700\ninvalid: 1\nto try again: 1700, in "+retry+"\n") || stderr != wantErr || status != 1 {
+					t.Errorf("got %q, %q, %d", stdout, stderr, status)
+				}
+				if got := readTokens(t, retry); !slices.Equal(got, all[before:]) {
+					t.Errorf("the retry file has %d tokens, want the last 1700 in their order", len(got))
+				}
+			})
+		}
+	}
+}
+
+// A file that is larger than what is on its way at a time; and a server that does
+// not answer.
+func TestPushManyInterruptedFile(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("nothing can be interrupted there")
+	}
+	all := numbered(40000)
+	list := file(t, "tokens.txt", []byte(strings.Join(all, "\n")))
+	for _, stalled := range []bool{false, true} {
+		halfway := make(chan struct{})
+		open := make(chan struct{})
+		s := apnstest.NewServer(func(m *apns.Message) error {
+			switch m.Token {
+			case all[900]:
+				return apns.ReasonBadDeviceToken
+			case all[1000]:
+				select {
+				case halfway <- struct{}{}:
+					<-open
+				case <-open:
+				}
+			}
+			return nil
+		})
+		for _, w := range wires(t, s) {
+			t.Run(fmt.Sprintf("%s/%v", w.name, stalled), func(t *testing.T) {
+				before := len(s.Records())
+				retry := filepath.Join(t.TempDir(), "retry.txt")
+				r := start(t, "push", slices.Concat(w.args, []string{"-tokens", list, "-retry-file", retry, "Hi"})...)
+				<-halfway
+				r.interrupt(t)
+				if !stalled {
+					open <- struct{}{}
+				}
+				stdout, stderr, status := r.wait(t)
+				if stalled {
+					open <- struct{}{}
+				}
+				if status != 1 {
+					t.Errorf("got %q, %q, %d; want status 1", stdout, stderr, status)
+				}
+				again := make(map[string]int)
+				for _, token := range readTokens(t, retry) {
+					again[token]++
+				}
+				fates := make(map[apnstest.Fate][]string)
+				for _, r := range s.Records()[before:] {
+					fates[r.Fate] = append(fates[r.Fate], r.Message.Token)
+				}
+				accepted, inDoubt := number(t, stdout, "accepted"), number(t, stdout, "in doubt")
+				if got := len(again); accepted+number(t, stdout, "rejected")+got != len(all) {
+					t.Errorf("got %q, and %d in the retry file; want %d together", stdout, got, len(all))
+				}
+				known := make(map[string]bool)
+				for _, token := range slices.Concat(fates[apnstest.Accepted], fates[apnstest.Refused]) {
+					if known[token] {
+						t.Errorf("%s was sent again", token)
+					}
+					known[token] = true
+				}
+				both := 0
+				for _, token := range all {
+					switch {
+					case again[token] > 1:
+						t.Errorf("%s is %d times in the retry file", token, again[token])
+					case again[token] == 1 && known[token]:
+						both++
+					case again[token] == 0 && !known[token]:
+						t.Errorf("%s got lost", token)
+					}
+				}
+				// What the server took and is in the file may be there only because it
+				// was in doubt.
+				if both > inDoubt {
+					t.Errorf("%d tokens of the retry file were taken, want at most the %d in doubt", both, inDoubt)
+				}
+				if again[all[900]] > 0 && inDoubt == 0 {
+					t.Errorf("the retry file has a bad device token; %v", slices.Collect(maps.Keys(fates)))
+				}
+			})
+		}
+		close(open)
+		s.Close()
+	}
+}
+
+// number returns the number in a line of the summary, or 0.
+func number(t *testing.T, summary, name string) (n int) {
+	t.Helper()
+	for line := range strings.Lines(summary) {
+		if rest, ok := strings.CutPrefix(line, name+": "); ok {
+			if _, err := fmt.Sscan(rest, &n); err != nil {
+				t.Errorf("%q: %v", line, err)
+			}
+		}
+	}
+	return n
+}
+
+// On a terminal, and only there, a line shows how far it is.
+func TestProgress(t *testing.T) {
+	script, err := exec.LookPath("script")
+	if err != nil {
+		t.Skip(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), script, "-qec", "echo works", os.DevNull).Output(); err != nil || !strings.HasPrefix(string(out), "works") {
+		t.Skipf("this script has other flags: %q, %v", out, err)
+	}
+	list := file(t, "tokens.txt", []byte(token+"\nxyz0\n"))
+	for program, args := range map[string]string{"push": "-local -tokens " + list + " Hi", "prune": "-local -probe -tokens " + list} {
+		cmd := exec.CommandContext(t.Context(), script, "-qec", filepath.Join(bin, program)+" "+args, os.DevNull)
+		cmd.Stdin = nil
+		out, _ := cmd.Output()
+		if !strings.HasPrefix(string(out), "\r0, 0/s\r") || !strings.Contains(string(out), "  \r"+list+":2: token has ") {
+			t.Errorf("%s: got %q, want a line that shows progress, and is cleared", program, out)
+		}
+		lines := strings.Split(strings.TrimSpace(string(out)), "\r\n")
+		if last := lines[len(lines)-1]; strings.Contains(last[strings.LastIndex(last, "\r")+1:], "/s") {
+			t.Errorf("%s: %q has progress at the end", program, out)
+		}
+	}
+}
+
+func TestProbe(t *testing.T) {
+	const bad, dead1, dead2 = "bad0", "dead01", "dead02"
+	s := apnstest.NewServer(func(m *apns.Message) error {
+		switch m.Token {
+		case bad:
+			return apns.ReasonBadDeviceToken
+		case "0e":
+			return &apns.PushError{HTTPStatus: 410, Reason: apns.ReasonExpiredToken, DeadAt: time.Unix(1700000002, 0)}
+		case "0c":
+			return apnstest.Fault{End: apnstest.EndReset}
+		}
+		return nil
+	})
+	defer s.Close()
+	s.Unregister(dead1, time.Unix(1700000000, 0))
+	s.Unregister(dead2, time.Unix(1700000001, 0))
+	cert, key, ca, p8 := files(t, s)
+	h2, binary := wires(t, s)[0].args, wires(t, s)[1].args
+	list := file(t, "tokens.txt", []byte(token+"\n"+dead1+"\n\n0e\n"+dead2))
+	const deadOut = dead1 + " dead_at: 1700000000\n" + dead2 + " dead_at: 1700000001\n0e dead_at: 1700000002\n3 dead devices.\n"
+	probe := func(args ...string) []string { return append([]string{"-probe"}, args...) }
+	with := func(args ...string) []string { return slices.Concat(h2, probe(args...)) }
+	h2Cert := []string{"-probe", "-addr", s.HTTP2Addr, "-ca", ca, "-tokens", list}
+	for name, test := range map[string]struct {
+		args           []string
+		stdin          string
+		stdout, stderr string // stderr is how it begins
+		status         int
+	}{
+		"key":          {with("-tokens", list), "", deadOut, "", 0},
+		"certificate":  {append(h2Cert, "-cert", cert, "-key", key), "", deadOut, "", 0},
+		"arguments":    {append(h2Cert, cert, key), "", deadOut, "", 0},
+		"stdin":        {with("-tokens", "-"), token + "\n" + dead1, dead1 + " dead_at: 1700000000\n1 dead devices.\n", "", 0},
+		"none dead":    {with("-tokens", "-"), token, "0 dead devices.\n", "", 0},
+		"no tokens":    {with("-tokens", "-"), "", "0 dead devices.\n", "", 0},
+		"not all":      {with("-tokens", "-"), token + "\nxyz0\n" + bad + "\n" + dead1 + "\n" + bad, dead1 + " dead_at: 1700000000\n1 dead devices.\n", "standard input:2: token has 'x' at index 0, expected only hexadecimal digits\nerror: of 3 tokens it is not known whether they are dead: BadDeviceToken: 2, invalid: 1\n", 1},
+		"in doubt":     {with("-tokens", "-"), "0c", "0 dead devices.\n", "error: of 1 tokens it is not known whether they are dead: in doubt: 1\nthe first of those errors: apns: in doubt: ", 1},
+		"wrong team":   {with("-team-id", "APNSTESTT2", "-tokens", "-"), token, "0 dead devices.\n", "error: of 1 tokens it is not known whether they are dead: InvalidProviderToken: 1\n", 1},
+		"binary":       {slices.Concat(binary, probe("-tokens", list)), "", "", "error: " + s.PushAddr + " speaks the binary protocol, where the answer to a push does not say whether its device is dead; expected HTTP/2.", 1},
+		"binary key":   {with("-addr", s.PushAddr, "-tokens", list), "", "", "error: apns: ", 1},
+		"nobody there": {with("-addr", "127.0.0.1:1", "-tokens", list), "", "", "error: apns: connecting to 127.0.0.1:1: ", 1},
+		"no such file": {with("-tokens", "/nonexistent"), "", "", "error: open /nonexistent: ", 1},
+		"no such p8":   {with("-p8", "/nonexistent", "-tokens", list), "", "", "error: apns: reading the auth key: open /nonexistent: ", 1},
+
+		"without tokens":   {with(), "", "", "prune: -probe without -tokens, expected a file of device tokens, or - for standard input; see prune -h\n", 2},
+		"without probe":    {[]string{"-tokens", list}, "", "", "prune: -tokens without -probe, expected both: the feedback service has no use for it; see prune -h\n", 2},
+		"p8 alone":         {probe("-tokens", list, "-p8", p8, "-topic", "a"), "", "", "prune: -p8, -key-id and -team-id go together, expected all three or none; see prune -h\n", 2},
+		"p8 without topic": {with("-tokens", list, "-topic", ""), "", "", "prune: -p8 without -topic, ", 2},
+		"p8 and cert":      {with("-tokens", list, "-cert", cert), "", "", "prune: both -p8 and a certificate, ", 2},
+		"no credentials":   {probe("-tokens", list), "", "", "prune: no credentials, ", 2},
+		"production, addr": {with("-tokens", list, "-production"), "", "", "prune: both -production and -addr, ", 2},
+		"local and addr":   {with("-tokens", list, "-local"), "", "", "prune: -local with an address or credentials, ", 2},
+		"one argument":     {with("-tokens", list, "x"), "", "", "prune: got 1 arguments, expected none or 2; see prune -h\n", 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := len(s.Records())
+			stdout, stderr, status := run(t, []byte(test.stdin), "prune", test.args...)
+			wantLines, gotLines := sorted(strings.Split(test.stdout, "\n")), sorted(strings.Split(stdout, "\n"))
+			if !slices.Equal(gotLines, wantLines) || !strings.HasPrefix(stderr, test.stderr) || test.stderr == "" && stderr != "" || status != test.status {
+				t.Errorf("got  %q, %q, %d\nwant %q, %q, %d", stdout, stderr, status, test.stdout, test.stderr, test.status)
+			}
+			for _, r := range s.Records()[before:] {
+				m := r.Message
+				if errors.Is(r.Err, apns.ReasonInvalidProviderToken) {
+					continue // the server looked no further
+				}
+				if m.PushType != apns.PushTypeBackground || string(m.Payload) != `{"aps":{"content-available":1}}` || !m.Expiry.Equal(time.Unix(0, 0)) {
+					t.Errorf("sent %+v, want a background push, now or never", m)
+				}
+				if strings.HasPrefix(name, "binary") {
+					t.Errorf("sent %+v over the binary wire", m)
+				}
+			}
+		})
+	}
+	if n := len(s.Messages(apnstest.Accepted)); n == 0 {
+		t.Error("nothing was sent")
+	}
+
+	stdout, stderr, status := run(t, nil, "prune", "-local", "-probe")
+	if strings.Count(stdout, " dead_at: ") != 3 || !strings.HasSuffix(stdout, "\n3 dead devices.\n") || stderr != "" || status != 0 {
+		t.Errorf("-local: got %q, %q, %d; want 3 dead devices", stdout, stderr, status)
+	}
+	if full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0); err == nil {
+		defer full.Close()
+		cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "prune"), "-local", "-probe")
+		var stderr bytes.Buffer
+		cmd.Stdout, cmd.Stderr = full, &stderr
+		if err := cmd.Run(); err == nil || !strings.HasPrefix(stderr.String(), "error: write /dev/stdout: ") {
+			t.Errorf("on a full disk: got %v, %q; want an error", err, &stderr)
+		}
+	}
+	const one = "deadbeef00112233445566778899aabbccddeeff0102030405060708090a0b0c"
+	stdout, stderr, status = run(t, []byte(numbered(2)[1]+"\n"+one), "prune", "-local", "-probe", "-tokens", "-")
+	if !strings.HasPrefix(stdout, one+" dead_at: ") || !strings.HasSuffix(stdout, "\n1 dead devices.\n") || stderr != "" || status != 0 {
+		t.Errorf("-local -tokens: got %q, %q, %d; want one dead device", stdout, stderr, status)
+	}
+}
+
+// After Ctrl-C the list is not taken for all.
+func TestProbeInterrupted(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("nothing can be interrupted there")
+	}
+	s := apnstest.NewServer(nil)
+	defer s.Close()
+	s.Unregister("dead", time.Unix(1700000000, 0))
+	r := start(t, "prune", slices.Concat(wires(t, s)[0].args, []string{"-probe", "-tokens", "-"})...)
+	fmt.Fprintf(r.stdin, "dead\n%s\n", token)
+	if err := s.Wait(t.Context(), 2); err != nil {
+		t.Fatal(err)
+	}
+	r.interrupt(t)
+	stdout, stderr, status := r.wait(t)
+	if want := "error: the rest of standard input was not asked about\n"; stdout != "dead dead_at: 1700000000\n1 dead devices.\n" || stderr != want || status != 1 {
+		t.Errorf("got %q, %q, %d; want one dead device and %q", stdout, stderr, status, want)
+	}
+}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+
+	"example.com/apns/examples/internal/bulk"
+)
+
+// A retryWriter writes the file of what to try again. Nil has no file.
+type retryWriter struct {
+	file *os.File
+	w    *bufio.Writer // remembers what goes wrong for close
+	n    int           // tokens
+}
+
+// createRetry creates the file, so that it shows before anything is sent if that
+// is not possible. It returns nil if the name is empty.
+func createRetry(name string, list *bulk.Tokens) (*retryWriter, error) {
+	if name == "" {
+		return nil, nil
+	}
+	// It is emptied only when it is known that the list is not in it.
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o666)
+	if err != nil {
+		return nil, err
+	}
+	if list.IsSame(f) {
+		f.Close()
+		return nil, usageError(fmt.Sprintf("-retry-file %s is the file of -tokens, expected another one", name))
+	}
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+		if err := f.Truncate(0); err != nil {
+			f.Close()
+			return nil, err
+		}
+	}
+	return &retryWriter{file: f, w: bufio.NewWriter(f)}, nil
+}
+
+func (r *retryWriter) add(token string) {
+	if r != nil {
+		fmt.Fprintln(r.w, token)
+		r.n++
+	}
+}
+
+// addRest adds what is left of the list, and returns how many tokens that are.
+func (r *retryWriter) addRest(list *bulk.Tokens) (n int) {
+	r.w.Flush() // a pipe may take long, and whoever does not want to wait kills us
+	for _, token := range list.All(context.Background()) {
+		r.add(token)
+		n++
+	}
+	return n
+}
+
+func (r *retryWriter) close() error {
+	if r == nil {
+		return nil
+	}
+	err := r.w.Flush()
+	if closeErr := r.file.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return fmt.Errorf("%s is not complete, tokens to try again are missing: %w", r.file.Name(), err)
+	}
+	return nil
+}
