@@ -40,14 +40,14 @@ From a feedback service (Apple closed its own in 2021):
 
 	go run ./examples/prune -addr feedback.example.com:2196 -cert cert.pem -key key.pem
 
-From Apple's servers, for tokens of the sandbox or, with -production, of that:
+From Apple's servers, for tokens of the sandbox or, with -production, of production:
 
 	go run ./examples/prune -probe -p8 AuthKey_ABC123DEFG.p8 -key-id ABC123DEFG -team-id DEF123GHIJ -topic com.example.app -tokens tokens.txt
 	go run ./examples/prune -probe -cert cert.pem -key key.pem -tokens - <tokens.txt
 
 A probe has its price. It is one background push for each token, and each device
-that lives is woken by it, runs the app for a moment, and spends battery on that.
-An app may get but a few background pushes an hour, two or three; the probe is one
+that lives may be woken by it, run the app for a moment, and spend battery on
+that. An app may get but two or three background pushes an hour; the probe is one
 of them, and may be in the way of one that the app needs. A device that is off
 does not get it later. Where you send pushes anyway, their answers say the same
 and cost nothing: see what push prints.

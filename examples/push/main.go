@@ -89,7 +89,7 @@ var (
 	payload    = flag.String("payload", "", "push the JSON in this `file`, as it is, in place of an alert text")
 	tokens     = flag.String("tokens", "", "push to all device tokens in this `file`, one a line; -: standard input")
 	retryFile  = flag.String("retry-file", "", "with -tokens, write those to try again to this `file`")
-	verbose    = flag.Bool("v", false, "with -tokens, name each that was not accepted and why, and log what connections fail of")
+	verbose    = flag.Bool("v", false, "with -tokens, say of each that was not accepted why, and log failed connections")
 )
 
 func main() {

@@ -49,9 +49,7 @@ type entry struct {
 // Open begins to read the list in a file, or in standard input if the name is -.
 func Open(name string) (*Tokens, error) {
 	if name == "-" {
-		t := NewTokens("standard input", os.Stdin)
-		t.size = fileSize(os.Stdin)
-		return t, nil
+		return newTokens("standard input", os.Stdin, fileSize(os.Stdin)), nil
 	}
 	f, err := os.Open(name)
 	if err != nil {
@@ -61,9 +59,7 @@ func Open(name string) (*Tokens, error) {
 		f.Close()
 		return nil, fmt.Errorf("%s is a folder, expected a file of device tokens, one a line", name)
 	}
-	t := NewTokens(name, f)
-	t.size = fileSize(f)
-	return t, nil
+	return newTokens(name, f, fileSize(f)), nil
 }
 
 // fileSize returns how much there is to read of a file, or 0 if nobody knows.
@@ -77,8 +73,10 @@ func fileSize(f *os.File) int64 {
 }
 
 // NewTokens begins to read a list.
-func NewTokens(name string, in io.Reader) *Tokens {
-	t := &Tokens{Name: name, in: in, entries: make(chan entry, 1024)}
+func NewTokens(name string, in io.Reader) *Tokens { return newTokens(name, in, 0) }
+
+func newTokens(name string, in io.Reader, size int64) *Tokens {
+	t := &Tokens{Name: name, in: in, size: size, entries: make(chan entry, 1024)}
 	// A goroutine of its own, since a terminal or a pipe may block for good, and
 	// Ctrl-C should not. Then it is left behind for the end of the program.
 	go func() {
