@@ -19,8 +19,9 @@ type batch struct {
 	sender  sender         // nil before the first message; of the goroutine that feeds
 	running sync.WaitGroup // of all goroutines but the caller's
 
-	pulled  atomic.Int64 // messages from msgs; of the goroutine that feeds
+	pulled  int64        // messages from msgs; of the goroutine that feeds, up to fed
 	yielded atomic.Int64 // results; of the caller's
+	blocked atomic.Bool  // the goroutine that feeds waits for room
 	stopped atomic.Bool  // nothing more shall come
 
 	mu       sync.Mutex // protects following
@@ -34,11 +35,13 @@ type batch struct {
 	deadline sharedDeadline
 	workers  workers // over HTTP/2
 	whole    bool    // over the binary wire: all is handed over; protected by line.mu
+	ring     ring    // over the binary wire
 }
 
 // A result is the fate of messages that have the same.
 type result struct {
 	entries []entry
+	owner   *line // unless nil: to have the entries back
 	receipt Receipt
 	err     error
 }
@@ -92,6 +95,9 @@ func (b *batch) run(msgs iter.Seq[*Message], yield func(Result) bool) {
 				}
 			}
 			b.makeRoom(len(r.entries) % 256)
+			if r.owner != nil {
+				r.owner.recycle(r.entries)
+			}
 		}
 	}
 }
@@ -101,7 +107,7 @@ func (b *batch) next() ([]result, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for len(b.results) == 0 {
-		if b.panicked || b.fed && b.yielded.Load() == b.pulled.Load() {
+		if b.panicked || b.fed && b.yielded.Load() == b.pulled {
 			return nil, false
 		}
 		b.news.Wait()
@@ -113,8 +119,8 @@ func (b *batch) next() ([]result, bool) {
 
 // makeRoom notes that results were yielded.
 func (b *batch) makeRoom(n int) {
-	yielded := b.yielded.Add(int64(n))
-	if b.pulled.Load()-yielded+int64(n) >= b.window {
+	b.yielded.Add(int64(n))
+	if b.blocked.Load() {
 		b.mu.Lock()
 		b.room.Signal()
 		b.mu.Unlock()
@@ -146,33 +152,39 @@ func (b *batch) feed(msgs iter.Seq[*Message]) {
 // hand hands over one message, and waits until there is room for another. It is
 // false if no more shall come.
 func (b *batch) hand(m *Message) bool {
-	b.pulled.Add(1)
-	ctx := b.ctx
-	if b.client.route.Load() == nil {
-		ctx = b.deadline.context() // it may take long to connect
-	}
-	s, err := b.client.hand(ctx)
-	if err == nil && m == nil {
-		err = errNoMessage
+	b.pulled++
+	err := errNoMessage
+	if m != nil {
+		if err = b.findSender(); err == nil {
+			b.sender.submit(b, m)
+		}
 	}
 	if err != nil {
+		b.client.handed.Add(1)
 		b.client.settle(1, err)
-		b.settled([]entry{{m: m}}, err)
-	} else {
-		if b.sender == nil {
-			b.sender = s
-			s.feeds(b)
-		}
-		s.submit(b, m)
+		b.settled([]entry{{m: m}}, nil, err)
 	}
-	if b.pulled.Load()-b.yielded.Load() >= b.window {
+	if b.pulled-b.yielded.Load() >= b.window {
 		b.mu.Lock()
-		for !b.stopped.Load() && b.pulled.Load()-b.yielded.Load() >= b.window {
+		b.blocked.Store(true)
+		for !b.stopped.Load() && b.pulled-b.yielded.Load() >= b.window {
 			b.room.Wait()
 		}
+		b.blocked.Store(false)
 		b.mu.Unlock()
 	}
 	return !b.stopped.Load()
+}
+
+// findSender waits until it is known who sends.
+func (b *batch) findSender() (err error) {
+	if b.sender == nil {
+		// It may take longer to connect than a message has time.
+		if b.sender, err = b.client.sender(b.deadline.context()); err == nil {
+			b.sender.feeds(b)
+		}
+	}
+	return err
 }
 
 // giveUp ends what is outstanding.
@@ -187,10 +199,10 @@ func (b *batch) giveUp() {
 }
 
 // settled takes results to be yielded.
-func (b *batch) settled(entries []entry, err error) {
+func (b *batch) settled(entries []entry, owner *line, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.results = append(b.results, result{entries: entries, err: err})
+	b.results = append(b.results, result{entries: entries, owner: owner, err: err})
 	b.news.Signal()
 }
 
@@ -198,7 +210,7 @@ func (b *batch) settled(entries []entry, err error) {
 func (b *batch) settledOne(m *Message, r Receipt, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.results = append(b.results, result{[]entry{{m: m}}, r, err})
+	b.results = append(b.results, result{[]entry{{m: m}}, nil, r, err})
 	b.news.Signal()
 }
 

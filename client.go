@@ -137,6 +137,7 @@ type Client struct {
 	context  context.Context
 	cancel   context.CancelFunc
 	closed   bool            // Close was called
+	config   *Config         // with which it dials
 	first    *firstConn      // being made
 	idle     []chan struct{} // closed when nothing is outstanding
 	failures int             // connections in a row over which nothing was settled
@@ -161,20 +162,16 @@ func (c *Client) Push(ctx context.Context, m *Message) (Receipt, error) {
 		ctx, cancel = context.WithTimeout(ctx, c.timeout())
 		defer cancel()
 	}
-	s, err := c.hand(ctx)
-	switch {
-	case err != nil:
-	case m == nil:
-		err = errNoMessage
-	default:
-		var r Receipt
-		if r, err = s.push(ctx, m); err == nil {
-			c.settle(1, nil)
-			return r, nil
+	c.handed.Add(1)
+	r, err := Receipt{}, errNoMessage
+	if m != nil {
+		var s sender
+		if s, err = c.sender(ctx); err == nil {
+			r, err = s.push(ctx, m)
 		}
 	}
 	c.settle(1, err)
-	return Receipt{}, err
+	return r, err
 }
 
 var errNoMessage error = &fieldError{StatusMissingToken, "the message is nil, expected one with a token"}
@@ -313,7 +310,7 @@ type sender interface {
 	push(ctx context.Context, m *Message) (Receipt, error)
 	// feeds says that a batch has messages to come.
 	feeds(b *batch)
-	// submit sends a message of a batch.
+	// submit counts a message of a batch as handed over, and sends it.
 	submit(b *batch, m *Message)
 	// fed says that a batch has no more messages to come.
 	fed(b *batch)
@@ -327,10 +324,8 @@ type sender interface {
 	close()
 }
 
-// hand counts a message that was handed over, and returns who is to send it, as
-// soon as that is known. Whatever it returns, the message is to be settled.
-func (c *Client) hand(ctx context.Context) (sender, error) {
-	c.handed.Add(1)
+// sender returns who sends messages, as soon as that is known.
+func (c *Client) sender(ctx context.Context) (sender, error) {
 	if c.closing.Load() {
 		return nil, errClientClosed(ErrNotSent)
 	}
@@ -534,7 +529,7 @@ func (c *Client) dial(ctx context.Context) (*Conn, error) {
 	if addr == "" {
 		addr = Production
 	}
-	conn, err := Dial(ctx, addr, c.Config)
+	conn, err := Dial(ctx, addr, c.dialConfig())
 	if err != nil {
 		return nil, err
 	}
@@ -547,6 +542,30 @@ func (c *Client) dial(ctx context.Context) (*Conn, error) {
 		return nil, fmt.Errorf("apns: %s negotiated the protocol %q, expected the one of the connection before", addr, conn.ConnectionState().NegotiatedProtocol)
 	}
 	return conn, nil
+}
+
+// dialConfig returns the Config with a cache for TLS sessions: to take one up again
+// costs a fraction of what it costs to prove once more who one is. Where the
+// certificate may be another each time, the session shall be too.
+func (c *Client) dialConfig() *Config {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.config == nil {
+		c.config = new(Config)
+		if c.Config != nil {
+			*c.config = *c.Config
+		}
+		if t := c.config.TLS; t == nil {
+			c.config.TLS = new(tls.Config)
+		} else {
+			c.config.TLS = t.Clone()
+		}
+		if t := c.config.TLS; t.ClientSessionCache == nil && t.GetClientCertificate == nil {
+			t.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+		}
+		c.config.TLS.DynamicRecordSizingDisabled = true // half a message is of no use
+	}
+	return c.config
 }
 
 // worked notes that a message was settled over a connection.

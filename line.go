@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -19,6 +20,7 @@ import (
 type line struct {
 	client *Client
 	wake   chan struct{} // full when there is something new for the one that writes
+	parked atomic.Bool   // which waits for that, or does not run
 
 	mu         sync.Mutex   // protects following
 	queue      queue[entry] // what waits to be written
@@ -27,14 +29,14 @@ type line struct {
 	spare      *Conn        // to be filled next
 	connecting bool
 	writing    bool      // the goroutine that writes is running
-	parked     bool      // it waits for news
-	feeding    int       // batches that have more to come
+	feeding    []*batch  // those that have more to come
 	hurried    bool      // the proof is wanted as soon as the queue is empty
 	shutdown   bool      // and so is every later one
 	capacity   int       // how many messages a connection takes
 	barrierAt  time.Time // when the last barrier was written
 	ticks      uint32    // eighths of the timeout
 	closed     bool
+	free       [][]entry // to be used again
 }
 
 // An entry is a message on its way to its fate.
@@ -47,9 +49,10 @@ type entry struct {
 	blank bool    // it was not written after all
 }
 
-// A settler is told the fate of messages.
+// A settler is told the fate of messages. Where owner is not nil, it may have the
+// entries back when they are done with.
 type settler interface {
-	settled(entries []entry, err error)
+	settled(entries []entry, owner *line, err error)
 }
 
 // A run is a connection and what was written to it. The identifier of a message
@@ -72,6 +75,10 @@ const (
 	maxProving = 2
 	// recordSize is how much goes into a TLS record.
 	recordSize = 16 << 10
+	// gathered is how many messages are as much, about, and patience how long it
+	// waits for them while there are more to come.
+	gathered = 128
+	patience = 50 * time.Microsecond
 	// timeoutTicks is how many ticks the timeout has.
 	timeoutTicks = 8
 	// minCapacity is how many messages a connection takes at least after a
@@ -80,8 +87,15 @@ const (
 )
 
 func newLine(c *Client) *line {
-	return &line{client: c, wake: make(chan struct{}, 1), capacity: max(1, c.window()/2), ticks: 1}
+	l := &line{client: c, wake: make(chan struct{}, 1), ticks: 1}
+	l.capacity = l.mostCapacity()
+	l.parked.Store(true)
+	return l
 }
+
+// mostCapacity is how many messages a connection takes at the most. While its
+// barrier is on its way, the next one takes what else there may be outstanding.
+func (l *line) mostCapacity() int { return max(1, l.client.window()*3/4) }
 
 // The verbs of a sender.
 
@@ -105,32 +119,38 @@ type call struct {
 	err  error
 }
 
-func (c *call) settled(_ []entry, err error) {
+func (c *call) settled(_ []entry, _ *line, err error) {
 	c.err = err
 	close(c.done)
 }
 
-func (l *line) feeds(*batch) {
+func (l *line) feeds(b *batch) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.feeding++
+	l.feeding = append(l.feeding, b)
 }
 
+// submit leaves the message where the goroutine that writes takes many at a time:
+// to take a lock for each would cost more than to encode it.
 func (l *line) submit(b *batch, m *Message) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	e := entry{m: m, to: b, tick: l.ticks}
-	if b.stopped.Load() {
-		l.settle([]entry{e}, fmt.Errorf("%w: %w", ErrNotSent, b.ctx.Err()))
-		return
+	if !b.ring.put(m) {
+		l.mu.Lock()
+		l.take(b)
+		l.mu.Unlock()
+		b.ring.put(m)
 	}
-	l.enqueue(e)
+	if l.parked.Load() {
+		l.mu.Lock()
+		l.take(b)
+		l.mu.Unlock()
+	}
 }
 
 func (l *line) fed(b *batch) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.feeding--
+	l.take(b)
+	l.feeding = slices.DeleteFunc(l.feeding, func(f *batch) bool { return f == b })
 	b.whole = true
 	l.hurried = true
 	l.notify()
@@ -141,6 +161,35 @@ func (l *line) giveUp(of settler, err error) {
 	defer l.mu.Unlock()
 	l.endWhere(func(e *entry) bool { return e.to == of }, err)
 	l.notify()
+}
+
+// take takes what a batch has submitted; the caller holds l.mu.
+func (l *line) take(b *batch) {
+	ms := b.ring.ready()
+	if len(ms) == 0 {
+		return
+	}
+	l.client.handed.Add(uint64(len(ms)))
+	for _, m := range ms {
+		e := entry{m: m, to: b, tick: l.ticks}
+		switch {
+		case b.stopped.Load():
+			l.settle([]entry{e}, fmt.Errorf("%w: %w", ErrNotSent, b.ctx.Err()))
+		case l.client.closing.Load():
+			l.settle([]entry{e}, errClientClosed(ErrNotSent))
+		default:
+			l.enqueue(e)
+		}
+	}
+	b.ring.taken(len(ms))
+	l.take(b) // the ring may go on at its beginning
+}
+
+// takeAll takes what all batches have submitted; the caller holds l.mu.
+func (l *line) takeAll() {
+	for _, b := range l.feeding {
+		l.take(b)
+	}
 }
 
 func (l *line) add(conn *Conn) bool {
@@ -164,6 +213,7 @@ func (l *line) hurry() {
 
 func (l *line) close() {
 	l.mu.Lock()
+	l.takeAll()
 	l.closed = true
 	for l.queue.n > 0 {
 		if e := l.queue.pop(); e.to != nil {
@@ -198,16 +248,22 @@ func (l *line) enqueue(e entry) {
 		return
 	}
 	l.queue.push(e)
+	if !l.parked.Load() {
+		return
+	}
 	if !l.writing {
 		l.writing = l.client.start(l.write)
-	} else if l.parked {
+		l.parked.Store(!l.writing)
+	} else {
 		l.notify()
 	}
 }
 
 // notify has the goroutine that writes look again; the caller holds l.mu.
 func (l *line) notify() {
-	l.parked = false
+	if l.writing {
+		l.parked.Store(false)
+	}
 	select {
 	case l.wake <- struct{}{}:
 	default:
@@ -216,11 +272,24 @@ func (l *line) notify() {
 
 // settle tells the fate of entries, which are all of one settler. Those of a batch
 // are counted here, a Push where it returns. The caller holds l.mu.
-func (l *line) settle(entries []entry, err error) {
+func (l *line) settle(entries []entry, err error) { l.settleAll(entries, nil, err) }
+
+func (l *line) settleAll(entries []entry, owner *line, err error) {
 	if _, ok := entries[0].to.(*batch); ok {
 		l.client.settle(len(entries), err)
 	}
-	entries[0].to.settled(entries, err)
+	entries[0].to.settled(entries, owner, err)
+}
+
+// recycle takes entries that nobody needs any more, for a connection that takes as
+// many.
+func (l *line) recycle(entries []entry) {
+	clear(entries)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.free) < maxProving+2 {
+		l.free = append(l.free, entries[:0])
+	}
 }
 
 // settleOne gives an entry of a run its fate; the caller holds l.mu.
@@ -271,7 +340,7 @@ func (l *line) write() {
 	defer watching.Wait()
 	defer close(quit)
 	buf := make([]byte, 0, recordSize)
-	yielded := false
+	yielded, patient := false, false
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for {
@@ -285,6 +354,7 @@ func (l *line) write() {
 				r.conn.disconnect()
 			}
 		}
+		l.takeAll()
 		r := l.filling
 		waiting := l.waiting()
 		full := r != nil && len(r.entries) >= l.capacity
@@ -292,8 +362,16 @@ func (l *line) write() {
 			l.connect()
 		}
 		if waiting && r != nil && !full {
+			if len(l.feeding) > 0 && l.queue.n < gathered && !patient {
+				// A batch soon has as many as are worth to be written.
+				patient = true
+				l.mu.Unlock()
+				time.Sleep(patience)
+				l.mu.Lock()
+				continue
+			}
 			buf = l.writeSome(r, buf)
-			yielded = false
+			yielded, patient = false, false
 			continue
 		}
 		if !waiting && !yielded {
@@ -319,7 +397,12 @@ func (l *line) write() {
 			l.mu.Lock()
 			continue
 		default:
-			l.hurried = false
+			l.parked.Store(true)
+			if l.takeAll(); l.queue.n > 0 {
+				l.parked.Store(false)
+				continue
+			}
+			l.hurried, l.free = false, nil
 			l.writing = false
 			return
 		}
@@ -339,18 +422,22 @@ func (l *line) waiting() bool {
 
 // park waits for news, or until a time that is not zero; the caller holds l.mu.
 func (l *line) park(at time.Time) {
-	l.parked = true
-	l.mu.Unlock()
-	var timer <-chan time.Time
-	if !at.IsZero() {
-		timer = time.After(time.Until(at))
+	l.parked.Store(true)
+	before := l.queue.n
+	l.takeAll() // who submitted something before that has not seen it
+	if l.queue.n == before {
+		l.mu.Unlock()
+		var timer <-chan time.Time
+		if !at.IsZero() {
+			timer = time.After(time.Until(at))
+		}
+		select {
+		case <-l.wake:
+		case <-timer:
+		}
+		l.mu.Lock()
 	}
-	select {
-	case <-l.wake:
-	case <-timer:
-	}
-	l.mu.Lock()
-	l.parked = false
+	l.parked.Store(false)
 }
 
 // writeSome writes what fits into a TLS record; the caller holds l.mu.
@@ -358,9 +445,16 @@ func (l *line) writeSome(r *run, buf []byte) []byte {
 	from, size, resent := len(r.entries), 0, 0
 	if from == 0 {
 		r.since = time.Now()
+		if n := len(l.free); n > 0 {
+			r.entries, l.free = l.free[n-1], l.free[:n-1]
+		}
 	}
-	for len(r.entries) < l.capacity && l.waiting() {
-		e := l.queue.at(0)
+	taken := 0
+	for ; taken < l.queue.n && len(r.entries) < l.capacity; taken++ {
+		e := l.queue.at(taken)
+		if e.to == nil {
+			continue
+		}
 		size += sizeOnWire(e.m)
 		if size > recordSize && len(r.entries) > from {
 			break
@@ -368,8 +462,9 @@ func (l *line) writeSome(r *run, buf []byte) []byte {
 		if e.sent {
 			resent++
 		}
-		r.entries = append(r.entries, l.queue.pop())
+		r.entries = append(r.entries, *e)
 	}
+	l.queue.drop(taken)
 	entries := r.entries[from:]
 	r.open += len(entries)
 	r.busy, r.waits = true, l.ticks
@@ -437,7 +532,7 @@ func (l *line) barrierDue(r *run, waiting, full bool) (bool, time.Time) {
 		return true, time.Time{}
 	}
 	at := l.barrierAt
-	if (waiting || l.feeding > 0) && r.since.After(at) {
+	if (waiting || len(l.feeding) > 0) && r.since.After(at) {
 		at = r.since // for there is more to come
 	}
 	at = at.Add(l.client.confirmEvery())
@@ -523,13 +618,12 @@ func (l *line) finish(r *run) {
 		r.silence.Stop()
 	}
 	var again []entry
-	most := max(1, l.client.window()/2)
 	e := r.conn.final()
 	failure := e.cause
 	switch {
 	case e.proved:
 		l.accept(r, len(r.entries))
-		l.capacity = min(2*l.capacity, most)
+		l.capacity = min(2*l.capacity, l.mostCapacity())
 		failure = nil
 	case e.said != nil && r.names(e.said.ID):
 		failure = nil
@@ -597,7 +691,11 @@ func (l *line) accept(r *run, n int) {
 		if to != nil {
 			r.open -= i - from
 			// Nobody touches these entries any more.
-			l.settle(r.entries[from:i:i], nil)
+			if i-from == len(r.entries) {
+				l.settleAll(r.entries, l, nil)
+			} else {
+				l.settle(r.entries[from:i:i], nil)
+			}
 		}
 	}
 }
@@ -676,6 +774,42 @@ func (l *line) tick() {
 	l.notify()
 }
 
+// A ring hands messages from the goroutine that feeds a batch to whoever holds the
+// mutex of the line.
+type ring struct {
+	in       atomic.Uint32 // how many were put
+	_        [60]byte      // for each side has a cache line of its own
+	out      atomic.Uint32 // how many were taken
+	_        [60]byte
+	messages [256]*Message
+}
+
+// put is false if there is no room.
+func (r *ring) put(m *Message) bool {
+	in := r.in.Load()
+	if in-r.out.Load() == uint32(len(r.messages)) {
+		return false
+	}
+	r.messages[in%uint32(len(r.messages))] = m
+	r.in.Store(in + 1)
+	return true
+}
+
+// ready returns messages that were put and not taken: the first ones, as far as
+// they are in a row.
+func (r *ring) ready() []*Message {
+	in, out := r.in.Load(), r.out.Load()
+	from := out % uint32(len(r.messages))
+	return r.messages[from:min(from+in-out, uint32(len(r.messages)))]
+}
+
+// taken says that the first n of those were taken.
+func (r *ring) taken(n int) {
+	from := r.out.Load() % uint32(len(r.messages))
+	clear(r.messages[from : from+uint32(n)])
+	r.out.Add(uint32(n))
+}
+
 // A queue is first in, first out.
 type queue[T any] struct {
 	ring []T // of a size that is a power of two
@@ -699,6 +833,16 @@ func (q *queue[T]) pop() (v T) {
 	q.head = (q.head + 1) & (len(q.ring) - 1)
 	q.n--
 	return v
+}
+
+// drop removes the first n.
+func (q *queue[T]) drop(n int) {
+	if k := min(n, len(q.ring)-q.head); k > 0 {
+		clear(q.ring[q.head : q.head+k])
+		clear(q.ring[:n-k])
+	}
+	q.head = (q.head + n) & (len(q.ring) - 1)
+	q.n -= n
 }
 
 // pushFront puts values before all others.

@@ -331,13 +331,32 @@ var hexDigits = [256]byte{
 // appendToken decodes a token of even length and says whether it was all
 // hexadecimal; tokenDigitError finds the place, off the hot path.
 func appendToken(b []byte, token string) (_ []byte, ok bool) {
+	// Eight digits at a time: each byte of x is a digit.
+	const ones = 0x0101010101010101
+	var bad uint64
+	for ; len(token) >= 8; token = token[8:] {
+		x := uint64(token[0]) | uint64(token[1])<<8 | uint64(token[2])<<16 | uint64(token[3])<<24 |
+			uint64(token[4])<<32 | uint64(token[5])<<40 | uint64(token[6])<<48 | uint64(token[7])<<56
+		lower := x | 0x20*ones
+		ascii := x &^ (0x80 * ones)
+		lowerASCII := lower &^ (0x80 * ones)
+		// The top bit of a byte says whether it is at least so much.
+		isDigit := (ascii + (0x80-'0')*ones) &^ (ascii + (0x80-'9'-1)*ones)
+		isLetter := (lowerASCII + (0x80-'a')*ones) &^ (lowerASCII + (0x80-'f'-1)*ones)
+		bad |= x | ^(isDigit | isLetter)
+		values := x&(0x0f*ones) + (x>>6&ones)*9
+		// Pairs of values become bytes, and these move together.
+		pairs := (values<<4 | values>>8) & 0x00ff00ff00ff00ff
+		pairs = (pairs | pairs>>8) & 0x0000ffff0000ffff
+		b = binary.LittleEndian.AppendUint32(b, uint32(pairs|pairs>>16))
+	}
 	all := byte(isHex)
 	for i := 0; i+1 < len(token); i += 2 {
 		hi, lo := hexDigits[token[i]], hexDigits[token[i+1]]
 		all &= hi & lo
 		b = append(b, hi<<4|lo&0x0f)
 	}
-	return b, all != 0
+	return b, all != 0 && bad&(0x80*ones) == 0
 }
 
 func tokenDigitError(token string) error {

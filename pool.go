@@ -54,6 +54,13 @@ func (p *pool) push(ctx context.Context, m *Message) (Receipt, error) {
 func (p *pool) feeds(*batch) {}
 
 func (p *pool) submit(b *batch, m *Message) {
+	p.client.handed.Add(1)
+	if p.client.closing.Load() {
+		err := errClientClosed(ErrNotSent)
+		p.client.settle(1, err)
+		b.settledOne(m, Receipt{}, err)
+		return
+	}
 	w := &b.workers
 	w.mu.Lock()
 	defer w.mu.Unlock()
