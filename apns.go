@@ -1,23 +1,25 @@
 // Package apns sends push notifications to Apple devices.
 //
-// [Dial] opens a TLS connection to the Apple Push Notification service (APNs);
-// [Conn.WritePushMsg] sends a [Message] over it and says whether it was accepted;
-// [Conn.Shutdown] ends the conversation. A [Conn] may be used by any number of
-// goroutines, and should be kept for hours.
+// Most programs want a [Client]: it keeps connections, dials again when one ends,
+// sends again what was not processed, and says what became of every [Message].
 //
 //	key, err := apns.LoadAuthKey("AuthKey_ABC123DEFG.p8", "ABC123DEFG", "DEF123GHIJ")
 //	if err != nil {
 //		return err
 //	}
-//	conn, err := apns.Dial(ctx, apns.Production, &apns.Config{Key: key, Topic: "com.example.app"})
-//	if err != nil {
-//		return err
-//	}
-//	defer conn.Close()
-//	return conn.WritePushMsg(ctx, &apns.Message{
+//	client := &apns.Client{Config: &apns.Config{Key: key, Topic: "com.example.app"}}
+//	defer client.Close()
+//	_, err = client.Push(ctx, &apns.Message{
 //		Token:   token, // in hexadecimal, as the app sent it
 //		Payload: apns.AlertPayload("Hello"),
 //	})
+//	return err
+//
+// [Client.PushAll] does that for a million of them.
+//
+// Underneath is a [Conn], which is one connection and decides nothing: [Dial] opens
+// it; [Conn.WritePushMsg] sends a message and says whether it was accepted;
+// [Conn.Shutdown] ends the conversation.
 //
 // Instead of a key, Config.TLS may have a provider certificate. [Payload] makes
 // what AlertPayload does not: badges, sounds, background pushes, Live Activities.
@@ -34,14 +36,15 @@
 // The difference to a caller is when the answer comes. Over HTTP/2 each message
 // has its own, which WritePushMsg waits for. A binary gateway is silent about
 // what it accepts and says later what it rejects: [Conn.CheckForError] polls for
-// that, and Shutdown proves that there is nothing to come.
+// that, and Shutdown proves that there is nothing to come. A Client asks for such
+// proofs by itself.
 //
 // # What became of a message
 //
 // A message has one of four fates, and errors.Is tells them apart:
 //
-//   - accepted: the error is nil. On the binary wire it is that of Shutdown that
-//     counts;
+//   - accepted: the error is nil. From a Conn on the binary wire it is that of
+//     Shutdown that counts;
 //   - rejected: a *[PushError]. That the server said so is certain;
 //   - [ErrNotSent]: the server never took it, so it is safe to send again;
 //   - [ErrInDoubt]: it was sent, and the connection or the caller's context ended
@@ -51,9 +54,9 @@
 // matches the [Status] or [Reason] with which a server would have rejected it.
 //
 // On the binary wire a rejection is also the end of the connection: the server
-// discards every message written after the rejected one. A caller that keeps its
-// messages in the order of their IDs dials again and resumes after the one that
-// failed.
+// discards every message written after the rejected one. A Client sends those
+// again; a caller of Conn that keeps its messages in the order of their IDs dials
+// again and resumes after the one that failed.
 //
 // # Dead devices
 //

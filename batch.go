@@ -3,6 +3,7 @@ package apns
 import (
 	"context"
 	"iter"
+	"net/http/httptrace"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -41,7 +42,8 @@ type batch struct {
 // A result is the fate of messages that have the same.
 type result struct {
 	entries []entry
-	owner   *line // unless nil: to have the entries back
+	owner   *line    // unless nil: to have the entries back
+	m       *Message // where there are no entries
 	receipt Receipt
 	err     error
 }
@@ -50,7 +52,6 @@ func newBatch(ctx context.Context, c *Client) *batch {
 	b := &batch{client: c, window: int64(c.window())}
 	b.ctx, b.cancel = context.WithCancel(ctx)
 	b.room.L, b.news.L = &b.mu, &b.mu
-	b.deadline = sharedDeadline{parent: b.ctx, timeout: c.timeout()}
 	b.workers.more.L, b.workers.fewer.L = &b.workers.mu, &b.workers.mu
 	return b
 }
@@ -78,32 +79,45 @@ func (b *batch) run(msgs iter.Seq[*Message], yield func(Result) bool) {
 		return
 	}
 	b.running.Go(func() { b.feed(msgs) })
+	var spare []result // to be used again
+	var one [1]entry
 	for {
-		results, ok := b.next()
+		results, ok := b.next(spare)
 		if !ok {
 			return
 		}
-		for _, r := range results {
-			for i := range r.entries {
-				if !yield(Result{r.entries[i].m, r.receipt, r.err}) {
+		count := 0
+		for i := range results {
+			r := &results[i]
+			entries := r.entries
+			if entries == nil {
+				one[0].m = r.m
+				entries = one[:]
+			}
+			for i := range entries {
+				if !yield(Result{entries[i].m, r.receipt, r.err}) {
 					return
 				}
 				// Not at each one, for the sake of those that are yielded by the
 				// thousand.
-				if i%256 == 255 {
-					b.makeRoom(256)
+				if count++; count == 256 {
+					b.makeRoom(count)
+					count = 0
 				}
 			}
-			b.makeRoom(len(r.entries) % 256)
 			if r.owner != nil {
 				r.owner.recycle(r.entries)
 			}
 		}
+		b.makeRoom(count)
+		clear(results)
+		spare = results[:0]
 	}
 }
 
-// next waits for results, and takes all that there are.
-func (b *batch) next() ([]result, bool) {
+// next waits for results, and takes all that there are. It leaves a slice for the
+// next ones.
+func (b *batch) next(spare []result) ([]result, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for len(b.results) == 0 {
@@ -111,9 +125,14 @@ func (b *batch) next() ([]result, bool) {
 			return nil, false
 		}
 		b.news.Wait()
+		if len(b.results) == 1 { // more are likely to come at once
+			b.mu.Unlock()
+			runtime.Gosched()
+			b.mu.Lock()
+		}
 	}
 	results := b.results
-	b.results = nil
+	b.results = spare
 	return results, true
 }
 
@@ -162,7 +181,7 @@ func (b *batch) hand(m *Message) bool {
 	if err != nil {
 		b.client.handed.Add(1)
 		b.client.settle(1, err)
-		b.settled([]entry{{m: m}}, nil, err)
+		b.settledOne(m, Receipt{}, err)
 	}
 	if b.pulled-b.yielded.Load() >= b.window {
 		b.mu.Lock()
@@ -180,7 +199,9 @@ func (b *batch) hand(m *Message) bool {
 func (b *batch) findSender() (err error) {
 	if b.sender == nil {
 		// It may take longer to connect than a message has time.
-		if b.sender, err = b.client.sender(b.deadline.context()); err == nil {
+		ctx, cancel := b.deadline.context(b.ctx, b.client.timeout())
+		defer cancel()
+		if b.sender, err = b.client.sender(ctx); err == nil {
 			b.sender.feeds(b)
 		}
 	}
@@ -210,31 +231,39 @@ func (b *batch) settled(entries []entry, owner *line, err error) {
 func (b *batch) settledOne(m *Message, r Receipt, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.results = append(b.results, result{[]entry{{m: m}}, nil, r, err})
+	b.results = append(b.results, result{m: m, receipt: r, err: err})
 	b.news.Signal()
 }
 
-// A sharedDeadline gives contexts that end after a timeout. Those that begin at
-// about the same time share one, because to make one costs about as much as all
-// else that PushAll does for a message over HTTP/2.
+// A sharedDeadline gives contexts that end after a timeout. Those that have the same
+// parent and begin at about the same time share one, because to make one costs
+// about as much as all else that a Client does for a message over HTTP/2.
 type sharedDeadline struct {
-	parent  context.Context
-	timeout time.Duration
-
 	mu     sync.Mutex // protects following
-	shared context.Context
+	parent context.Context
+	shared context.Context // nil if the parent was seen but once
 	cancel context.CancelFunc
 	until  time.Time // when it is too late to share it
 }
 
-// context returns one that ends after the timeout, or up to a sixteenth later.
-func (d *sharedDeadline) context() context.Context {
+// context returns a context that ends after the timeout, or up to a sixteenth of
+// it later, and a function to be called when it is not needed any more.
+func (d *sharedDeadline) context(parent context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if now := time.Now(); d.shared == nil || now.After(d.until) {
-		// The one before ends by itself, or with the parent.
-		d.shared, d.cancel = context.WithTimeout(d.parent, d.timeout+d.timeout/16)
-		d.until = now.Add(d.timeout / 16)
+	if d.parent == nil || !isSame(d.parent, parent) {
+		d.parent, d.shared = parent, nil
+		return context.WithTimeout(parent, timeout)
 	}
-	return d.shared
+	if now := time.Now(); d.shared == nil || now.After(d.until) {
+		// The one before ends by itself: who uses it is not known.
+		d.shared, d.cancel = context.WithTimeout(parent, timeout+timeout/16)
+		d.until = now.Add(timeout / 16)
+	}
+	return d.shared, func() {}
+}
+
+// isSame reports whether two contexts are the same to net/http.
+func isSame(a, b context.Context) bool {
+	return a.Done() == b.Done() && httptrace.ContextClientTrace(a) == httptrace.ContextClientTrace(b)
 }

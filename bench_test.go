@@ -205,6 +205,111 @@ func BenchmarkHTTP2(b *testing.B) {
 	}
 }
 
+// The floor of PushAll on the binary wire is the bare encoder, whose bytes are
+// written in TLS records of full size, on one connection and with no account of
+// them.
+func BenchmarkPushAll(b *testing.B) {
+	config := binarySink(b)
+	m := message(1)
+	b.Run("floor", func(b *testing.B) {
+		raw, err := config.DialContext(b.Context(), "tcp", "")
+		if err != nil {
+			b.Fatal(err)
+		}
+		tlsConfig := config.TLS.Clone()
+		tlsConfig.ServerName = "localhost"
+		c := tls.Client(raw, tlsConfig)
+		defer c.Close()
+		b.ReportAllocs()
+		buf := make([]byte, 0, 16<<10)
+		id := uint32(0)
+		for b.Loop() {
+			id++
+			buf, _ = appendBare(buf, m.Token, id, 0, m.Payload)
+			if len(buf) > 16<<10-200 {
+				if _, err := c.Write(buf); err != nil {
+					b.Fatal(err)
+				}
+				buf = buf[:0]
+			}
+		}
+	})
+	b.Run("apns", func(b *testing.B) {
+		c := &apns.Client{Addr: "localhost:2195", Config: config}
+		defer c.Close()
+		pushAll(b, c, m)
+	})
+}
+
+// The floor of a Client over HTTP/2 is a Conn.
+func BenchmarkClientHTTP2(b *testing.B) {
+	config := http2Sink(b)
+	config.Topic = "com.example.app"
+	m := message(1)
+	b.Run("floor 1000 goroutines", func(b *testing.B) {
+		conn, err := apns.Dial(b.Context(), "localhost:443", config)
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer conn.Close()
+		inParallel(b, 1000, func() error { return conn.WritePushMsg(b.Context(), m) })
+	})
+	b.Run("Push 1000 goroutines", func(b *testing.B) {
+		c := &apns.Client{Addr: "localhost:443", Config: config}
+		defer c.Close()
+		inParallel(b, 1000, func() error { _, err := c.Push(b.Context(), m); return err })
+	})
+	b.Run("PushAll on one connection", func(b *testing.B) {
+		c := &apns.Client{Addr: "localhost:443", Config: config, MaxConns: 1}
+		defer c.Close()
+		pushAll(b, c, m)
+	})
+}
+
+func pushAll(b *testing.B, c *apns.Client, m *apns.Message) {
+	b.ReportAllocs()
+	b.ResetTimer()
+	for r := range c.PushAll(b.Context(), func(yield func(*apns.Message) bool) {
+		for range b.N {
+			if !yield(m) {
+				return
+			}
+		}
+	}) {
+		if r.Err != nil {
+			b.Fatal(r.Err)
+		}
+	}
+}
+
+// binarySink starts a binary gateway on loopback that accepts everything, looking at
+// no more than it needs to know where a message ends.
+func binarySink(b *testing.B) *apns.Config {
+	return serve(b, nil, func(c net.Conn) {
+		r := bufio.NewReaderSize(c, 64<<10)
+		for {
+			head, err := r.Peek(11)
+			if err != nil {
+				return
+			}
+			token := int(binary.BigEndian.Uint16(head[9:]))
+			if token == 0 { // a barrier
+				c.Write(append([]byte{8, 2}, head[1:5]...))
+				c.(*tls.Conn).CloseWrite()
+				io.Copy(io.Discard, r)
+				return
+			}
+			head, err = r.Peek(11 + token + 2)
+			if err != nil {
+				return
+			}
+			if _, err := r.Discard(13 + token + int(binary.BigEndian.Uint16(head[11+token:]))); err != nil {
+				return
+			}
+		}
+	})
+}
+
 // inParallel calls f b.N times from so many goroutines.
 func inParallel(b *testing.B, goroutines int, f func() error) {
 	b.ReportAllocs()

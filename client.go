@@ -84,7 +84,9 @@ type Client struct {
 	// Addr is the server's host and port. Empty means Production.
 	Addr string
 
-	// Config says how to reach it. Nil means the zero Config.
+	// Config says how to reach it. Nil means the zero Config. TLS sessions are
+	// taken up again, unless Config.TLS has a ClientSessionCache of its own, or
+	// GetClientCertificate, which may give another certificate each time.
 	Config *Config
 
 	// Timeout is how long a message may take where the context that Push was
@@ -106,9 +108,9 @@ type Client struct {
 
 	// Window is how many messages of a PushAll are outstanding at most: taken
 	// from msgs, and not yet given back in a Result. Zero means 32768. On the
-	// binary wire it is after half of it, from all callers together, that a
-	// connection is full and its barrier is sent. So no more than that are in
-	// doubt when a connection fails.
+	// binary wire a connection is full, and its barrier is sent, after three
+	// quarters of it, from all callers together: no more are in doubt when the
+	// connection fails. After one that ended early the next ones take fewer.
 	Window int
 
 	// MaxConns is how many connections there may be over HTTP/2. Zero means 4.
@@ -130,8 +132,12 @@ type Client struct {
 	running sync.WaitGroup         // of all goroutines
 	route   atomic.Pointer[sender] // nil until it is known which wire the server speaks
 
-	closing atomic.Bool   // Shutdown or Close was called
-	handed  atomic.Uint64 // messages
+	closing  atomic.Bool   // Shutdown or Close was called
+	handed   atomic.Uint64 // messages
+	settled  atomic.Uint64 // of these
+	accepted atomic.Uint64 // of these
+	refusing atomic.Bool   // the server refuses the sender
+	deadline sharedDeadline
 
 	mu       sync.Mutex // protects following
 	context  context.Context
@@ -144,9 +150,8 @@ type Client struct {
 	due      time.Time       // when the next one may be dialed
 	failure  error           // of the last one
 	refused  bool            // failure is not one that time heals
-	stats    Stats
+	stats    Stats           // but for what is counted above
 	rejected map[string]uint64
-	settled  uint64 // messages
 }
 
 // Push sends the message and waits for its fate. The error says which it is: see
@@ -159,7 +164,7 @@ type Client struct {
 func (c *Client) Push(ctx context.Context, m *Message) (Receipt, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.timeout())
+		ctx, cancel = c.deadline.context(ctx, c.timeout())
 		defer cancel()
 	}
 	c.handed.Add(1)
@@ -224,7 +229,9 @@ func (c *Client) Stats() Stats {
 	defer c.mu.Unlock()
 	s := c.stats
 	s.Rejected = maps.Clone(c.rejected)
-	s.InFlight = c.handed.Load() - c.settled
+	s.Accepted = c.accepted.Load()
+	settled := c.settled.Load()
+	s.InFlight = c.handed.Load() - settled
 	return s
 }
 
@@ -236,7 +243,7 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	c.closing.Store(true)
 	c.mu.Lock()
 	idle := make(chan struct{})
-	if c.handed.Load() == c.settled {
+	if c.handed.Load() == c.settled.Load() {
 		close(idle)
 	} else {
 		c.idle = append(c.idle, idle)
@@ -341,12 +348,29 @@ func errClientClosed(fate error) error {
 
 // settle counts messages that have the same fate.
 func (c *Client) settle(n int, err error) {
+	if err == nil {
+		c.accepted.Add(uint64(n))
+	} else {
+		c.countFailed(n, err)
+	}
+	c.settled.Add(uint64(n))
+	if !c.closing.Load() {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.settled += uint64(n)
+	if c.handed.Load() == c.settled.Load() {
+		for _, idle := range c.idle {
+			close(idle)
+		}
+		c.idle = nil
+	}
+}
+
+func (c *Client) countFailed(n int, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	switch {
-	case err == nil:
-		c.stats.Accepted += uint64(n)
 	case errors.Is(err, ErrInDoubt):
 		c.stats.InDoubt += uint64(n)
 	case errors.Is(err, ErrNotSent):
@@ -356,12 +380,6 @@ func (c *Client) settle(n int, err error) {
 			c.rejected = make(map[string]uint64)
 		}
 		c.rejected[rejection(err)] += uint64(n)
-	}
-	if c.handed.Load() == c.settled {
-		for _, idle := range c.idle {
-			close(idle)
-		}
-		c.idle = nil
 	}
 }
 
@@ -573,6 +591,7 @@ func (c *Client) worked() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.failures, c.due, c.failure, c.refused = 0, time.Time{}, nil, false
+	c.refusing.Store(false)
 }
 
 // failed notes a connection that could not be made, or over which nothing was
@@ -583,6 +602,7 @@ func (c *Client) failed(err error) {
 	c.failures++
 	c.due, c.failure, c.refused = time.Now().Add(wait), err, isRefusal(err)
 	refused := c.refused
+	c.refusing.Store(refused)
 	c.mu.Unlock()
 	if refused {
 		c.logger().Error("apns: the server refuses this sender", "error", err)
@@ -594,6 +614,9 @@ func (c *Client) failed(err error) {
 // refusal returns the error with which the server refuses the sender, until it
 // would be time to try again; or nil.
 func (c *Client) refusal() error {
+	if !c.refusing.Load() {
+		return nil
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.refused && time.Now().Before(c.due) {

@@ -12,7 +12,6 @@ import (
 	"math"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"strconv"
 	"strings"
@@ -506,7 +505,7 @@ func (p *push) setHeader(name, value string) {
 // context is, because another costs a copy.
 func (p *push) request(ctx context.Context) *http.Request {
 	was := p.req.Context()
-	if was.Done() != ctx.Done() || httptrace.ContextClientTrace(was) != httptrace.ContextClientTrace(ctx) {
+	if !isSame(was, ctx) {
 		p.req = p.req.WithContext(ctx)
 	}
 	return p.req

@@ -15,7 +15,8 @@ import (
 // A Message is one notification for one device.
 //
 // The package does not modify a Message, nor keep it after the call that it was
-// given to, so messages may share a Payload.
+// given to, so messages may share a Payload. (Client.PushAll keeps it until it
+// comes back.)
 type Message struct {
 	// ID comes back in the error that a server sends about the message, and
 	// means nothing else to it. To know which message failed, give each one

@@ -176,7 +176,9 @@ func (p *pool) work(b *batch) {
 			w.fewer.Signal()
 		}
 		w.mu.Unlock()
-		r, err := p.deliver(b.deadline.context(), m, rest)
+		ctx, cancel := b.deadline.context(b.ctx, p.client.timeout())
+		r, err := p.deliver(ctx, m, rest)
+		cancel()
 		p.client.settle(1, err)
 		b.settledOne(m, r, err)
 		w.mu.Lock()
