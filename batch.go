@@ -17,7 +17,7 @@ type batch struct {
 	ctx     context.Context // ends with the caller's, or when the loop does
 	cancel  context.CancelFunc
 	window  int64
-	sender  sender         // nil before the first message; of the goroutine that feeds
+	sender  sender         // nil while it is not known; of the goroutine that feeds
 	running sync.WaitGroup // of all goroutines but the caller's
 
 	pulled  int64        // messages from msgs; of the goroutine that feeds, up to fed
@@ -33,6 +33,7 @@ type batch struct {
 	panicked bool // msgs did, or ended its goroutine
 	reason   any  // with what it panicked
 
+	early    early
 	deadline sharedDeadline
 	workers  workers // over HTTP/2
 	whole    bool    // over the binary wire: all is handed over; protected by line.mu
@@ -156,7 +157,7 @@ func (b *batch) feed(msgs iter.Seq[*Message]) {
 		b.panicked, b.reason = !whole, reason
 		b.news.Signal()
 		b.mu.Unlock()
-		if b.sender != nil {
+		if b.sender != nil || b.early.end(b) {
 			b.sender.fed(b)
 		}
 	}()
@@ -172,16 +173,12 @@ func (b *batch) feed(msgs iter.Seq[*Message]) {
 // false if no more shall come.
 func (b *batch) hand(m *Message) bool {
 	b.pulled++
-	err := errNoMessage
-	if m != nil {
-		if err = b.findSender(); err == nil {
-			b.sender.submit(b, m)
-		}
-	}
-	if err != nil {
+	switch {
+	case m == nil:
 		b.client.handed.Add(1)
-		b.client.settle(1, err)
-		b.settledOne(m, Receipt{}, err)
+		b.fail(m, errNoMessage)
+	case b.sender != nil || b.early.hold(b, m):
+		b.sender.submit(b, m)
 	}
 	if b.pulled-b.yielded.Load() >= b.window {
 		b.mu.Lock()
@@ -195,17 +192,79 @@ func (b *batch) hand(m *Message) bool {
 	return !b.stopped.Load()
 }
 
-// findSender waits until it is known who sends.
-func (b *batch) findSender() (err error) {
-	if b.sender == nil {
-		// It may take longer to connect than a message has time.
-		ctx, cancel := b.deadline.context(b.ctx, b.client.timeout())
-		defer cancel()
-		if b.sender, err = b.client.sender(ctx); err == nil {
-			b.sender.feeds(b)
+// fail gives a message its fate before a sender has had it.
+func (b *batch) fail(m *Message, err error) {
+	b.client.settle(1, err)
+	b.settledOne(m, Receipt{}, err)
+}
+
+// An early batch has messages, and it is not known yet who sends them.
+type early struct {
+	mu       sync.Mutex // protects following
+	messages queue[earlyMessage]
+	finding  bool   // a goroutine waits for the sender
+	sender   sender // once it is known
+	ended    bool   // nothing more comes from msgs
+}
+
+type earlyMessage struct {
+	m   *Message
+	end time.Time // of its time
+}
+
+// hold keeps a message until it is known who sends it. If that is known, it sets
+// b.sender instead and is true.
+func (e *early) hold(b *batch, m *Message) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.sender != nil {
+		b.sender = e.sender
+		return true
+	}
+	b.client.handed.Add(1)
+	e.messages.push(earlyMessage{m, time.Now().Add(b.client.timeout())})
+	if !e.finding {
+		e.finding = true
+		b.running.Go(func() { e.find(b) })
+	}
+	return false
+}
+
+// end notes that no more messages come. It is true if b.sender is to be told.
+func (e *early) end(b *batch) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	b.sender, e.ended = e.sender, true
+	return e.sender != nil
+}
+
+// find waits until it is known who sends, as long as there are messages.
+func (e *early) find(b *batch) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for e.messages.n > 0 {
+		ctx, cancel := context.WithDeadline(b.ctx, e.messages.at(0).end)
+		e.mu.Unlock()
+		s, err := b.client.findOut(ctx)
+		timedOut := ctx.Err() == context.DeadlineExceeded && b.ctx.Err() == nil
+		cancel()
+		e.mu.Lock()
+		if err == nil {
+			e.sender = s
+			s.feeds(b)
+			for e.messages.n > 0 {
+				s.accept(b, e.messages.pop().m)
+			}
+			if e.ended {
+				s.fed(b)
+			}
+			return
+		}
+		for e.messages.n > 0 && (!timedOut || !time.Now().Before(e.messages.at(0).end)) {
+			b.fail(e.messages.pop().m, err)
 		}
 	}
-	return err
+	e.finding = false
 }
 
 // giveUp ends what is outstanding.

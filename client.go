@@ -223,7 +223,8 @@ type Stats struct {
 	Connected uint64            // connections opened
 }
 
-// Stats returns the figures as they are at one moment.
+// Stats returns the figures. One that changes meanwhile may be a moment behind
+// another.
 func (c *Client) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -240,6 +241,9 @@ func (c *Client) Stats() Stats {
 // binary wire it has the proof asked for at once. If ctx ends first, that is the
 // error, and what is outstanding goes on: call Close to end it.
 func (c *Client) Shutdown(ctx context.Context) error {
+	if s := c.route.Load(); s != nil {
+		(*s).hurry()
+	}
 	c.closing.Store(true)
 	c.mu.Lock()
 	idle := make(chan struct{})
@@ -249,9 +253,6 @@ func (c *Client) Shutdown(ctx context.Context) error {
 		c.idle = append(c.idle, idle)
 	}
 	c.mu.Unlock()
-	if s := c.route.Load(); s != nil {
-		(*s).hurry()
-	}
 	select {
 	case <-idle:
 		return c.Close()
@@ -319,6 +320,8 @@ type sender interface {
 	feeds(b *batch)
 	// submit counts a message of a batch as handed over, and sends it.
 	submit(b *batch, m *Message)
+	// accept sends a message of a batch that was counted.
+	accept(b *batch, m *Message)
 	// fed says that a batch has no more messages to come.
 	fed(b *batch)
 	// giveUp ends what is outstanding of a settler, because of err.
@@ -423,6 +426,10 @@ type firstConn struct {
 // findOut waits until it is known which wire the server speaks.
 func (c *Client) findOut(ctx context.Context) (sender, error) {
 	c.mu.Lock()
+	if s := c.route.Load(); s != nil { // a moment ago
+		c.mu.Unlock()
+		return *s, nil
+	}
 	f := c.first
 	begin := f == nil
 	if begin {
@@ -453,14 +460,11 @@ func (c *Client) findOut(ctx context.Context) (sender, error) {
 }
 
 func (c *Client) connectFirst(f *firstConn) {
-	conn, err := c.connect(func() bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if f.waiting == 0 && c.first == f {
-			c.first = nil // the next caller begins anew
-		}
-		return c.first == f
-	})
+	conn, err := c.connect(func() bool { return !c.abandon(f) })
+	if conn != nil && c.abandon(f) {
+		conn.Close()
+		conn = nil
+	}
 	if conn != nil {
 		var s sender
 		if conn.http2 != nil {
@@ -480,6 +484,17 @@ func (c *Client) connectFirst(f *firstConn) {
 	close(f.done)
 }
 
+// abandon reports whether nobody waits for a first connection, and if so, has the
+// next caller begin anew.
+func (c *Client) abandon(f *firstConn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f.waiting == 0 && c.first == f {
+		c.first = nil
+	}
+	return c.first != f
+}
+
 // unsent is the error of a message that was not sent because of err, which may be
 // that of a context that ended while there was no connection.
 func (c *Client) unsent(err error) error {
@@ -493,7 +508,7 @@ func (c *Client) unsent(err error) error {
 		// It is in the text alone, for it may be about other messages.
 		return fmt.Errorf("%w: %w, while there was no connection (%s)", ErrNotSent, err, plainText(failure))
 	}
-	return fmt.Errorf("%w: %w", ErrNotSent, err)
+	return fmt.Errorf("%w: %w", ErrNotSent, plainError{err})
 }
 
 // connect dials until there is a connection, or none is wanted any more, in which
@@ -533,10 +548,12 @@ func (c *Client) connect(wanted func() bool) (*Conn, error) {
 		if ctx.Err() != nil {
 			return nil, net.ErrClosed
 		}
-		c.failed(err)
+		wait = c.failed(err)
 		if isRefusal(err) {
+			c.logger().Error("apns: the server refuses this sender, or is not the one that is expected", "error", err)
 			return nil, err
 		}
+		c.logger().Warn("apns: cannot connect", "error", err, "again in", wait)
 	}
 }
 
@@ -595,20 +612,16 @@ func (c *Client) worked() {
 }
 
 // failed notes a connection that could not be made, or over which nothing was
-// settled, or the answer to a message that is the same for all.
-func (c *Client) failed(err error) {
+// settled, or the answer to a message that is the same for all. It returns how long
+// to wait before the next attempt.
+func (c *Client) failed(err error) time.Duration {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	wait := backOff(minRedial, maxRedial, c.failures)
 	c.failures++
 	c.due, c.failure, c.refused = time.Now().Add(wait), err, isRefusal(err)
-	refused := c.refused
-	c.refusing.Store(refused)
-	c.mu.Unlock()
-	if refused {
-		c.logger().Error("apns: the server refuses this sender", "error", err)
-	} else {
-		c.logger().Warn("apns: connection failed", "error", err, "again in", wait)
-	}
+	c.refusing.Store(c.refused)
+	return wait
 }
 
 // refusal returns the error with which the server refuses the sender, until it
@@ -665,3 +678,9 @@ func isRefusal(err error) bool {
 
 // plainText is an error's text, to stand in that of another.
 func plainText(err error) string { return strings.TrimPrefix(err.Error(), "apns: ") }
+
+// A plainError is an error, to stand in another.
+type plainError struct{ err error }
+
+func (e plainError) Error() string { return plainText(e.err) }
+func (e plainError) Unwrap() error { return e.err }

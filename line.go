@@ -33,6 +33,8 @@ type line struct {
 	hurried    bool      // the proof is wanted as soon as the queue is empty
 	shutdown   bool      // and so is every later one
 	capacity   int       // how many messages a connection takes
+	ceiling    int       // up to where that doubles with each proof
+	proofs     int       // since the ceiling was set
 	barrierAt  time.Time // when the last barrier was written
 	ticks      uint32    // eighths of the timeout
 	closed     bool
@@ -79,6 +81,8 @@ const (
 	// waits for them while there are more to come.
 	gathered = 128
 	patience = 50 * time.Microsecond
+	// spareTime is how long a connection is kept that nobody writes to.
+	spareTime = 10 * time.Second
 	// timeoutTicks is how many ticks the timeout has.
 	timeoutTicks = 8
 	// minCapacity is how many messages a connection takes at least after a
@@ -88,7 +92,7 @@ const (
 
 func newLine(c *Client) *line {
 	l := &line{client: c, wake: make(chan struct{}, 1), ticks: 1}
-	l.capacity = l.mostCapacity()
+	l.capacity, l.ceiling = l.mostCapacity(), l.mostCapacity()
 	l.parked.Store(true)
 	return l
 }
@@ -96,6 +100,23 @@ func newLine(c *Client) *line {
 // mostCapacity is how many messages a connection takes at the most. While its
 // barrier is on its way, the next one takes what else there may be outstanding.
 func (l *line) mostCapacity() int { return max(1, l.client.window()*3/4) }
+
+// lowerCapacity takes note that a connection with n messages ended without a word.
+// A server that takes a few on each connection is soon asked about as many.
+func (l *line) lowerCapacity(n int) {
+	l.capacity = max(1, min(l.capacity, n/4))
+	l.ceiling, l.proofs = max(1, n/2), 0
+}
+
+// raiseCapacity takes note of a proof. To ask for more than was once too much takes
+// many of them, so that most messages are not in doubt again and again.
+func (l *line) raiseCapacity() {
+	if l.proofs++; l.capacity >= l.ceiling/2 && l.proofs >= 16 {
+		l.ceiling, l.proofs = 2*l.ceiling, 0
+	}
+	l.ceiling = min(l.ceiling, l.mostCapacity())
+	l.capacity = max(l.capacity, min(2*l.capacity, l.ceiling))
+}
 
 // The verbs of a sender.
 
@@ -130,6 +151,12 @@ func (l *line) feeds(b *batch) {
 	l.feeding = append(l.feeding, b)
 }
 
+func (l *line) accept(b *batch, m *Message) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.enqueue(entry{m: m, to: b, tick: l.ticks})
+}
+
 // submit leaves the message where the goroutine that writes takes many at a time:
 // to take a lock for each would cost more than to encode it.
 func (l *line) submit(b *batch, m *Message) {
@@ -159,6 +186,9 @@ func (l *line) fed(b *batch) {
 func (l *line) giveUp(of settler, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if b, ok := of.(*batch); ok {
+		l.take(b)
+	}
 	l.endWhere(func(e *entry) bool { return e.to == of }, err)
 	l.notify()
 }
@@ -201,12 +231,25 @@ func (l *line) add(conn *Conn) bool {
 	}
 	l.spare = conn
 	l.notify()
+	// Whoever wanted it may have given up.
+	time.AfterFunc(spareTime, func() {
+		l.mu.Lock()
+		drop := l.spare == conn && !l.writing
+		if drop {
+			l.spare = nil
+		}
+		l.mu.Unlock()
+		if drop {
+			conn.Close()
+		}
+	})
 	return true
 }
 
 func (l *line) hurry() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.takeAll() // for they came before
 	l.hurried, l.shutdown = true, true
 	l.notify()
 }
@@ -287,7 +330,7 @@ func (l *line) recycle(entries []entry) {
 	clear(entries)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.free) < maxProving+2 {
+	if l.writing && len(l.free) < maxProving+2 {
 		l.free = append(l.free, entries[:0])
 	}
 }
@@ -590,7 +633,7 @@ func (l *line) connect() {
 func (l *line) refuse(err error) {
 	for l.queue.n > 0 {
 		if e := l.queue.pop(); e.to != nil {
-			l.settle([]entry{e}, fmt.Errorf("%w: %w", e.unsent(), err))
+			l.settle([]entry{e}, fmt.Errorf("%w: %w", e.unsent(), plainError{err}))
 		}
 	}
 }
@@ -622,21 +665,21 @@ func (l *line) finish(r *run) {
 	failure := e.cause
 	switch {
 	case e.proved:
-		l.accept(r, len(r.entries))
-		l.capacity = min(2*l.capacity, l.mostCapacity())
+		l.settleFirst(r, len(r.entries))
+		l.raiseCapacity()
 		failure = nil
 	case e.said != nil && r.names(e.said.ID):
 		failure = nil
 		i := int(e.said.ID)
 		if e.said.Rejected() {
-			l.accept(r, i-1)
+			l.settleFirst(r, i-1)
 			if rejected := &r.entries[i-1]; rejected.to != nil {
 				said := *e.said
 				said.ID = rejected.m.ID
 				l.settleOne(r, rejected, &said)
 			}
 		} else {
-			l.accept(r, i)
+			l.settleFirst(r, i)
 		}
 		again = l.sendAgain(r, i)
 		l.capacity = min(l.capacity, max(minCapacity, 8*i))
@@ -681,8 +724,8 @@ func (r *run) names(id uint32) bool {
 	return id > 0 && int64(id) <= int64(len(r.entries)) && !r.entries[id-1].blank
 }
 
-// accept settles the first n entries as accepted; the caller holds l.mu.
-func (l *line) accept(r *run, n int) {
+// settleFirst settles the first n entries as accepted; the caller holds l.mu.
+func (l *line) settleFirst(r *run, n int) {
 	for i := 0; i < n; {
 		to := r.entries[i].to
 		from := i
@@ -722,8 +765,7 @@ func (l *line) doubt(r *run, err error) (again []entry) {
 	if !errors.Is(err, ErrInDoubt) {
 		err = fmt.Errorf("%w: %w", ErrInDoubt, err)
 	}
-	// What one server did not take, the next may, or this one a part of it.
-	l.capacity = max(1, min(l.capacity, len(r.entries))/4)
+	l.lowerCapacity(len(r.entries))
 	for i := range r.written {
 		e := &r.entries[i]
 		if e.to == nil {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,6 +17,8 @@ import (
 // that has one free. While none has, it may open another connection.
 type pool struct {
 	client *Client
+
+	streams atomic.Int64 // how many messages may be on their way together
 
 	mu         sync.Mutex // protects following
 	members    []*member  // in the order in which they were opened
@@ -61,6 +64,10 @@ func (p *pool) submit(b *batch, m *Message) {
 		b.settledOne(m, Receipt{}, err)
 		return
 	}
+	p.accept(b, m)
+}
+
+func (p *pool) accept(b *batch, m *Message) {
 	w := &b.workers
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -69,9 +76,8 @@ func (p *pool) submit(b *batch, m *Message) {
 	case w.idle > 0:
 		w.idle--
 		w.more.Signal()
-	case w.running-w.resting <= p.streams():
-		w.running++
-		b.running.Go(func() { p.work(b) })
+	default:
+		p.hire(b)
 	}
 	for w.queue.n >= maxAhead && !b.stopped.Load() {
 		w.fewer.Wait()
@@ -144,21 +150,28 @@ type workers struct {
 // maxAhead is how many messages may wait for a worker.
 const maxAhead = 256
 
+// hire has as many workers as there are messages that wait for one, and streams;
+// the caller holds the mutex of the workers.
+func (p *pool) hire(b *batch) {
+	w := &b.workers
+	for new := 0; new < w.queue.n && int64(w.running-w.resting) <= p.streams.Load(); new++ {
+		w.running++
+		b.running.Go(func() { p.work(b) })
+	}
+}
+
 // work sends messages of a batch to the end.
 func (p *pool) work(b *batch) {
 	w := &b.workers
 	rest := func(resting bool) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		switch {
-		case !resting:
+		if !resting {
 			w.resting--
 			return
-		case w.queue.n > 0: // somebody else is to send them
-			w.running++
-			b.running.Go(func() { p.work(b) })
 		}
 		w.resting++
+		p.hire(b) // somebody else is to send what waits
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -174,6 +187,9 @@ func (p *pool) work(b *batch) {
 		m := w.queue.pop()
 		if w.queue.n == maxAhead/2 {
 			w.fewer.Signal()
+		}
+		if w.idle == 0 {
+			p.hire(b) // since there may be more streams than there were
 		}
 		w.mu.Unlock()
 		ctx, cancel := b.deadline.context(b.ctx, p.client.timeout())
@@ -202,13 +218,17 @@ func (p *pool) deliver(ctx context.Context, m *Message, rest func(resting bool))
 			p.client.resent(1)
 		}
 		r, err := mem.wire.pushReserved(ctx, m)
-		p.release(mem, err)
 		said, rejected := errors.AsType[*PushError](err)
+		renews := rejected && said.Reason == ReasonExpiredProviderToken && !renewed && try < attempts
+		if rejected && said.Reason.isRefusal() && !renews {
+			p.refused(mem, err)
+		}
+		p.release(mem, err)
 		var wait time.Duration
 		switch {
 		case err == nil:
 			return r, nil
-		case rejected && said.Reason == ReasonExpiredProviderToken && !renewed && try < attempts:
+		case renews:
 			renewed = true // by the connection
 		case rejected && isPassing(said) && try < attempts:
 			wait = said.RetryAfter
@@ -216,9 +236,6 @@ func (p *pool) deliver(ctx context.Context, m *Message, rest func(resting bool))
 				wait = backOff(minRetry, maxRetry, try-1)
 			}
 		case rejected:
-			if said.Reason.isRefusal() {
-				p.refused(mem, err)
-			}
 			return Receipt{}, err
 		case errors.Is(err, ErrInDoubt):
 			inDoubt = true
@@ -295,15 +312,16 @@ func (p *pool) isClosed() bool {
 	return p.closed
 }
 
-// streams returns how many messages may be on their way together.
-func (p *pool) streams() (sum int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// count takes note of how many streams there are; the caller holds p.mu.
+func (p *pool) count() {
+	sum := 0
 	for _, mem := range p.members {
 		n, _ := mem.wire.streams()
-		sum += n
+		if mem.peak = max(mem.peak, n); !mem.retired {
+			sum += n
+		}
 	}
-	return sum
+	p.streams.Store(int64(sum))
 }
 
 // reserve waits for a stream.
@@ -395,7 +413,6 @@ func (p *pool) grow() {
 		}
 		open++
 		n, trusted := mem.wire.streams()
-		mem.peak = max(mem.peak, n)
 		// A server that says nothing of a new connection yet, or allows one stream
 		// after a rejection, does not want another connection.
 		if !trusted || n == 1 && mem.peak > 1 {
@@ -455,11 +472,18 @@ func (p *pool) release(mem *member, outcome error) {
 // come a moment later get it without being sent.
 func (p *pool) refused(mem *member, answer error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	mem.worked = false // so that the next success ends it
-	if p.client.refusal() == nil {
-		p.client.failed(answer)
-		p.refuse(answer)
+	first := p.client.refusal() == nil
+	if first {
+		// Not a PushError, which would be about each message.
+		reason, _ := errors.AsType[Reason](answer)
+		err := fmt.Errorf("the server refuses this sender: %w", reason)
+		p.client.failed(err)
+		p.refuse(err)
+	}
+	p.mu.Unlock()
+	if first {
+		p.client.logger().Error("apns: the server refuses this sender", "error", answer)
 	}
 }
 
@@ -475,6 +499,7 @@ func (p *pool) changed() {
 			p.retire(mem)
 		}
 	}
+	p.count()
 	p.serve()
 }
 
@@ -485,6 +510,7 @@ func (p *pool) retire(mem *member) {
 	if mem.inside == 0 {
 		p.closeMember(mem)
 	}
+	p.count()
 }
 
 // closeMember closes a connection that has nothing to do; the caller holds p.mu.
