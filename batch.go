@@ -250,11 +250,14 @@ func (e *early) find(b *batch) {
 		cancel()
 		e.mu.Lock()
 		if err == nil {
-			e.sender = s
 			s.feeds(b)
 			for e.messages.n > 0 {
-				s.accept(b, e.messages.pop().m)
+				m := e.messages.pop().m
+				e.mu.Unlock() // it may have to wait for room
+				s.accept(b, m)
+				e.mu.Lock()
 			}
+			e.sender = s
 			if e.ended {
 				s.fed(b)
 			}

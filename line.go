@@ -154,7 +154,17 @@ func (l *line) feeds(b *batch) {
 func (l *line) accept(b *batch, m *Message) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.enqueue(entry{m: m, to: b, tick: l.ticks})
+	l.enqueueOf(b, m)
+}
+
+// enqueueOf lets a message of a batch wait to be written; the caller holds l.mu.
+func (l *line) enqueueOf(b *batch, m *Message) {
+	e := entry{m: m, to: b, tick: l.ticks}
+	if b.stopped.Load() {
+		l.settle([]entry{e}, fmt.Errorf("%w: %w", ErrNotSent, b.ctx.Err()))
+		return
+	}
+	l.enqueue(e)
 }
 
 // submit leaves the message where the goroutine that writes takes many at a time:
@@ -201,14 +211,10 @@ func (l *line) take(b *batch) {
 	}
 	l.client.handed.Add(uint64(len(ms)))
 	for _, m := range ms {
-		e := entry{m: m, to: b, tick: l.ticks}
-		switch {
-		case b.stopped.Load():
-			l.settle([]entry{e}, fmt.Errorf("%w: %w", ErrNotSent, b.ctx.Err()))
-		case l.client.closing.Load():
-			l.settle([]entry{e}, errClientClosed(ErrNotSent))
-		default:
-			l.enqueue(e)
+		if l.client.closing.Load() {
+			l.settle([]entry{{m: m, to: b}}, errClientClosed(ErrNotSent))
+		} else {
+			l.enqueueOf(b, m)
 		}
 	}
 	b.ring.taken(len(ms))
