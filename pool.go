@@ -18,7 +18,7 @@ import (
 type pool struct {
 	client *Client
 
-	streams atomic.Int64 // how many messages may be on their way together
+	streams atomic.Int64 // how many messages may be on their way together, and one more if another connection may be of use
 
 	mu         sync.Mutex // protects following
 	members    []*member  // in the order in which they were opened
@@ -134,8 +134,8 @@ func (p *pool) close() {
 }
 
 // Workers send the messages of a batch, one at a time each. There are as many as
-// there are streams, and one more, so that the pool sees that it could use
-// another connection.
+// there are streams, and one more that waits for a stream as long as the pool may
+// open another connection for it.
 type workers struct {
 	mu      sync.Mutex      // protects following
 	more    sync.Cond       // of mu: there is a message, or nothing more to come
@@ -154,7 +154,7 @@ const maxAhead = 256
 // the caller holds the mutex of the workers.
 func (p *pool) hire(b *batch) {
 	w := &b.workers
-	for new := 0; new < w.queue.n && int64(w.running-w.resting) <= p.streams.Load(); new++ {
+	for new := 0; new < w.queue.n && int64(w.running-w.resting) < max(1, p.streams.Load()); new++ {
 		w.running++
 		b.running.Go(func() { p.work(b) })
 	}
@@ -314,12 +314,16 @@ func (p *pool) isClosed() bool {
 
 // count takes note of how many streams there are; the caller holds p.mu.
 func (p *pool) count() {
-	sum := 0
+	sum, open := 0, 0
 	for _, mem := range p.members {
 		n, _ := mem.wire.streams()
 		if mem.peak = max(mem.peak, n); !mem.retired {
 			sum += n
+			open++
 		}
+	}
+	if open < p.client.maxConns() {
+		sum++
 	}
 	p.streams.Store(int64(sum))
 }
