@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 		for range 100 { // those that have been told to end need a moment
 			stacks = make([]byte, 1<<20)
 			stacks = stacks[:runtime.Stack(stacks, true)]
-			if !bytes.Contains(stacks, []byte("created by example.com/apns")) {
+			if !bytes.Contains(stacks, []byte("\nexample.com/apns.(")) && !bytes.Contains(stacks, []byte("created by example.com/apns")) {
 				os.Exit(0)
 			}
 			time.Sleep(10 * time.Millisecond)

@@ -205,20 +205,26 @@ func (l *line) giveUp(of settler, err error) {
 
 // take takes what a batch has submitted; the caller holds l.mu.
 func (l *line) take(b *batch) {
-	ms := b.ring.ready()
-	if len(ms) == 0 {
-		return
-	}
-	l.client.handed.Add(uint64(len(ms)))
-	for _, m := range ms {
-		if l.client.closing.Load() {
-			l.settle([]entry{{m: m, to: b}}, errClientClosed(ErrNotSent))
+	for ms := b.ring.ready(); len(ms) > 0; ms = b.ring.ready() {
+		l.client.handed.Add(uint64(len(ms)))
+		closing := l.client.closing.Load()
+		if b.stopped.Load() || closing || l.closed {
+			for _, m := range ms {
+				if closing {
+					l.settle([]entry{{m: m, to: b}}, errClientClosed(ErrNotSent))
+				} else {
+					l.enqueueOf(b, m)
+				}
+			}
 		} else {
-			l.enqueueOf(b, m)
+			l.queue.reserve(len(ms))
+			for _, m := range ms {
+				l.queue.push(entry{m: m, to: b, tick: l.ticks})
+			}
+			l.beginWriting()
 		}
+		b.ring.taken(len(ms))
 	}
-	b.ring.taken(len(ms))
-	l.take(b) // the ring may go on at its beginning
 }
 
 // takeAll takes what all batches have submitted; the caller holds l.mu.
@@ -297,13 +303,17 @@ func (l *line) enqueue(e entry) {
 		return
 	}
 	l.queue.push(e)
-	if !l.parked.Load() {
-		return
-	}
-	if !l.writing {
+	l.beginWriting()
+}
+
+// beginWriting has somebody write what waits; the caller holds l.mu.
+func (l *line) beginWriting() {
+	switch {
+	case !l.parked.Load():
+	case !l.writing:
 		l.writing = l.client.start(l.write)
 		l.parked.Store(!l.writing)
-	} else {
+	default:
 		l.notify()
 	}
 }
@@ -868,11 +878,16 @@ type queue[T any] struct {
 func (q *queue[T]) at(i int) *T { return &q.ring[(q.head+i)&(len(q.ring)-1)] }
 
 func (q *queue[T]) push(v T) {
-	if q.n == len(q.ring) {
-		q.grow(1)
-	}
+	q.reserve(1)
+	q.ring[(q.head+q.n)&(len(q.ring)-1)] = v
 	q.n++
-	*q.at(q.n - 1) = v
+}
+
+// reserve makes room for so many more.
+func (q *queue[T]) reserve(more int) {
+	if q.n+more > len(q.ring) {
+		q.grow(more)
+	}
 }
 
 func (q *queue[T]) pop() (v T) {
@@ -895,9 +910,7 @@ func (q *queue[T]) drop(n int) {
 
 // pushFront puts values before all others.
 func (q *queue[T]) pushFront(vs []T) {
-	if q.n+len(vs) > len(q.ring) {
-		q.grow(len(vs))
-	}
+	q.reserve(len(vs))
 	q.head = (q.head - len(vs)) & (len(q.ring) - 1)
 	q.n += len(vs)
 	for i, v := range vs {
@@ -905,7 +918,6 @@ func (q *queue[T]) pushFront(vs []T) {
 	}
 }
 
-// grow makes room for so many more.
 func (q *queue[T]) grow(more int) {
 	size := max(16, len(q.ring))
 	for size < q.n+more {
