@@ -222,6 +222,10 @@ func (e *early) hold(b *batch, m *Message) bool {
 		return true
 	}
 	b.client.handed.Add(1)
+	if b.client.closing.Load() {
+		b.fail(m, errClientClosed(ErrNotSent))
+		return false
+	}
 	e.messages.push(earlyMessage{m, time.Now().Add(b.client.timeout())})
 	if !e.finding {
 		e.finding = true

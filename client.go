@@ -247,7 +247,7 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	c.closing.Store(true)
 	c.mu.Lock()
 	idle := make(chan struct{})
-	if c.handed.Load() == c.settled.Load() {
+	if settled := c.settled.Load(); settled == c.handed.Load() { // in this order
 		close(idle)
 	} else {
 		c.idle = append(c.idle, idle)
@@ -362,7 +362,7 @@ func (c *Client) settle(n int, err error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.handed.Load() == c.settled.Load() {
+	if settled := c.settled.Load(); settled == c.handed.Load() { // in this order
 		for _, idle := range c.idle {
 			close(idle)
 		}

@@ -39,6 +39,7 @@ type line struct {
 	ticks      uint32    // eighths of the timeout
 	closed     bool
 	free       [][]entry // to be used again
+	ends       []int     // of the messages in what is written; of the goroutine that writes
 }
 
 // An entry is a message on its way to its fate.
@@ -527,19 +528,17 @@ func (l *line) writeSome(r *run, buf []byte) []byte {
 	entries := r.entries[from:]
 	r.open += len(entries)
 	r.busy, r.waits = true, l.ticks
-	l.mu.Unlock()
-
-	// Nobody else adds to the entries. One that is given up meanwhile is written
-	// all the same.
 	if resent > 0 {
 		l.client.resent(resent)
 	}
-	buf = buf[:0]
+	buf, l.ends = buf[:0], l.ends[:0]
 	var bad map[int]error
 	last := 0 // identifier
 	for i := range entries {
 		var err error
-		if buf, err = appendMsg(buf, entries[i].m, uint32(from+i+1)); err == nil {
+		buf, err = appendMsg(buf, entries[i].m, uint32(from+i+1))
+		l.ends = append(l.ends, len(buf))
+		if err == nil {
 			last = from + i + 1
 			continue
 		}
@@ -548,6 +547,9 @@ func (l *line) writeSome(r *run, buf []byte) []byte {
 		}
 		bad[i] = err
 	}
+	// From here on no message is looked at: one that is given up is its owner's
+	// again. It is written all the same.
+	l.mu.Unlock()
 	n, err := 0, error(nil)
 	if len(buf) > 0 {
 		n, err = r.conn.writeRun(buf, uint32(from+1), uint32(last))
@@ -562,16 +564,12 @@ func (l *line) writeSome(r *run, buf []byte) []byte {
 			l.settleOne(r, e, err)
 		}
 	}
-	r.written = len(r.entries)
-	if err != nil {
-		r.written = from
-		for i := range entries {
-			if !entries[i].blank {
-				n -= sizeOnWire(entries[i].m)
-			}
-			if n < 0 {
-				break
-			}
+	switch {
+	case r.written < from: // a write before this one failed
+	case err == nil:
+		r.written = len(r.entries)
+	default:
+		for i := 0; i < len(l.ends) && l.ends[i] <= n; i++ {
 			r.written++
 		}
 	}

@@ -255,8 +255,16 @@ func (p *pool) deliver(ctx context.Context, m *Message, rest func(resting bool))
 		default:
 			return Receipt{}, err // a local check's
 		}
-		if wait > 0 && !p.rest(ctx, wait, rest) {
-			// What is known of it is more than that there was no time.
+		if wait == 0 {
+			continue
+		}
+		if why := p.rest(ctx, wait, rest); why != nil {
+			if !rejected { // which is more than that there was no time
+				err = fmt.Errorf("%w: %w", err, why)
+				if inDoubt && !errors.Is(err, ErrInDoubt) {
+					err = &doubtError{err}
+				}
+			}
 			return Receipt{}, err
 		}
 	}
@@ -284,10 +292,10 @@ func isPassing(e *PushError) bool {
 	return false
 }
 
-// rest waits, unless the context would end before.
-func (p *pool) rest(ctx context.Context, d time.Duration, rest func(resting bool)) bool {
+// rest waits, unless the context would end before. The error says why it did not.
+func (p *pool) rest(ctx context.Context, d time.Duration, rest func(resting bool)) error {
 	if end, ok := ctx.Deadline(); ok && time.Until(end) <= d {
-		return false
+		return context.DeadlineExceeded
 	}
 	rest(true)
 	defer rest(false)
@@ -298,11 +306,11 @@ func (p *pool) rest(ctx context.Context, d time.Duration, rest func(resting bool
 	p.client.mu.Unlock()
 	select {
 	case <-t.C:
-		return true
+		return nil
 	case <-ctx.Done():
-		return false
+		return ctx.Err()
 	case <-closed:
-		return false
+		return net.ErrClosed
 	}
 }
 
