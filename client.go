@@ -474,6 +474,9 @@ func (c *Client) connectFirst(f *firstConn) {
 		}
 		s.add(conn)
 		c.route.Store(&s)
+		if c.closing.Load() { // Shutdown found nobody to hurry
+			s.hurry()
+		}
 	}
 	c.mu.Lock()
 	if c.first == f {

@@ -585,7 +585,7 @@ func (l *line) barrierDue(r *run, waiting, full bool) (bool, time.Time) {
 	switch {
 	case r == nil || r.open == 0 && !full || len(l.proving) >= maxProving:
 		return false, time.Time{}
-	case full || l.hurried && !waiting:
+	case full || (l.hurried || l.shutdown) && !waiting:
 		return true, time.Time{}
 	}
 	at := l.barrierAt
