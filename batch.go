@@ -29,24 +29,25 @@ type batch struct {
 	room     sync.Cond  // of mu: something was yielded, or the batch ends
 	news     sync.Cond  // of mu: there are results, or no more to come
 	results  []result
-	fed      bool // nothing more comes from msgs
-	panicked bool // msgs did, or ended its goroutine
-	reason   any  // with what it panicked
+	sheets   []*sheet // to be used again
+	fed      bool     // nothing more comes from msgs
+	panicked bool     // msgs did, or ended its goroutine
+	reason   any      // with what it panicked
 
 	early    early
 	deadline sharedDeadline
 	workers  workers // over HTTP/2
 	whole    bool    // over the binary wire: all is handed over; protected by line.mu
-	ring     ring    // over the binary wire
+	sheet    *sheet  // over the binary wire; of the goroutine that feeds, which changes it under line.mu
 }
 
 // A result is the fate of messages that have the same.
 type result struct {
-	entries []entry
-	owner   *line    // unless nil: to have the entries back
-	m       *Message // where there are no entries
-	receipt Receipt
-	err     error
+	messages []*Message
+	on       *sheet   // that they came on; or nil
+	m        *Message // where there are no others
+	receipt  Receipt
+	err      error
 }
 
 func newBatch(ctx context.Context, c *Client) *batch {
@@ -81,7 +82,8 @@ func (b *batch) run(msgs iter.Seq[*Message], yield func(Result) bool) {
 	}
 	b.running.Go(func() { b.feed(msgs) })
 	var spare []result // to be used again
-	var one [1]entry
+	var one [1]*Message
+	step := max(1, int(b.window)/8)
 	for {
 		results, ok := b.next(spare)
 		if !ok {
@@ -90,24 +92,24 @@ func (b *batch) run(msgs iter.Seq[*Message], yield func(Result) bool) {
 		count := 0
 		for i := range results {
 			r := &results[i]
-			entries := r.entries
-			if entries == nil {
-				one[0].m = r.m
-				entries = one[:]
+			messages := r.messages
+			if messages == nil {
+				one[0] = r.m
+				messages = one[:]
 			}
-			for i := range entries {
-				if !yield(Result{entries[i].m, r.receipt, r.err}) {
+			for _, m := range messages {
+				if !yield(Result{m, r.receipt, r.err}) {
 					return
 				}
 				// Not at each one, for the sake of those that are yielded by the
 				// thousand.
-				if count++; count == 256 {
+				if count++; count == step {
 					b.makeRoom(count)
 					count = 0
 				}
 			}
-			if r.owner != nil {
-				r.owner.recycle(r.entries)
+			if r.on != nil {
+				b.recycle(r.on, len(messages))
 			}
 		}
 		b.makeRoom(count)
@@ -145,6 +147,30 @@ func (b *batch) makeRoom(n int) {
 		b.room.Signal()
 		b.mu.Unlock()
 	}
+}
+
+// recycle notes that so many of the messages on a sheet were yielded.
+func (b *batch) recycle(s *sheet, n int) {
+	if s.yielded += n; s.yielded < len(s.messages) {
+		return
+	}
+	*s = sheet{}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sheets = append(b.sheets, s)
+}
+
+// newSheet returns an empty sheet.
+func (b *batch) newSheet() *sheet {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := len(b.sheets)
+	if n == 0 {
+		return new(sheet)
+	}
+	s := b.sheets[n-1]
+	b.sheets = b.sheets[:n-1]
+	return s
 }
 
 // feed hands over the messages.
@@ -201,15 +227,16 @@ func (b *batch) fail(m *Message, err error) {
 // An early batch has messages, and it is not known yet who sends them.
 type early struct {
 	mu       sync.Mutex // protects following
-	messages queue[earlyMessage]
+	messages queue[handed]
 	finding  bool   // a goroutine waits for the sender
 	sender   sender // once it is known
 	ended    bool   // nothing more comes from msgs
 }
 
-type earlyMessage struct {
+// A handed message is one that has begun to take its time.
+type handed struct {
 	m   *Message
-	end time.Time // of its time
+	end time.Time // when its time ends
 }
 
 // hold keeps a message until it is known who sends it. If that is known, it sets
@@ -226,7 +253,7 @@ func (e *early) hold(b *batch, m *Message) bool {
 		b.fail(m, errClientClosed(ErrNotSent))
 		return false
 	}
-	e.messages.push(earlyMessage{m, time.Now().Add(b.client.timeout())})
+	e.messages.push(handed{m, time.Now().Add(b.client.timeout())})
 	if !e.finding {
 		e.finding = true
 		b.running.Go(func() { e.find(b) })
@@ -256,9 +283,12 @@ func (e *early) find(b *batch) {
 		if err == nil {
 			s.feeds(b)
 			for e.messages.n > 0 {
-				m := e.messages.pop().m
+				var some []handed
+				for range min(e.messages.n, gathered) {
+					some = append(some, e.messages.pop())
+				}
 				e.mu.Unlock() // it may have to wait for room
-				s.accept(b, m)
+				s.accept(b, some...)
 				e.mu.Lock()
 			}
 			e.sender = s
@@ -286,10 +316,10 @@ func (b *batch) giveUp() {
 }
 
 // settled takes results to be yielded.
-func (b *batch) settled(entries []entry, owner *line, err error) {
+func (b *batch) settled(messages []*Message, on *sheet, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.results = append(b.results, result{entries: entries, owner: owner, err: err})
+	b.results = append(b.results, result{messages: messages, on: on, err: err})
 	b.news.Signal()
 }
 
@@ -309,22 +339,25 @@ type sharedDeadline struct {
 	parent context.Context
 	shared context.Context // nil if the parent was seen but once
 	cancel context.CancelFunc
-	until  time.Time // when it is too late to share it
+	end    time.Time // of shared
 }
 
-// context returns a context that ends after the timeout, or up to a sixteenth of
-// it later, and a function to be called when it is not needed any more.
-func (d *sharedDeadline) context(parent context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+// context returns a context for a message whose time ends then, which may be a
+// sixteenth of the timeout later, and a function to be called when it is not needed
+// any more.
+func (d *sharedDeadline) context(parent context.Context, end time.Time, timeout time.Duration) (context.Context, context.CancelFunc) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.parent == nil || !isSame(d.parent, parent) {
+	switch known := d.parent != nil && isSame(d.parent, parent); {
+	case !known:
 		d.parent, d.shared = parent, nil
-		return context.WithTimeout(parent, timeout)
-	}
-	if now := time.Now(); d.shared == nil || now.After(d.until) {
+		return context.WithDeadline(parent, end)
+	case d.shared == nil || end.After(d.end):
 		// The one before ends by itself: who uses it is not known.
-		d.shared, d.cancel = context.WithTimeout(parent, timeout+timeout/16)
-		d.until = now.Add(timeout / 16)
+		d.end = end.Add(timeout / 16)
+		d.shared, d.cancel = context.WithDeadline(parent, d.end)
+	case end.Before(d.end.Add(-timeout / 8)): // it has waited
+		return context.WithDeadline(parent, end)
 	}
 	return d.shared, func() {}
 }

@@ -164,7 +164,7 @@ type Client struct {
 func (c *Client) Push(ctx context.Context, m *Message) (Receipt, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
-		ctx, cancel = c.deadline.context(ctx, c.timeout())
+		ctx, cancel = c.deadline.context(ctx, time.Now().Add(c.timeout()), c.timeout())
 		defer cancel()
 	}
 	c.handed.Add(1)
@@ -320,8 +320,8 @@ type sender interface {
 	feeds(b *batch)
 	// submit counts a message of a batch as handed over, and sends it.
 	submit(b *batch, m *Message)
-	// accept sends a message of a batch that was counted.
-	accept(b *batch, m *Message)
+	// accept sends messages of a batch that were counted.
+	accept(b *batch, some ...handed)
 	// fed says that a batch has no more messages to come.
 	fed(b *batch)
 	// giveUp ends what is outstanding of a settler, because of err.

@@ -165,21 +165,37 @@ func wantStats(t *testing.T, c *apns.Client, want outcome) {
 func wantIdle(t *testing.T) {
 	t.Helper()
 	time.Sleep(time.Minute) // a gateway that is about to answer has a part of Timeout for that
-	synctest.Wait()
-	stacks := make([]byte, 1<<20)
-	stacks = stacks[:runtime.Stack(stacks, true)]
-	for stack := range strings.SplitSeq(string(stacks), "\n\n") {
+	for _, stack := range goroutines() {
 		if strings.Contains(stack, "\nexample.com/apns.(") {
 			t.Errorf("still running:\n%s", stack)
 		}
 	}
 }
 
-// wantAbout checks the time since start.
-func wantAbout(t *testing.T, what string, start time.Time, least, most time.Duration) {
+// goroutines returns the stacks of the bubble's goroutines in which there is
+// something of the package's, or of its HTTP/2 connections.
+func goroutines() []string {
+	synctest.Wait()
+	stacks := make([]byte, 4<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	all := strings.Split(string(stacks), "\n\n")
+	_, bubble, _ := strings.Cut(all[0], "synctest bubble ")
+	bubble, _, _ = strings.Cut(bubble, "]")
+	var found []string
+	for _, stack := range all[1:] {
+		header, _, _ := strings.Cut(stack, "\n")
+		if strings.Contains(header, "synctest bubble "+bubble+"]") && (strings.Contains(stack, "example.com/apns.") || strings.Contains(stack, "net/http.")) {
+			found = append(found, stack)
+		}
+	}
+	return found
+}
+
+// wantTook checks that something took at least and at most so long.
+func wantTook(t *testing.T, start time.Time, least, most time.Duration) {
 	t.Helper()
 	if d := time.Since(start); d < least || d > most {
-		t.Errorf("%s took %v, want between %v and %v", what, d, least, most)
+		t.Errorf("took %v, want %v to %v", d, least, most)
 	}
 }
 
@@ -369,7 +385,7 @@ func TestClientSharesBarriers(t *testing.T) {
 		for id := range uint32(2) {
 			start := time.Now()
 			push(1 + id)
-			wantAbout(t, "a Push", start, 0, confirmEvery/100)
+			wantTook(t, start, 0, confirmEvery/100)
 			time.Sleep(confirmEvery)
 		}
 		start := time.Now()
@@ -378,7 +394,7 @@ func TestClientSharesBarriers(t *testing.T) {
 			callers.Go(func() { push(10 + id) })
 		}
 		callers.Wait()
-		wantAbout(t, "100 at a time", start, 0, confirmEvery+confirmEvery/100)
+		wantTook(t, start, 0, confirmEvery+confirmEvery/100)
 		if conns := c.Stats().Connected; conns > 2+2 {
 			t.Errorf("got %d connections for all, want 2, and at most 2 more for the 100", conns)
 		}
@@ -386,7 +402,7 @@ func TestClientSharesBarriers(t *testing.T) {
 		for id := range uint32(10) { // the first follows the 100
 			push(1000 + id)
 		}
-		wantAbout(t, "10 one after the other", start, 9*confirmEvery, 10*confirmEvery+confirmEvery/10)
+		wantTook(t, start, 9*confirmEvery, 10*confirmEvery+confirmEvery/10)
 		wantStats(t, c, outcome{Accepted: 2 + 100 + 10})
 	})
 }
@@ -403,7 +419,7 @@ func TestClientBarriersOfPushAll(t *testing.T) {
 		for i := range uint32(3) {
 			start := time.Now()
 			wantOutcome(t, s, collect(t, c.PushAll(t.Context(), messagesFrom(1+i*10, 10+i*10))), outcome{Accepted: 10})
-			wantAbout(t, "PushAll of 10", start, 0, 10*time.Millisecond)
+			wantTook(t, start, 0, 10*time.Millisecond)
 		}
 		conns.Store(0)
 		handed := make([]time.Time, 200)
@@ -420,9 +436,9 @@ func TestClientBarriersOfPushAll(t *testing.T) {
 			if r.Err != nil {
 				t.Errorf("message %d: %v", r.Message.ID, r.Err)
 			}
-			wantAbout(t, "a message", handed[r.Message.ID-1000], 0, 1100*time.Millisecond)
+			wantTook(t, handed[r.Message.ID-1000], 0, 1100*time.Millisecond)
 		}
-		wantAbout(t, "200 in 10 seconds", start, 10*time.Second, 10*time.Second+10*time.Millisecond)
+		wantTook(t, start, 10*time.Second, 10*time.Second+10*time.Millisecond)
 		if n := conns.Load(); n < 8 || n > 12 {
 			t.Errorf("got %d connections in 10 seconds, want one a second", n)
 		}
@@ -448,18 +464,18 @@ func TestClientTimeout(t *testing.T) {
 				start := time.Now()
 				_, err := c.Push(t.Context(), numberedMessage(1))
 				wantErr(t, err, apns.ErrInDoubt, context.DeadlineExceeded)
-				wantAbout(t, "Push", start, timeout, timeout+timeout/4)
+				wantTook(t, start, timeout, timeout+timeout/4)
 
 				start = time.Now()
 				got := collect(t, c.PushAll(t.Context(), messagesFrom(1001, 1500)))
-				wantAbout(t, "PushAll", start, timeout-timeout/4, timeout+timeout/4)
+				wantTook(t, start, timeout-timeout/4, timeout+timeout/4)
 				sum := got.check(t, s)
 				if len(got) != 500 || sum.InDoubt == 0 || sum.InDoubt+sum.NotSent != 500 || name != "does not read" && sum.NotSent > 0 {
 					t.Errorf("got %+v, want 500 in doubt", sum)
 				}
 				start = time.Now()
 				c.Close()
-				wantAbout(t, "Close", start, 0, time.Second)
+				wantTook(t, start, 0, time.Second)
 				wantStats(t, c, outcome{InDoubt: 1 + sum.InDoubt, NotSent: sum.NotSent})
 			})
 		})
@@ -478,10 +494,10 @@ func TestClientSettle(t *testing.T) {
 		if _, err := c.Push(t.Context(), numberedMessage(1)); err != nil {
 			t.Error(err)
 		}
-		wantAbout(t, "Push", start, settle, settle+10*time.Millisecond)
+		wantTook(t, start, settle, settle+10*time.Millisecond)
 		start = time.Now()
 		got := collect(t, c.PushAll(t.Context(), messagesFrom(101, 110)))
-		wantAbout(t, "PushAll", start, 2*settle-time.Second, 2*settle)
+		wantTook(t, start, 2*settle-time.Second, 2*settle)
 		wantOutcome(t, s, got, outcome{Accepted: 9, Rejected: 1})
 		wantPushError(t, got[105], 105, apns.StatusInvalidToken)
 		wantStats(t, c, outcome{Accepted: 10, Rejected: 1})
@@ -493,7 +509,7 @@ func TestClientSettle(t *testing.T) {
 // often as Attempts has it, and no more.
 func TestClientAtLeastOnce(t *testing.T) {
 	for _, end := range []apnstest.End{apnstest.EndClose, apnstest.EndBare, apnstest.EndReset} {
-		for k, n := range map[uint32]int{1: 5, 3: 100, 50: 1000, 2000: 5000} {
+		for k, n := range map[uint32]int{1: 5, 2: 50, 3: 100, 50: 1000, 2000: 5000} {
 			synctest.Test(t, func(t *testing.T) {
 				// On the wire the messages of a connection count from 1.
 				s := inMemory(t, func(m *apns.Message) error {
@@ -705,7 +721,7 @@ func TestPushAllContext(t *testing.T) {
 							}
 						}
 					}))
-					wantAbout(t, "PushAll", start, 10*time.Second, 10*time.Second+10*time.Millisecond)
+					wantTook(t, start, 10*time.Second, 10*time.Second+10*time.Millisecond)
 					if len(got) != pulled || pulled == 0 {
 						t.Errorf("got %d results of %d messages", len(got), pulled)
 					}
@@ -943,7 +959,7 @@ func TestClientClose(t *testing.T) {
 					})
 				}
 				callers.Wait()
-				wantAbout(t, "Close", start, 0, time.Second)
+				wantTook(t, start, 0, time.Second)
 				if err := c.Close(); err != nil {
 					t.Errorf("Close again: %v", err)
 				}
@@ -1065,13 +1081,13 @@ func TestClientShutdown(t *testing.T) {
 					if err != nil {
 						t.Errorf("Shutdown: %v", err)
 					}
-					wantAbout(t, "Shutdown", start, 4*time.Second, 5*time.Second+10*time.Millisecond)
+					wantTook(t, start, 4*time.Second, 5*time.Second+10*time.Millisecond)
 					callers.Wait()
 					wantOutcome(t, s, got, outcome{Accepted: 10})
 					wantStats(t, c, outcome{Accepted: 10, NotSent: 1})
 				} else {
 					wantErr(t, err, context.DeadlineExceeded)
-					wantAbout(t, "Shutdown", start, 9*time.Second, 9*time.Second)
+					wantTook(t, start, 9*time.Second, 9*time.Second)
 					if n := c.Stats().InFlight; n != 10 {
 						t.Errorf("%d messages are in flight, want 10", n)
 					}
@@ -1146,7 +1162,7 @@ func TestClientRefused(t *testing.T) {
 					wantErr(t, err, apns.ErrNotSent)
 					got[100] = err
 				}
-				wantAbout(t, "all", start, 0, 2*time.Second)
+				wantTook(t, start, 0, 2*time.Second)
 				for _, err := range got {
 					if !strings.Contains(fmt.Sprint(err), test.want) {
 						t.Errorf("got  %v\nwant %s", err, test.want)
@@ -1185,14 +1201,14 @@ func TestClientDialsAgain(t *testing.T) {
 		if !strings.Contains(fmt.Sprint(err), "connection refused") {
 			t.Errorf("got %v, want one that says connection refused as well", err)
 		}
-		wantAbout(t, "Push", start, time.Minute, time.Minute)
+		wantTook(t, start, time.Minute, time.Minute)
 		if dials < 8 || dials > 12 {
 			t.Errorf("%d dials in a minute, want about 10", dials)
 		}
 		time.AfterFunc(time.Hour/2, func() { s.Refuse(false) })
 		start = time.Now()
 		wantOutcome(t, s, collect(t, c.PushAll(t.Context(), messagesFrom(11, 20))), outcome{Accepted: 10})
-		wantAbout(t, "PushAll", start, time.Hour/2, time.Hour/2+time.Minute)
+		wantTook(t, start, time.Hour/2, time.Hour/2+time.Minute)
 		if dials > 12+60 {
 			t.Errorf("%d dials in half an hour, want two a minute at most", dials)
 		}
@@ -1240,9 +1256,7 @@ func TestClientTimeoutWhileDialing(t *testing.T) {
 			start := time.Now()
 			got := collect(t, c.PushAll(t.Context(), messagesFrom(1, 10)))
 			wantOutcome(t, s, got, outcome{NotSent: 10})
-			if d := time.Since(start); d < timeout-timeout/4 || d > timeout+timeout/4 {
-				t.Errorf("connected before %v: PushAll of 10 took %v, want about %v", before, d, timeout)
-			}
+			wantTook(t, start, timeout-timeout/4, timeout+timeout/4)
 			for id, err := range got {
 				wantErr(t, err, apns.ErrNotSent, context.DeadlineExceeded)
 				if !strings.Contains(fmt.Sprint(err), "connection refused") {
@@ -1251,6 +1265,40 @@ func TestClientTimeoutWhileDialing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A message has its Timeout from when it was handed over, also if it waits for the
+// first connection, and then for an answer.
+func TestClientTimeoutAfterDialing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const timeout = 40 * time.Second
+		s := inMemory(t, nil, func(s *apnstest.Server) { s.Barrier = apns.StatusNoError })
+		dial := s.Config().DialContext
+		c := newClient(t, s, func(c *apns.Client) {
+			c.Timeout = timeout
+			c.Config.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				time.Sleep(timeout / 2)
+				return dial(ctx, network, addr)
+			}
+		})
+		msgs := func(yield func(*apns.Message) bool) {
+			for m := range messagesFrom(1, 10) {
+				if time.Sleep(time.Second); !yield(m) {
+					return
+				}
+			}
+		}
+		start, got := time.Now(), 0
+		for r := range c.PushAll(t.Context(), msgs) {
+			got++
+			handed := start.Add(time.Duration(numberOf(r.Message)) * time.Second)
+			wantErr(t, r.Err, apns.ErrInDoubt, context.DeadlineExceeded)
+			wantTook(t, handed, timeout, timeout+timeout/4)
+		}
+		if got != 10 {
+			t.Errorf("got %d results, want 10", got)
+		}
+	})
 }
 
 // A countingConn is a limitedConn from the first record of application data on:

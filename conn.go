@@ -72,7 +72,8 @@ func (c *Config) logger() *slog.Logger {
 type Conn struct {
 	http2 *http2Wire // nil on the binary wire, which is what all the rest is for
 
-	raw      net.Conn // under tls; closing it does not wait for the peer
+	raw      net.Conn // under records; closing it does not wait for the peer
+	records  *recordConn
 	tls      plain.Session
 	log      *slog.Logger
 	hasCert  bool          // a client certificate was configured
@@ -151,7 +152,8 @@ func Dial(ctx context.Context, addr string, config *Config) (*Conn, error) {
 	if session, ok := raw.(*plain.Conn); ok {
 		c.tls = session
 	} else {
-		c.tls = tls.Client(raw, tlsConfig)
+		c.records = &recordConn{Conn: raw}
+		c.tls = tls.Client(c.records, tlsConfig)
 	}
 	c.writing = newLane(c.interrupter(c.tls.SetWriteDeadline))
 	c.reading = newLane(c.interrupter(c.tls.SetReadDeadline))
@@ -398,9 +400,14 @@ func (c *Conn) write(ctx context.Context, b []byte) (n int, err error) {
 	}
 	n, err = c.tls.Write(b)
 	c.writing.end()
+	return n, c.wroteAll(ctx, err)
+}
+
+// wroteAll ends the connection if a write has failed.
+func (c *Conn) wroteAll(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
-		return n, nil
+		return nil
 	case ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded):
 		// The ending is everybody's, the context is not.
 		c.failed()
@@ -420,7 +427,7 @@ func (c *Conn) write(ctx context.Context, b []byte) (n int, err error) {
 		c.end(ending{cause: err})
 	}
 	c.disconnect()
-	return n, err
+	return err
 }
 
 // notSent returns the error of a message that was not written because of err.
@@ -497,20 +504,25 @@ func (c *Conn) writeBarrier(ctx context.Context) error {
 // proved, and to know how it ended, which is when done is closed.
 
 // writeRun writes messages whose IDs count from first to last. On an error those
-// within the first n bytes may have reached the server, and no others.
-func (c *Conn) writeRun(b []byte, first, last uint32) (n int, err error) {
+// within the first n bytes may have reached the server, and no others. The memory
+// of scratch is used, and returned to be used again.
+func (c *Conn) writeRun(b []byte, first, last uint32, scratch []byte) (n int, _ []byte, err error) {
 	if err := c.writing.lock(context.Background(), c.done); err != nil {
-		return 0, err
+		return 0, scratch, err
 	}
 	defer c.writing.unlock()
 	if !c.begin() {
-		return 0, net.ErrClosed
+		return 0, scratch, net.ErrClosed
 	}
-	if n, err = c.write(context.Background(), b); err != nil {
-		return n, err
+	if c.records == nil || len(b) <= maxRecord {
+		n, err = c.tls.Write(b)
+	} else {
+		n, scratch, err = c.records.writeTogether(c.tls, b, scratch)
 	}
-	c.wrote(first, last)
-	return n, nil
+	if err = c.wroteAll(context.Background(), err); err == nil {
+		c.wrote(first, last)
+	}
+	return n, scratch, err
 }
 
 // prove asks the server what it accepted, which ends the connection.

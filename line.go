@@ -22,11 +22,12 @@ type line struct {
 	wake   chan struct{} // full when there is something new for the one that writes
 	parked atomic.Bool   // which waits for that, or does not run
 
-	mu         sync.Mutex   // protects following
-	queue      queue[entry] // what waits to be written
-	filling    *run         // nil: there is no connection to write to
-	proving    []*run       // whose barriers are on their way
-	spare      *Conn        // to be filled next
+	mu         sync.Mutex // protects following
+	queue      queue[lot] // what waits to be written
+	queued     int        // how many messages that are
+	filling    *run       // nil: there is no connection to write to
+	proving    []*run     // whose barriers are on their way
+	spare      *Conn      // to be filled next
 	connecting bool
 	writing    bool      // the goroutine that writes is running
 	feeding    []*batch  // those that have more to come
@@ -38,33 +39,33 @@ type line struct {
 	barrierAt  time.Time // when the last barrier was written
 	ticks      uint32    // eighths of the timeout
 	closed     bool
-	free       [][]entry // to be used again
-	ends       []int     // of the messages in what is written; of the goroutine that writes
 }
 
-// An entry is a message on its way to its fate.
-type entry struct {
-	m     *Message
-	to    settler // nil: it has its fate
-	tick  uint32  // when it came, if it has the Client's timeout; or else 0
-	tries uint16  // how often it was in doubt
-	sent  bool    // it was written to a connection that has ended
-	blank bool    // it was not written after all
+// A lot is messages in a row that have gone the same way so far.
+type lot struct {
+	messages []*Message // nil: they have their fate
+	n        int        // how many there are, or were
+	on       *sheet     // that they came on; or nil
+	to       settler
+	tick     uint32 // when they came, if they have the Client's timeout; or else 0
+	tries    uint16 // how often they were in doubt
+	sent     bool   // they were written to a connection that has ended
 }
 
-// A settler is told the fate of messages. Where owner is not nil, it may have the
-// entries back when they are done with.
+// A settler is told the fate of messages. If they came on a sheet, that can be
+// used again when all of it is done with.
 type settler interface {
-	settled(entries []entry, owner *line, err error)
+	settled(messages []*Message, on *sheet, err error)
 }
 
 // A run is a connection and what was written to it. The identifier of a message
-// on the wire is its place among the entries, counted from 1.
+// on the wire is its place among all, counted from 1.
 type run struct {
 	conn    *Conn
-	entries []entry
-	open    int       // entries without a fate
-	written int       // entries of which the last byte was written
+	lots    []lot
+	count   int       // messages
+	open    int       // messages without a fate
+	written int       // messages of which the last byte was written
 	since   time.Time // when the first was
 	busy    bool      // it is being written to
 	waits   uint32    // the tick since when the gateway is to read or to answer; 0: it is not
@@ -76,23 +77,25 @@ const (
 	// maxProving is how many connections may wait for the answers to their
 	// barriers.
 	maxProving = 2
-	// recordSize is how much goes into a TLS record.
-	recordSize = 16 << 10
+	// enough is how much is written at once, if there is as much.
+	enough = 64 << 10
 	// gathered is how many messages are as much, about, and patience how long it
 	// waits for them while there are more to come.
-	gathered = 128
+	gathered = 512
 	patience = 50 * time.Microsecond
 	// spareTime is how long a connection is kept that nobody writes to.
 	spareTime = 10 * time.Second
-	// timeoutTicks is how many ticks the timeout has.
+	// timeoutTicks is how many ticks the timeout has, and firstTick one that has
+	// as many before it.
 	timeoutTicks = 8
+	firstTick    = 2 * timeoutTicks
 	// minCapacity is how many messages a connection takes at least after a
 	// rejection: to send as many once more costs less than to dial.
 	minCapacity = 512
 )
 
 func newLine(c *Client) *line {
-	l := &line{client: c, wake: make(chan struct{}, 1), ticks: 1}
+	l := &line{client: c, wake: make(chan struct{}, 1), ticks: firstTick}
 	l.capacity, l.ceiling = l.mostCapacity(), l.mostCapacity()
 	l.parked.Store(true)
 	return l
@@ -122,9 +125,9 @@ func (l *line) raiseCapacity() {
 // The verbs of a sender.
 
 func (l *line) push(ctx context.Context, m *Message) (Receipt, error) {
-	call := &call{done: make(chan struct{})}
+	call := &call{done: make(chan struct{}), messages: [1]*Message{m}}
 	l.mu.Lock()
-	l.enqueue(entry{m: m, to: call})
+	l.enqueue(lot{messages: call.messages[:], n: 1, to: call})
 	l.mu.Unlock()
 	select {
 	case <-call.done:
@@ -137,11 +140,12 @@ func (l *line) push(ctx context.Context, m *Message) (Receipt, error) {
 
 // A call is one of Push.
 type call struct {
-	done chan struct{}
-	err  error
+	messages [1]*Message
+	done     chan struct{}
+	err      error
 }
 
-func (c *call) settled(_ []entry, _ *line, err error) {
+func (c *call) settled(_ []*Message, _ *sheet, err error) {
 	c.err = err
 	close(c.done)
 }
@@ -149,33 +153,50 @@ func (c *call) settled(_ []entry, _ *line, err error) {
 func (l *line) feeds(b *batch) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	b.sheet = new(sheet)
 	l.feeding = append(l.feeding, b)
 }
 
-func (l *line) accept(b *batch, m *Message) {
+func (l *line) accept(b *batch, some ...handed) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.enqueueOf(b, m)
+	for len(some) > 0 {
+		t := lot{to: b, tick: l.tickOf(some[0].end)}
+		for len(some) > 0 && l.tickOf(some[0].end) == t.tick {
+			t.messages = append(t.messages, some[0].m)
+			some = some[1:]
+		}
+		t.n = len(t.messages)
+		l.enqueueOf(b, t)
+	}
 }
 
-// enqueueOf lets a message of a batch wait to be written; the caller holds l.mu.
-func (l *line) enqueueOf(b *batch, m *Message) {
-	e := entry{m: m, to: b, tick: l.ticks}
+// tickOf returns when a message came whose time ends then.
+func (l *line) tickOf(end time.Time) uint32 {
+	timeout := l.client.timeout()
+	left := (time.Until(end)*timeoutTicks + timeout - 1) / timeout
+	return l.ticks - timeoutTicks + uint32(min(max(0, left), timeoutTicks))
+}
+
+// enqueueOf lets messages of a batch wait to be written; the caller holds l.mu.
+func (l *line) enqueueOf(b *batch, t lot) {
 	if b.stopped.Load() {
-		l.settle([]entry{e}, fmt.Errorf("%w: %w", ErrNotSent, b.ctx.Err()))
+		l.settle(&t, fmt.Errorf("%w: %w", ErrNotSent, b.ctx.Err()))
 		return
 	}
-	l.enqueue(e)
+	l.enqueue(t)
 }
 
 // submit leaves the message where the goroutine that writes takes many at a time:
 // to take a lock for each would cost more than to encode it.
 func (l *line) submit(b *batch, m *Message) {
-	if !b.ring.put(m) {
+	if !b.sheet.put(m) {
+		next := b.newSheet()
 		l.mu.Lock()
 		l.take(b)
+		b.sheet = next
 		l.mu.Unlock()
-		b.ring.put(m)
+		b.sheet.put(m)
 	}
 	if l.parked.Load() {
 		l.mu.Lock()
@@ -200,31 +221,25 @@ func (l *line) giveUp(of settler, err error) {
 	if b, ok := of.(*batch); ok {
 		l.take(b)
 	}
-	l.endWhere(func(e *entry) bool { return e.to == of }, err)
+	l.endWhere(func(t *lot) bool { return t.to == of }, err)
 	l.notify()
 }
 
 // take takes what a batch has submitted; the caller holds l.mu.
 func (l *line) take(b *batch) {
-	for ms := b.ring.ready(); len(ms) > 0; ms = b.ring.ready() {
-		l.client.handed.Add(uint64(len(ms)))
-		closing := l.client.closing.Load()
-		if b.stopped.Load() || closing || l.closed {
-			for _, m := range ms {
-				if closing {
-					l.settle([]entry{{m: m, to: b}}, errClientClosed(ErrNotSent))
-				} else {
-					l.enqueueOf(b, m)
-				}
-			}
-		} else {
-			l.queue.reserve(len(ms))
-			for _, m := range ms {
-				l.queue.push(entry{m: m, to: b, tick: l.ticks})
-			}
-			l.beginWriting()
-		}
-		b.ring.taken(len(ms))
+	if b.sheet == nil { // it has just begun
+		return
+	}
+	ms := b.sheet.take()
+	if len(ms) == 0 {
+		return
+	}
+	l.client.handed.Add(uint64(len(ms)))
+	t := lot{messages: ms, n: len(ms), on: b.sheet, to: b, tick: l.ticks}
+	if l.client.closing.Load() {
+		l.settle(&t, errClientClosed(ErrNotSent))
+	} else {
+		l.enqueueOf(b, t)
 	}
 }
 
@@ -271,11 +286,7 @@ func (l *line) close() {
 	l.mu.Lock()
 	l.takeAll()
 	l.closed = true
-	for l.queue.n > 0 {
-		if e := l.queue.pop(); e.to != nil {
-			l.settle([]entry{e}, errClientClosed(e.unsent()))
-		}
-	}
+	l.settleQueue(func(t *lot) error { return errClientClosed(t.unsent()) })
 	for _, r := range l.runs() {
 		r.conn.end(ending{cause: net.ErrClosed})
 	}
@@ -288,22 +299,23 @@ func (l *line) close() {
 	}
 }
 
-// unsent is the fate of an entry that is not written any more: one that was in
-// doubt before is so again.
-func (e *entry) unsent() error {
-	if e.tries > 0 {
+// unsent is the fate of messages that are not written any more: those that were in
+// doubt before are so again.
+func (t *lot) unsent() error {
+	if t.tries > 0 {
 		return ErrInDoubt
 	}
 	return ErrNotSent
 }
 
-// enqueue lets an entry wait to be written; the caller holds l.mu.
-func (l *line) enqueue(e entry) {
+// enqueue lets messages wait to be written; the caller holds l.mu.
+func (l *line) enqueue(t lot) {
 	if l.closed {
-		l.settle([]entry{e}, errClientClosed(ErrNotSent))
+		l.settle(&t, errClientClosed(ErrNotSent))
 		return
 	}
-	l.queue.push(e)
+	l.queue.push(t)
+	l.queued += t.n
 	l.beginWriting()
 }
 
@@ -330,34 +342,24 @@ func (l *line) notify() {
 	}
 }
 
-// settle tells the fate of entries, which are all of one settler. Those of a batch
-// are counted here, a Push where it returns. The caller holds l.mu.
-func (l *line) settle(entries []entry, err error) { l.settleAll(entries, nil, err) }
-
-func (l *line) settleAll(entries []entry, owner *line, err error) {
-	if _, ok := entries[0].to.(*batch); ok {
-		l.client.settle(len(entries), err)
+// settle tells the fate of messages. Those of a batch are counted here, a Push where
+// it returns. The caller holds l.mu.
+func (l *line) settle(t *lot, err error) {
+	messages := t.messages
+	t.messages = nil
+	if _, ok := t.to.(*batch); ok {
+		l.client.settle(len(messages), err)
 	}
-	entries[0].to.settled(entries, owner, err)
+	t.to.settled(messages, t.on, err)
 }
 
-// recycle takes entries that nobody needs any more, for a connection that takes as
-// many.
-func (l *line) recycle(entries []entry) {
-	clear(entries)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.writing && len(l.free) < maxProving+2 {
-		l.free = append(l.free, entries[:0])
+// settleQueue ends all that waits; the caller holds l.mu.
+func (l *line) settleQueue(fate func(*lot) error) {
+	for l.waiting() {
+		t := l.queue.pop()
+		l.queued -= t.n
+		l.settle(&t, fate(&t))
 	}
-}
-
-// settleOne gives an entry of a run its fate; the caller holds l.mu.
-func (l *line) settleOne(r *run, e *entry, err error) {
-	whole := *e
-	e.to = nil
-	r.open--
-	l.settle([]entry{whole}, err)
 }
 
 func (l *line) runs() []*run {
@@ -367,26 +369,27 @@ func (l *line) runs() []*run {
 	return append(slices.Clip(l.proving), l.filling)
 }
 
-// endWhere gives up the entries for which the function holds, because of err; the
+// endWhere gives up the messages for which the function holds, because of err; the
 // caller holds l.mu.
-func (l *line) endWhere(is func(*entry) bool, err error) {
+func (l *line) endWhere(is func(*lot) bool, err error) {
 	inDoubt := fmt.Errorf("%w: the gateway had not been heard of: %w", ErrInDoubt, err)
 	notSent := l.client.unsent(err)
 	for i := range l.queue.n {
-		if e := l.queue.at(i); e.to != nil && is(e) {
-			whole := *e
-			e.to = nil
-			if whole.tries > 0 {
-				l.settle([]entry{whole}, inDoubt)
-			} else {
-				l.settle([]entry{whole}, notSent)
-			}
+		switch t := l.queue.at(i); {
+		case t.messages == nil || !is(t):
+		case t.tries > 0:
+			l.queued -= t.n
+			l.settle(t, inDoubt)
+		default:
+			l.queued -= t.n
+			l.settle(t, notSent)
 		}
 	}
 	for _, r := range l.runs() {
-		for i := range r.entries {
-			if e := &r.entries[i]; e.to != nil && is(e) {
-				l.settleOne(r, e, inDoubt)
+		for i := range r.lots {
+			if t := &r.lots[i]; t.messages != nil && is(t) {
+				r.open -= t.n
+				l.settle(t, inDoubt)
 			}
 		}
 	}
@@ -399,7 +402,7 @@ func (l *line) write() {
 	watching.Go(func() { l.watch(quit) })
 	defer watching.Wait()
 	defer close(quit)
-	buf := make([]byte, 0, recordSize)
+	var b buffers
 	yielded, patient := false, false
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -417,12 +420,12 @@ func (l *line) write() {
 		l.takeAll()
 		r := l.filling
 		waiting := l.waiting()
-		full := r != nil && len(r.entries) >= l.capacity
-		if waiting && (r == nil || len(r.entries) >= l.capacity/2) {
+		full := r != nil && r.count >= l.capacity
+		if waiting && (r == nil || r.count >= l.capacity/2) {
 			l.connect()
 		}
 		if waiting && r != nil && !full {
-			if len(l.feeding) > 0 && l.queue.n < gathered && !patient {
+			if len(l.feeding) > 0 && l.queued < gathered && !patient {
 				// A batch soon has as many as are worth to be written.
 				patient = true
 				l.mu.Unlock()
@@ -430,7 +433,7 @@ func (l *line) write() {
 				l.mu.Lock()
 				continue
 			}
-			buf = l.writeSome(r, buf)
+			l.writeSome(r, &b)
 			yielded, patient = false, false
 			continue
 		}
@@ -458,11 +461,11 @@ func (l *line) write() {
 			continue
 		default:
 			l.parked.Store(true)
-			if l.takeAll(); l.queue.n > 0 {
+			if l.takeAll(); l.waiting() {
 				l.parked.Store(false)
 				continue
 			}
-			l.hurried, l.free = false, nil
+			l.hurried = false
 			l.writing = false
 			return
 		}
@@ -474,7 +477,7 @@ func (l *line) write() {
 // waiting drops what has its fate from the head of the queue and reports whether
 // something is left; the caller holds l.mu.
 func (l *line) waiting() bool {
-	for l.queue.n > 0 && l.queue.at(0).to == nil {
+	for l.queue.n > 0 && l.queue.at(0).messages == nil {
 		l.queue.pop()
 	}
 	return l.queue.n > 0
@@ -483,9 +486,9 @@ func (l *line) waiting() bool {
 // park waits for news, or until a time that is not zero; the caller holds l.mu.
 func (l *line) park(at time.Time) {
 	l.parked.Store(true)
-	before := l.queue.n
+	before := l.queued
 	l.takeAll() // who submitted something before that has not seen it
-	if l.queue.n == before {
+	if l.queued == before {
 		l.mu.Unlock()
 		var timer <-chan time.Time
 		if !at.IsZero() {
@@ -500,83 +503,95 @@ func (l *line) park(at time.Time) {
 	l.parked.Store(false)
 }
 
-// writeSome writes what fits into a TLS record; the caller holds l.mu.
-func (l *line) writeSome(r *run, buf []byte) []byte {
-	from, size, resent := len(r.entries), 0, 0
+// Buffers are memory that is used again and again by the goroutine that writes.
+type buffers struct {
+	plain   []byte
+	ends    []int // of the messages in it
+	records []byte
+}
+
+// writeSome writes as many messages as are worth it; the caller holds l.mu.
+func (l *line) writeSome(r *run, b *buffers) {
+	from, resent := r.count, 0
 	if from == 0 {
 		r.since = time.Now()
-		if n := len(l.free); n > 0 {
-			r.entries, l.free = l.free[n-1], l.free[:n-1]
+	}
+	b.plain, b.ends = b.plain[:0], b.ends[:0]
+	for r.count < l.capacity && len(b.plain) < enough && l.waiting() {
+		t := l.queue.at(0)
+		n, bad := r.encode(t.messages[:min(len(t.messages), l.capacity-r.count)], b)
+		if n > 0 {
+			if t.sent {
+				resent += n
+			}
+			r.lots = append(r.lots, t.cut(n))
+			r.count += n
+			r.open += n
+			l.queued -= n
+		}
+		if bad != nil {
+			wrong := t.cut(1)
+			l.queued--
+			l.settle(&wrong, bad)
+		}
+		if t.n == 0 {
+			l.queue.pop()
 		}
 	}
-	taken := 0
-	for ; taken < l.queue.n && len(r.entries) < l.capacity; taken++ {
-		e := l.queue.at(taken)
-		if e.to == nil {
-			continue
-		}
-		size += sizeOnWire(e.m)
-		if size > recordSize && len(r.entries) > from {
-			break
-		}
-		if e.sent {
-			resent++
-		}
-		r.entries = append(r.entries, *e)
-	}
-	l.queue.drop(taken)
-	entries := r.entries[from:]
-	r.open += len(entries)
-	r.busy, r.waits = true, l.ticks
 	if resent > 0 {
 		l.client.resent(resent)
 	}
-	buf, l.ends = buf[:0], l.ends[:0]
-	var bad map[int]error
-	last := 0 // identifier
-	for i := range entries {
-		var err error
-		buf, err = appendMsg(buf, entries[i].m, uint32(from+i+1))
-		l.ends = append(l.ends, len(buf))
-		if err == nil {
-			last = from + i + 1
-			continue
-		}
-		if bad == nil {
-			bad = make(map[int]error)
-		}
-		bad[i] = err
+	if r.count == from {
+		return
 	}
 	// From here on no message is looked at: one that is given up is its owner's
 	// again. It is written all the same.
+	r.busy, r.waits = true, l.ticks
+	first, last := uint32(from+1), uint32(r.count)
 	l.mu.Unlock()
-	n, err := 0, error(nil)
-	if len(buf) > 0 {
-		n, err = r.conn.writeRun(buf, uint32(from+1), uint32(last))
-	}
+	var n int
+	var err error
+	n, b.records, err = r.conn.writeRun(b.plain, first, last, b.records)
 
 	l.mu.Lock()
 	r.busy, r.waits = false, 0
-	for i, err := range bad {
-		e := &entries[i]
-		e.blank = true
-		if e.to != nil {
-			l.settleOne(r, e, err)
-		}
-	}
 	switch {
 	case r.written < from: // a write before this one failed
 	case err == nil:
-		r.written = len(r.entries)
+		r.written = r.count
 	default:
-		for i := 0; i < len(l.ends) && l.ends[i] <= n; i++ {
+		for i := 0; i < len(b.ends) && b.ends[i] <= n; i++ {
 			r.written++
 		}
 	}
 	if r.over {
 		l.finish(r)
 	}
-	return buf
+}
+
+// encode appends messages until that is enough, or one of them breaks a rule. It
+// returns how many there were.
+func (r *run) encode(messages []*Message, b *buffers) (n int, err error) {
+	for n < len(messages) && len(b.plain) < enough {
+		b.plain, err = appendMsg(b.plain, messages[n], uint32(r.count+n+1))
+		if err != nil {
+			break
+		}
+		n++
+		b.ends = append(b.ends, len(b.plain))
+	}
+	return n, err
+}
+
+// cut takes the first n messages from a lot.
+func (t *lot) cut(n int) lot {
+	first := *t
+	first.n = n
+	t.n -= n
+	if t.messages != nil {
+		first.messages, t.messages = t.messages[:n:n], t.messages[n:]
+	}
+	return first
 }
 
 // barrierDue reports whether it is time for the barrier of the connection that is
@@ -645,11 +660,7 @@ func (l *line) connect() {
 // refuse ends all that waits, because the server refuses the sender; the caller
 // holds l.mu.
 func (l *line) refuse(err error) {
-	for l.queue.n > 0 {
-		if e := l.queue.pop(); e.to != nil {
-			l.settle([]entry{e}, fmt.Errorf("%w: %w", e.unsent(), plainError{err}))
-		}
-	}
+	l.settleQueue(func(t *lot) error { return fmt.Errorf("%w: %w", t.unsent(), plainError{err}) })
 }
 
 // await waits for the end of a connection, and then for what is left of it.
@@ -674,34 +685,34 @@ func (l *line) finish(r *run) {
 	if r.silence != nil {
 		r.silence.Stop()
 	}
-	var again []entry
+	var again []lot
 	e := r.conn.final()
 	failure := e.cause
 	switch {
 	case e.proved:
-		l.settleFirst(r, len(r.entries))
+		l.settleAll(r.first(r.count), nil)
 		l.raiseCapacity()
 		failure = nil
 	case e.said != nil && r.names(e.said.ID):
 		failure = nil
 		i := int(e.said.ID)
 		if e.said.Rejected() {
-			l.settleFirst(r, i-1)
-			if rejected := &r.entries[i-1]; rejected.to != nil {
+			l.settleAll(r.first(i-1), nil)
+			if rejected := r.first(1); rejected[0].messages != nil {
 				said := *e.said
-				said.ID = rejected.m.ID
-				l.settleOne(r, rejected, &said)
+				said.ID = rejected[0].messages[0].ID
+				l.settleAll(rejected, &said)
 			}
 		} else {
-			l.settleFirst(r, i)
+			l.settleAll(r.first(i), nil)
 		}
-		again = l.sendAgain(r, i)
+		again = r.sendAgain(i)
 		l.capacity = min(l.capacity, max(minCapacity, 8*i))
 	case e.said != nil:
 		failure = fmt.Errorf("the gateway names a message that it was not sent: %s", plainText(e.said))
 		again = l.doubt(r, failure)
 	case e.refused:
-		again = l.sendAgain(r, 0)
+		again = r.sendAgain(0)
 	case l.closed:
 		again = l.doubt(r, errClientClosed(ErrInDoubt))
 	default:
@@ -711,89 +722,96 @@ func (l *line) finish(r *run) {
 		}
 	}
 	if l.closed {
-		for _, e := range again {
-			l.settle([]entry{e}, errClientClosed(e.unsent()))
+		for _, t := range again {
+			l.settle(&t, errClientClosed(t.unsent()))
 		}
 		l.notify()
 		return
 	}
 	l.queue.pushFront(again)
+	for i := range again {
+		l.queued += again[i].n
+	}
 	if failure != nil {
 		l.client.failed(failure)
 		if isRefusal(failure) {
 			l.refuse(failure)
 		}
-	} else if len(r.entries) > 0 {
+	} else if r.count > 0 {
 		l.client.worked()
 	}
-	l.hurried = l.hurried || slices.ContainsFunc(again, func(e entry) bool {
-		b, ok := e.to.(*batch)
+	l.hurried = l.hurried || slices.ContainsFunc(again, func(t lot) bool {
+		b, ok := t.to.(*batch)
 		return l.shutdown || ok && b.whole
 	})
 	l.notify()
 }
 
 // names reports whether a message was written with the identifier.
-func (r *run) names(id uint32) bool {
-	return id > 0 && int64(id) <= int64(len(r.entries)) && !r.entries[id-1].blank
-}
+func (r *run) names(id uint32) bool { return id > 0 && int64(id) <= int64(r.count) }
 
-// settleFirst settles the first n entries as accepted; the caller holds l.mu.
-func (l *line) settleFirst(r *run, n int) {
-	for i := 0; i < n; {
-		to := r.entries[i].to
-		from := i
-		for i++; i < n && r.entries[i].to == to; i++ {
-		}
-		if to != nil {
-			r.open -= i - from
-			// Nobody touches these entries any more.
-			if i-from == len(r.entries) {
-				l.settleAll(r.entries, l, nil)
-			} else {
-				l.settle(r.entries[from:i:i], nil)
+// first takes the first n messages from a run that is over.
+func (r *run) first(n int) []lot {
+	for i := range r.lots {
+		t := &r.lots[i]
+		if n < t.n {
+			first := slices.Clip(r.lots[:i])
+			if n > 0 {
+				first = append(first, t.cut(n))
 			}
+			r.lots = r.lots[i:]
+			return first
+		}
+		n -= t.n
+	}
+	first := r.lots
+	r.lots = nil
+	return first
+}
+
+// settleAll settles those that have no fate; the caller holds l.mu.
+func (l *line) settleAll(lots []lot, err error) {
+	for i := range lots {
+		if lots[i].messages != nil {
+			l.settle(&lots[i], err)
 		}
 	}
 }
 
-// sendAgain returns the entries from n on, which the gateway did not process, to
-// be sent again; the caller holds l.mu.
-func (l *line) sendAgain(r *run, n int) (again []entry) {
-	for i := n; i < len(r.entries); i++ {
-		if e := r.entries[i]; e.to != nil {
-			e.sent = e.sent || i < r.written
-			again = append(again, e)
-		}
+// sendAgain returns what is left of a run after its first n messages, which the
+// gateway did not process, to be sent again.
+func (r *run) sendAgain(n int) (again []lot) {
+	sent := r.first(max(0, r.written-n))
+	for i := range sent {
+		sent[i].sent = true
 	}
-	return again
+	return slices.DeleteFunc(append(sent, r.first(r.count)...), func(t lot) bool { return t.messages == nil })
 }
 
-// doubt settles all entries as in doubt because of err, but for those to be sent
-// again: which were not written, or which are to arrive at least once. The caller
+// doubt settles all that was written as in doubt because of err, but for what is to
+// be sent again: what was not written, or is to arrive at least once. The caller
 // holds l.mu.
-func (l *line) doubt(r *run, err error) (again []entry) {
+func (l *line) doubt(r *run, err error) (again []lot) {
 	if r.open == 0 {
 		return nil
 	}
 	if !errors.Is(err, ErrInDoubt) {
 		err = fmt.Errorf("%w: %w", ErrInDoubt, err)
 	}
-	l.lowerCapacity(len(r.entries))
-	for i := range r.written {
-		e := &r.entries[i]
-		if e.to == nil {
+	l.lowerCapacity(r.count)
+	for _, t := range r.first(r.written) {
+		if t.messages == nil {
 			continue
 		}
-		e.tries++
-		if l.client.AtLeastOnce && int(e.tries) < l.client.attempts() && !l.closed {
-			e.sent = true
-			again = append(again, *e)
+		t.tries++
+		if l.client.AtLeastOnce && int(t.tries) < l.client.attempts() && !l.closed {
+			t.sent = true
+			again = append(again, t)
 		} else {
-			l.settleOne(r, e, err)
+			l.settle(&t, err)
 		}
 	}
-	return append(again, l.sendAgain(r, r.written)...)
+	return append(again, r.sendAgain(r.written)...)
 }
 
 // watch ends, at each tick, what takes too long.
@@ -813,11 +831,11 @@ func (l *line) watch(quit <-chan struct{}) {
 func (l *line) tick() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.ticks++; l.ticks == 0 {
-		l.ticks = 1
+	if l.ticks++; l.ticks < firstTick { // after the largest number
+		l.ticks = firstTick
 	}
 	late := func(since uint32, ticks uint32) bool { return since != 0 && l.ticks-since > ticks }
-	l.endWhere(func(e *entry) bool { return late(e.tick, timeoutTicks) }, context.DeadlineExceeded)
+	l.endWhere(func(t *lot) bool { return late(t.tick, timeoutTicks) }, context.DeadlineExceeded)
 	for _, r := range l.runs() {
 		switch {
 		case !late(r.waits, timeoutTicks) && (r.open > 0 || !late(r.waits, 1)):
@@ -830,40 +848,31 @@ func (l *line) tick() {
 	l.notify()
 }
 
-// A ring hands messages from the goroutine that feeds a batch to whoever holds the
-// mutex of the line.
-type ring struct {
+// A sheet is where the goroutine that feeds a batch leaves messages for whoever
+// holds the mutex of the line.
+type sheet struct {
 	in       atomic.Uint32 // how many were put
-	_        [60]byte      // for each side has a cache line of its own
-	out      atomic.Uint32 // how many were taken
-	_        [60]byte
-	messages [256]*Message
+	out      uint32        // how many were taken; protected by line.mu
+	yielded  int           // of the goroutine that yields
+	messages [512]*Message
 }
 
 // put is false if there is no room.
-func (r *ring) put(m *Message) bool {
-	in := r.in.Load()
-	if in-r.out.Load() == uint32(len(r.messages)) {
+func (s *sheet) put(m *Message) bool {
+	in := s.in.Load()
+	if in == uint32(len(s.messages)) {
 		return false
 	}
-	r.messages[in%uint32(len(r.messages))] = m
-	r.in.Store(in + 1)
+	s.messages[in] = m
+	s.in.Store(in + 1)
 	return true
 }
 
-// ready returns messages that were put and not taken: the first ones, as far as
-// they are in a row.
-func (r *ring) ready() []*Message {
-	in, out := r.in.Load(), r.out.Load()
-	from := out % uint32(len(r.messages))
-	return r.messages[from:min(from+in-out, uint32(len(r.messages)))]
-}
-
-// taken says that the first n of those were taken.
-func (r *ring) taken(n int) {
-	from := r.out.Load() % uint32(len(r.messages))
-	clear(r.messages[from : from+uint32(n)])
-	r.out.Add(uint32(n))
+// take returns the messages that were put and not taken.
+func (s *sheet) take() []*Message {
+	in, out := s.in.Load(), s.out
+	s.out = in
+	return s.messages[out:in]
 }
 
 // A queue is first in, first out.
@@ -894,16 +903,6 @@ func (q *queue[T]) pop() (v T) {
 	q.head = (q.head + 1) & (len(q.ring) - 1)
 	q.n--
 	return v
-}
-
-// drop removes the first n.
-func (q *queue[T]) drop(n int) {
-	if k := min(n, len(q.ring)-q.head); k > 0 {
-		clear(q.ring[q.head : q.head+k])
-		clear(q.ring[:n-k])
-	}
-	q.head = (q.head + n) & (len(q.ring) - 1)
-	q.n -= n
 }
 
 // pushFront puts values before all others.

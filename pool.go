@@ -59,28 +59,28 @@ func (p *pool) feeds(*batch) {}
 func (p *pool) submit(b *batch, m *Message) {
 	p.client.handed.Add(1)
 	if p.client.closing.Load() {
-		err := errClientClosed(ErrNotSent)
-		p.client.settle(1, err)
-		b.settledOne(m, Receipt{}, err)
+		b.fail(m, errClientClosed(ErrNotSent))
 		return
 	}
-	p.accept(b, m)
+	p.accept(b, handed{m, time.Now().Add(p.client.timeout())})
 }
 
-func (p *pool) accept(b *batch, m *Message) {
+func (p *pool) accept(b *batch, some ...handed) {
 	w := &b.workers
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.queue.push(m)
-	switch {
-	case w.idle > 0:
-		w.idle--
-		w.more.Signal()
-	default:
-		p.hire(b)
-	}
-	for w.queue.n >= maxAhead && !b.stopped.Load() {
-		w.fewer.Wait()
+	for _, h := range some {
+		w.queue.push(h)
+		switch {
+		case w.idle > 0:
+			w.idle--
+			w.more.Signal()
+		default:
+			p.hire(b)
+		}
+		for w.queue.n >= maxAhead && !b.stopped.Load() {
+			w.fewer.Wait()
+		}
 	}
 }
 
@@ -137,10 +137,10 @@ func (p *pool) close() {
 // there are streams, and one more that waits for a stream as long as the pool may
 // open another connection for it.
 type workers struct {
-	mu      sync.Mutex      // protects following
-	more    sync.Cond       // of mu: there is a message, or nothing more to come
-	fewer   sync.Cond       // of mu: there is room for a message
-	queue   queue[*Message] // what has no worker yet
+	mu      sync.Mutex    // protects following
+	more    sync.Cond     // of mu: there is a message, or nothing more to come
+	fewer   sync.Cond     // of mu: there is room for a message
+	queue   queue[handed] // what has no worker yet
 	running int
 	idle    int
 	resting int // those that wait before they send a message again
@@ -184,7 +184,7 @@ func (p *pool) work(b *batch) {
 			w.running--
 			return
 		}
-		m := w.queue.pop()
+		h := w.queue.pop()
 		if w.queue.n == maxAhead/2 {
 			w.fewer.Signal()
 		}
@@ -192,11 +192,11 @@ func (p *pool) work(b *batch) {
 			p.hire(b) // since there may be more streams than there were
 		}
 		w.mu.Unlock()
-		ctx, cancel := b.deadline.context(b.ctx, p.client.timeout())
-		r, err := p.deliver(ctx, m, rest)
+		ctx, cancel := b.deadline.context(b.ctx, h.end, p.client.timeout())
+		r, err := p.deliver(ctx, h.m, rest)
 		cancel()
 		p.client.settle(1, err)
-		b.settledOne(m, r, err)
+		b.settledOne(h.m, r, err)
 		w.mu.Lock()
 	}
 }

@@ -124,25 +124,6 @@ func (c *countedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// poolGoroutines returns the stacks of the bubble's goroutines in which there is
-// something of the package's, or of its HTTP/2 connections.
-func poolGoroutines() []string {
-	synctest.Wait()
-	stacks := make([]byte, 4<<20)
-	stacks = stacks[:runtime.Stack(stacks, true)]
-	all := strings.Split(string(stacks), "\n\n")
-	_, bubble, _ := strings.Cut(all[0], "synctest bubble ")
-	bubble, _, _ = strings.Cut(bubble, "]")
-	var found []string
-	for _, stack := range all[1:] {
-		header, _, _ := strings.Cut(stack, "\n")
-		if strings.Contains(header, "synctest bubble "+bubble+"]") && (strings.Contains(stack, "example.com/apns.") || strings.Contains(stack, "net/http.")) {
-			found = append(found, stack)
-		}
-	}
-	return found
-}
-
 // allAtOnce pushes messages at the same time, and returns the errors by number.
 func allAtOnce(ctx context.Context, c *apns.Client, n int) []error {
 	errs := make([]error, n)
@@ -190,14 +171,6 @@ func wantFigures(t *testing.T, c *apns.Client, want apns.Stats) {
 	got.Rejected, want.Rejected = nil, nil
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("Stats are\ngot  %+v\nwant %+v", got, want)
-	}
-}
-
-// wantTook checks that something took at least and at most so long.
-func wantTook(t *testing.T, start time.Time, least, most time.Duration) {
-	t.Helper()
-	if d := time.Since(start); d < least || d > most {
-		t.Errorf("took %v, want %v to %v", d, least, most)
 	}
 }
 
@@ -764,7 +737,7 @@ func TestPoolIdle(t *testing.T) {
 		wires.want(t, 2, 1)
 		time.Sleep(11 * time.Minute)
 		wires.want(t, 2, 0)
-		if left := poolGoroutines(); len(left) > 0 {
+		if left := goroutines(); len(left) > 0 {
 			t.Errorf("%d goroutines are left:\n%s", len(left), strings.Join(left, "\n\n"))
 		}
 		if _, err := c.Push(t.Context(), message(1)); err != nil {
@@ -1261,8 +1234,11 @@ func TestPoolPushAllGivenUp(t *testing.T) {
 					results++
 					switch {
 					case r.Err == nil && results <= 10:
-						if results == 10 && !test.end(cancel) {
-							break
+						if results == 10 {
+							synctest.Wait() // until others are on their way
+							if !test.end(cancel) {
+								break
+							}
 						}
 						continue
 					case errors.Is(r.Err, apns.ErrInDoubt):
@@ -1278,14 +1254,14 @@ func TestPoolPushAllGivenUp(t *testing.T) {
 				}
 				wantTook(t, start, 0, 0)
 				// The connections that it opened are the Client's.
-				for _, stack := range poolGoroutines() {
+				for _, stack := range goroutines() {
 					if strings.Contains(stack, "batch") || strings.Contains(stack, "deliver") {
 						t.Errorf("this is left running:\n%s", stack)
 					}
 				}
 				s := c.Stats()
-				if s.InFlight != 0 || s.Accepted+s.InDoubt+s.NotSent != uint64(taken.Load())+1 {
-					t.Errorf("Stats are %+v, want a fate for each of the %d messages that were taken", s, taken.Load())
+				if s.InFlight != 0 || s.InDoubt == 0 || s.Accepted+s.InDoubt+s.NotSent != uint64(taken.Load())+1 {
+					t.Errorf("Stats are %+v, want a fate for each of the %d messages that were taken, and some in doubt", s, taken.Load())
 				}
 				if strings.HasPrefix(name, "context") && (int64(results) != taken.Load() || s.InDoubt != uint64(inDoubt) || s.NotSent != uint64(notSent)) {
 					t.Errorf("got %d results, %d in doubt, %d not sent, want %d, %d, %d", results, inDoubt, notSent, taken.Load(), s.InDoubt, s.NotSent)
@@ -1297,6 +1273,31 @@ func TestPoolPushAllGivenUp(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A message has its Timeout from when it was handed over, also while others have
+// all the streams.
+func TestPoolPushAllTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const timeout = 40 * time.Second
+		server := inMemory(t, func(*apns.Message) error { return answerAfter(time.Hour) }, func(s *apnstest.Server) { s.StreamLimit = 10 })
+		c := poolClient(t, server.Config(), func(c *apns.Client) { c.MaxConns, c.Timeout = 1, timeout })
+		start, inDoubt, notSent := time.Now(), 0, 0
+		for r := range c.PushAll(t.Context(), devices(200)) {
+			wantTook(t, start, timeout, timeout+timeout/4)
+			if errors.Is(r.Err, apns.ErrInDoubt) {
+				inDoubt++
+				wantErr(t, r.Err, apns.ErrInDoubt, context.DeadlineExceeded)
+			} else {
+				notSent++
+				wantErr(t, r.Err, apns.ErrNotSent, context.DeadlineExceeded)
+			}
+		}
+		// The time of the first one may end a moment before that of those that wait.
+		if inDoubt < 10 || inDoubt > 20 || inDoubt+notSent != 200 {
+			t.Errorf("got %d in doubt, %d not sent, want about the 10 that had a stream, and the rest of 200", inDoubt, notSent)
+		}
+	})
 }
 
 // What the sequence of messages does is PushAll's to pass on.
@@ -1348,7 +1349,7 @@ func TestPoolPushAllPanic(t *testing.T) {
 				panic("enough")
 			}
 		}()
-		for _, stack := range poolGoroutines() {
+		for _, stack := range goroutines() {
 			if strings.Contains(stack, "batch") {
 				t.Errorf("this is left running:\n%s", stack)
 			}
@@ -1387,7 +1388,7 @@ func TestPoolShutdown(t *testing.T) {
 		}
 		wg.Wait()
 		wires.want(t, wires.dialed, 0)
-		if left := poolGoroutines(); len(left) > 0 {
+		if left := goroutines(); len(left) > 0 {
 			t.Errorf("%d goroutines are left:\n%s", len(left), strings.Join(left, "\n\n"))
 		}
 		_, err = c.Push(t.Context(), message(1))
@@ -1438,7 +1439,7 @@ func TestPoolClose(t *testing.T) {
 			t.Errorf("%d messages are in doubt, want the 5 that were written", inDoubt)
 		}
 		wires.want(t, 1, 0)
-		if left := poolGoroutines(); len(left) > 0 {
+		if left := goroutines(); len(left) > 0 {
 			t.Errorf("%d goroutines are left:\n%s", len(left), strings.Join(left, "\n\n"))
 		}
 		_, err := c.Push(t.Context(), message(1))
