@@ -76,6 +76,17 @@ func appendBare(b []byte, token string, id, expiry uint32, payload []byte) ([]by
 	return append(b, payload...), bad < 16
 }
 
+// bareTLS returns a connection with nothing but TLS.
+func bareTLS(b *testing.B, config *apns.Config) *tls.Conn {
+	raw, err := config.DialContext(b.Context(), "tcp", "")
+	if err != nil {
+		b.Fatal(err)
+	}
+	tlsConfig := config.TLS.Clone()
+	tlsConfig.ServerName = "localhost"
+	return tls.Client(raw, tlsConfig)
+}
+
 // The floor of WritePushMsg is the same bytes written to a tls.Conn.
 func BenchmarkWritePushMsg(b *testing.B) {
 	config := sink(b)
@@ -85,13 +96,7 @@ func BenchmarkWritePushMsg(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Run("floor", func(b *testing.B) {
-		raw, err := config.DialContext(b.Context(), "tcp", "")
-		if err != nil {
-			b.Fatal(err)
-		}
-		tlsConfig := config.TLS.Clone()
-		tlsConfig.ServerName = "localhost"
-		c := tls.Client(raw, tlsConfig)
+		c := bareTLS(b, config)
 		defer c.Close()
 		write(b, func() error { _, err := c.Write(wire); return err })
 	})
@@ -212,13 +217,7 @@ func BenchmarkPushAll(b *testing.B) {
 	config := binarySink(b)
 	m := message(1)
 	b.Run("floor", func(b *testing.B) {
-		raw, err := config.DialContext(b.Context(), "tcp", "")
-		if err != nil {
-			b.Fatal(err)
-		}
-		tlsConfig := config.TLS.Clone()
-		tlsConfig.ServerName = "localhost"
-		c := tls.Client(raw, tlsConfig)
+		c := bareTLS(b, config)
 		defer c.Close()
 		b.ReportAllocs()
 		buf := make([]byte, 0, 16<<10)
