@@ -47,12 +47,13 @@ import (
 //
 // Each message has its own answer. There is one connection, and another one, up
 // to MaxConns, only while all streams that the server allows on those there are
-// are taken; one that was not used for ten minutes is closed. What the server says it has
-// not processed is sent again at once. A rejection with [ReasonTooManyRequests],
-// or with an HTTP status of 500 or 503, is sent again after the server's
-// Retry-After, or else after one second, two, four and so on up to a minute, less
-// up to half of that at random. [ReasonExpiredProviderToken] is tried once more,
-// with a new token. All other rejections are the caller's.
+// are taken; one that was not used for ten minutes is closed. What the server
+// says it has not processed is sent again at once. A rejection with
+// [ReasonTooManyRequests], or with an HTTP status of 500 or 503, is sent again
+// after the server's Retry-After, or else after one second, two, four and so on
+// up to a minute, less up to half of that at random.
+// [ReasonExpiredProviderToken] is tried once more, with a new token. All other
+// rejections are the caller's.
 //
 // # The binary wire
 //
@@ -203,7 +204,8 @@ type Result struct {
 // were yielded. Those still in msgs were not handed over, and have no result. If
 // the caller breaks off the loop, the rest of the outstanding messages are given
 // up without a result. In either case, on return nothing is left running that
-// PushAll started.
+// PushAll started; a connection is the Client's, and on the binary wire stays
+// until its barrier is answered, for Timeout at the most.
 //
 // Each message may take Timeout; a deadline of ctx is for all together.
 func (c *Client) PushAll(ctx context.Context, msgs iter.Seq[*Message]) iter.Seq[Result] {
@@ -262,8 +264,9 @@ func (c *Client) Shutdown(ctx context.Context) error {
 }
 
 // Close ends all connections, whatever is outstanding, and returns when nothing
-// is left running, which takes up to a second where a server does not read. Messages that were written end with ErrInDoubt, others with
-// ErrNotSent. The error is always nil.
+// is left running, which takes up to a second where a server does not read.
+// Messages that were written end with ErrInDoubt, others with ErrNotSent. The
+// error is always nil.
 func (c *Client) Close() error {
 	c.closing.Store(true)
 	c.mu.Lock()

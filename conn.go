@@ -204,12 +204,12 @@ func (c *Conn) ConnectionState() tls.ConnectionState {
 //
 // On the binary wire it returns when the message is written, and nil means just
 // that: a gateway is silent about a message that it accepts, and says later
-// that it rejected one. See [Conn.CheckForError] and [Conn.Shutdown].
-// Any error but that of a broken rule matches [ErrNotSent]: because the connection has ended, which CheckForError explains, or because ctx
-// has, in which case the error matches ctx.Err() too. If ctx ends in the middle
-// of the message, that ends the connection: nothing can follow half a message. A
-// gateway may reject a message of which it has seen the beginning alone; then it
-// is CheckForError that names it.
+// that it rejected one. See [Conn.CheckForError] and [Conn.Shutdown]. Any error
+// but that of a broken rule matches [ErrNotSent]: because the connection has
+// ended, which CheckForError explains, or because ctx has, in which case the error
+// matches ctx.Err() too. If ctx ends in the middle of the message, that ends the
+// connection: nothing can follow half a message. A gateway may reject a message of
+// which it has seen the beginning alone; then it is CheckForError that names it.
 //
 // It allocates nothing for a context that cannot end, and for one that was also
 // the last call's.

@@ -150,8 +150,8 @@ func AlertPayload(text string) []byte {
 	return b.Bytes()
 }
 
-// BuildMsg returns the message as it goes over the binary wire: in the extended format (command 1), or in the framed format (command 2) if it
-// sets a Priority.
+// BuildMsg returns the message as it goes over the binary wire: in the extended
+// format (command 1), or in the framed format (command 2) if it sets a Priority.
 //
 // A message that breaks a rule is refused with an error that says which field,
 // where, and what was expected. It matches (errors.Is) the Status with which a
