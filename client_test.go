@@ -751,6 +751,53 @@ func TestPushAllContext(t *testing.T) {
 	})
 }
 
+// Messages may come one at a time, each when the one before is back, and then
+// many at once.
+func TestPushAllOneAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := inMemory(t, nil)
+		c := newClient(t, s)
+		back := make(chan bool, 1)
+		got := make(fates)
+		for r := range c.PushAll(t.Context(), func(yield func(*apns.Message) bool) {
+			for id := uint32(1); id <= 10000; id++ {
+				if !yield(numberedMessage(id)) {
+					return
+				}
+				if id <= 1200 {
+					<-back
+				}
+			}
+		}) {
+			got.add(t, r)
+			if numberOf(r.Message) <= 1200 {
+				back <- true
+			}
+		}
+		wantOutcome(t, s, got, outcome{Accepted: 10000})
+	})
+}
+
+// A gateway that is slow to read has the proof asked for as often as another. So
+// each message has its fate at about that interval, not when a window is through.
+func TestClientSlowGateway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := inMemory(t, func(*apns.Message) error {
+			time.Sleep(5 * time.Millisecond)
+			return nil
+		}, func(s *apnstest.Server) { s.BufferSize = 16 << 10 })
+		c := newClient(t, s, func(c *apns.Client) { c.Window = 3000 })
+		last := time.Now()
+		got := make(fates)
+		for r := range c.PushAll(t.Context(), messagesFrom(1, 20000)) { // 100 seconds
+			got.add(t, r)
+			wantTook(t, last, 0, 5*time.Second)
+			last = time.Now()
+		}
+		wantOutcome(t, s, got, outcome{Accepted: 20000})
+	})
+}
+
 // What msgs does: it panics, it ends its goroutine, it blocks, it has nothing, it
 // is ranged over twice. A message that is on its way has room in the Window.
 func TestPushAllMsgs(t *testing.T) {

@@ -160,15 +160,18 @@ func (l *line) feeds(b *batch) {
 func (l *line) accept(b *batch, some ...handed) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for len(some) > 0 {
-		t := lot{to: b, tick: l.tickOf(some[0].end)}
-		for len(some) > 0 && l.tickOf(some[0].end) == t.tick {
-			t.messages = append(t.messages, some[0].m)
-			some = some[1:]
+	var t lot
+	for _, h := range some {
+		if tick := l.tickOf(h.end); tick != t.tick {
+			if t.n > 0 {
+				l.enqueueOf(b, t)
+			}
+			t = lot{to: b, tick: tick}
 		}
-		t.n = len(t.messages)
-		l.enqueueOf(b, t)
+		t.messages = append(t.messages, h.m)
+		t.n++
 	}
+	l.enqueueOf(b, t)
 }
 
 // tickOf returns when a message came whose time ends then.
@@ -193,10 +196,11 @@ func (l *line) submit(b *batch, m *Message) {
 	if !b.sheet.put(m) {
 		next := b.newSheet()
 		l.mu.Lock()
+		b.sheet.set(m)
 		l.take(b)
-		b.sheet = next
+		b.sheet = next // before the full one can be used again
 		l.mu.Unlock()
-		b.sheet.put(m)
+		return
 	}
 	if l.parked.Load() {
 		l.mu.Lock()
@@ -424,7 +428,8 @@ func (l *line) write() {
 		if waiting && (r == nil || r.count >= l.capacity/2) {
 			l.connect()
 		}
-		if waiting && r != nil && !full {
+		due, at := l.barrierDue(r, waiting, full)
+		if waiting && r != nil && !full && !due {
 			if len(l.feeding) > 0 && l.queued < gathered && !patient {
 				// A batch soon has as many as are worth to be written.
 				patient = true
@@ -444,7 +449,6 @@ func (l *line) write() {
 			l.mu.Lock()
 			continue
 		}
-		due, at := l.barrierDue(r, waiting, full)
 		switch {
 		case due:
 			l.writeBarrier(r)
@@ -831,6 +835,7 @@ func (l *line) watch(quit <-chan struct{}) {
 func (l *line) tick() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.takeAll()                         // whoever writes may be busy for long
 	if l.ticks++; l.ticks < firstTick { // after the largest number
 		l.ticks = firstTick
 	}
@@ -857,15 +862,21 @@ type sheet struct {
 	messages [512]*Message
 }
 
-// put is false if there is no room.
+// put is false if there is room for one message alone. That one is for set, while
+// the caller holds the mutex and has another sheet: a full one may be used again as
+// soon as the mutex is free.
 func (s *sheet) put(m *Message) bool {
-	in := s.in.Load()
-	if in == uint32(len(s.messages)) {
+	if s.in.Load() == uint32(len(s.messages))-1 {
 		return false
 	}
+	s.set(m)
+	return true
+}
+
+func (s *sheet) set(m *Message) {
+	in := s.in.Load()
 	s.messages[in] = m
 	s.in.Store(in + 1)
-	return true
 }
 
 // take returns the messages that were put and not taken.

@@ -44,17 +44,13 @@ func (c *recordConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// writeTogether writes b through tls, which writes to c, in records of the full
-// length. If it fails, what is after the first n bytes cannot be read by the
+// writeTogether writes b through tls, which writes to c. If it fails, what is after the first n bytes cannot be read by the
 // server. The memory of scratch is used, and returned to be used again.
 func (c *recordConn) writeTogether(tls net.Conn, b, scratch []byte) (n int, _ []byte, err error) {
 	c.mu.Lock()
 	c.busy, c.held = true, scratch[:0]
 	c.mu.Unlock()
 	n, err = tls.Write(b)
-	if err != nil { // and a record that was not made has none after it
-		b = b[:n]
-	}
 	sent := 0
 	for first := true; ; first = false {
 		c.mu.Lock()
@@ -69,7 +65,7 @@ func (c *recordConn) writeTogether(tls net.Conn, b, scratch []byte) (n int, _ []
 		k, writeErr := c.Conn.Write(records)
 		if first {
 			scratch = records
-			sent = min(len(b), wholeRecords(records[:k])*maxRecord)
+			sent = min(n, inWholeRecords(records[:k]))
 		}
 		if writeErr != nil {
 			c.mu.Lock()
@@ -80,14 +76,15 @@ func (c *recordConn) writeTogether(tls net.Conn, b, scratch []byte) (n int, _ []
 	}
 }
 
-// wholeRecords returns how many records there are from the first byte on, without
-// one that is cut off.
-func wholeRecords(b []byte) (n int) {
-	for ; len(b) >= recordHeader; n++ {
+// inWholeRecords returns how much there can be in the records from the first byte
+// on, without one that is cut off.
+func inWholeRecords(b []byte) (n int) {
+	for len(b) >= recordHeader {
 		end := recordHeader + int(binary.BigEndian.Uint16(b[recordHeader-2:]))
 		if end > len(b) {
 			break
 		}
+		n += min(end-recordHeader, maxRecord) // the rest of it is TLS's
 		b = b[end:]
 	}
 	return n
