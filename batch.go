@@ -337,14 +337,14 @@ func (b *batch) settledOne(m *Message, r Receipt, err error) {
 type sharedDeadline struct {
 	mu     sync.Mutex // protects following
 	parent context.Context
-	shared context.Context // nil if the parent was seen but once
-	cancel context.CancelFunc
-	end    time.Time // of shared
+	shared context.Context    // nil if the parent was seen but once
+	cancel context.CancelFunc // of shared, which ends by itself: who uses it is not known
+	end    time.Time          // of shared
 }
 
-// context returns a context for a message whose time ends then, which may be a
-// sixteenth of the timeout later, and a function to be called when it is not needed
-// any more.
+// context returns a context for a message whose time ends then, which ends up to an
+// eighth of the timeout later, and a function to be called when it is not needed any
+// more.
 func (d *sharedDeadline) context(parent context.Context, end time.Time, timeout time.Duration) (context.Context, context.CancelFunc) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -353,7 +353,6 @@ func (d *sharedDeadline) context(parent context.Context, end time.Time, timeout 
 		d.parent, d.shared = parent, nil
 		return context.WithDeadline(parent, end)
 	case d.shared == nil || end.After(d.end):
-		// The one before ends by itself: who uses it is not known.
 		d.end = end.Add(timeout / 16)
 		d.shared, d.cancel = context.WithDeadline(parent, d.end)
 	case end.Before(d.end.Add(-timeout / 8)): // it has waited

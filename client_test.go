@@ -1348,6 +1348,46 @@ func TestClientTimeoutAfterDialing(t *testing.T) {
 	})
 }
 
+// Also if it comes while the gateway does not read.
+func TestClientTimeoutWhileWriting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const timeout = 40 * time.Second
+		s := inMemory(t, nil, func(s *apnstest.Server) {
+			s.BufferSize = 1000
+			s.OnConnect = func(int, tlsState) error { return apnstest.Fault{End: apnstest.EndStall} }
+		})
+		c := newClient(t, s, func(c *apns.Client) { c.Timeout = timeout })
+		msgs := func(yield func(*apns.Message) bool) {
+			for m := range messagesFrom(1, 50) { // more than there is room for
+				m.Payload = apns.AlertPayload(strings.Repeat("x", 1500))
+				if !yield(m) {
+					return
+				}
+			}
+			for m := range messagesFrom(51, 60) {
+				if time.Sleep(3 * time.Second); !yield(m) {
+					return
+				}
+			}
+			time.Sleep(time.Hour)
+		}
+		start, got := time.Now(), 0
+		for r := range c.PushAll(t.Context(), msgs) {
+			got++
+			handed := start.Add(time.Duration(max(0, int(numberOf(r.Message))-50)) * 3 * time.Second)
+			if r.Err == nil {
+				t.Errorf("message %d: accepted", r.Message.ID)
+			}
+			if numberOf(r.Message) > 50 {
+				wantTook(t, handed, timeout-timeout/4, timeout+timeout/4)
+			}
+		}
+		if got != 60 {
+			t.Errorf("got %d results, want 60", got)
+		}
+	})
+}
+
 // A countingConn is a limitedConn from the first record of application data on:
 // with TLS 1.2, that is after the handshake.
 type countingConn struct {

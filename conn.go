@@ -233,7 +233,7 @@ func (c *Conn) WritePushMsg(ctx context.Context, m *Message) error {
 	if !c.begin() {
 		return c.notSent(nil)
 	}
-	if _, err := c.write(ctx, b); err != nil {
+	if err := c.write(ctx, b); err != nil {
 		return c.notSent(err)
 	}
 	c.wrote(m.ID, m.ID)
@@ -392,15 +392,15 @@ func (c *Conn) failed() {
 }
 
 // write writes b, which the lane is held for. A write that fails ends the
-// connection; what is after the first n bytes did not reach the server whole.
-func (c *Conn) write(ctx context.Context, b []byte) (n int, err error) {
+// connection.
+func (c *Conn) write(ctx context.Context, b []byte) error {
 	if err := c.writing.begin(ctx); err != nil {
 		c.failed()
-		return 0, err
+		return err
 	}
-	n, err = c.tls.Write(b)
+	_, err := c.tls.Write(b)
 	c.writing.end()
-	return n, c.wroteAll(ctx, err)
+	return c.wroteAll(ctx, err)
 }
 
 // wroteAll ends the connection if a write has failed.
@@ -490,14 +490,13 @@ func (c *Conn) writeBarrier(ctx context.Context) error {
 		return nil
 	}
 	id := c.proofID
-	_, err := c.write(ctx, []byte{
+	return c.write(ctx, []byte{
 		cmdExtended,
 		byte(id >> 24), byte(id >> 16), byte(id >> 8), byte(id),
 		0, 0, 0, 0, // expiry
 		0, 0, // token length
 		0, 0, // payload length
 	})
-	return err
 }
 
 // What a Client needs of the binary wire: to write a run of messages, to have it

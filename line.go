@@ -266,13 +266,9 @@ func (l *line) add(conn *Conn) bool {
 	// Whoever wanted it may have given up.
 	time.AfterFunc(spareTime, func() {
 		l.mu.Lock()
-		drop := l.spare == conn && !l.writing
-		if drop {
+		defer l.mu.Unlock()
+		if l.spare == conn && !l.writing && l.client.start(func() { conn.Close() }) {
 			l.spare = nil
-		}
-		l.mu.Unlock()
-		if drop {
-			conn.Close()
 		}
 	})
 	return true
@@ -417,8 +413,9 @@ func (l *line) write() {
 			if l.client.start(func() { l.await(r) }) {
 				l.filling = r
 			} else {
-				r.conn.end(ending{cause: net.ErrClosed})
-				r.conn.disconnect()
+				l.mu.Unlock()
+				r.conn.Close()
+				l.mu.Lock()
 			}
 		}
 		l.takeAll()
@@ -559,11 +556,9 @@ func (l *line) writeSome(r *run, b *buffers) {
 
 	l.mu.Lock()
 	r.busy, r.waits = false, 0
-	switch {
-	case r.written < from: // a write before this one failed
-	case err == nil:
+	if err == nil {
 		r.written = r.count
-	default:
+	} else {
 		for i := 0; i < len(b.ends) && b.ends[i] <= n; i++ {
 			r.written++
 		}
@@ -835,7 +830,8 @@ func (l *line) watch(quit <-chan struct{}) {
 func (l *line) tick() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.takeAll()                         // whoever writes may be busy for long
+	// Whoever writes may be busy for long.
+	l.takeAll()
 	if l.ticks++; l.ticks < firstTick { // after the largest number
 		l.ticks = firstTick
 	}

@@ -30,8 +30,8 @@ const (
 func (c *recordConn) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	if c.busy && c.err == nil {
-		// It may be the alert of a Close or the answer to a new key: their places
-		// are in between, and they do not wait.
+		// Others than those of writeTogether have their places among them: the
+		// alert of a Close, the answer to a new key. They do not wait for the peer.
 		c.held = append(c.held, p...)
 		c.mu.Unlock()
 		return len(p), nil
