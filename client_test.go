@@ -778,24 +778,40 @@ func TestPushAllOneAtATime(t *testing.T) {
 	})
 }
 
-// A gateway that is slow to read has the proof asked for as often as another. So
-// each message has its fate at about that interval, not when a window is through.
+// A gateway that is slow to read has the proof asked for as often as another, so
+// that each message has its fate in time, and the next connection is there by then.
 func TestClientSlowGateway(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := inMemory(t, func(*apns.Message) error {
-			time.Sleep(5 * time.Millisecond)
-			return nil
-		}, func(s *apnstest.Server) { s.BufferSize = 16 << 10 })
-		c := newClient(t, s, func(c *apns.Client) { c.Window = 3000 })
-		last := time.Now()
-		got := make(fates)
-		for r := range c.PushAll(t.Context(), messagesFrom(1, 20000)) { // 100 seconds
-			got.add(t, r)
-			wantTook(t, last, 0, 5*time.Second)
-			last = time.Now()
-		}
-		wantOutcome(t, s, got, outcome{Accepted: 20000})
-	})
+	for _, test := range []struct {
+		pause       time.Duration // for each message
+		window, n   int
+		most, total time.Duration // between two results, and for all
+	}{
+		{5 * time.Millisecond, 3000, 10000, 6 * time.Second, 50 * time.Second},
+		{200 * time.Microsecond, 40000, 40000, 2 * time.Second, 9 * time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := inMemory(t, func(*apns.Message) error {
+				time.Sleep(test.pause)
+				return nil
+			}, func(s *apnstest.Server) { s.BufferSize = 4 << 10 })
+			c := newClient(t, s, func(c *apns.Client) { c.Window = test.window })
+			dial := c.Config.DialContext
+			c.Config.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				time.Sleep(400 * time.Millisecond)
+				return dial(ctx, network, addr)
+			}
+			start := time.Now()
+			last := start
+			got := make(fates)
+			for r := range c.PushAll(t.Context(), messagesFrom(1, uint32(test.n))) {
+				got.add(t, r)
+				wantTook(t, last, 0, test.most)
+				last = time.Now()
+			}
+			wantTook(t, start, 0, test.total)
+			wantOutcome(t, s, got, outcome{Accepted: test.n})
+		})
+	}
 }
 
 // What msgs does: it panics, it ends its goroutine, it blocks, it has nothing, it

@@ -422,10 +422,10 @@ func (l *line) write() {
 		r := l.filling
 		waiting := l.waiting()
 		full := r != nil && r.count >= l.capacity
-		if waiting && (r == nil || r.count >= l.capacity/2) {
-			l.connect()
-		}
 		due, at := l.barrierDue(r, waiting, full)
+		if waiting && (r == nil || due || r.count >= l.capacity/2 || !at.IsZero() && time.Until(at) < l.client.confirmEvery()/2) {
+			l.connect() // which takes its time
+		}
 		if waiting && r != nil && !full && !due {
 			if len(l.feeding) > 0 && l.queued < gathered && !patient {
 				// A batch soon has as many as are worth to be written.

@@ -217,19 +217,6 @@ func appendMsg(b []byte, m *Message, id uint32) ([]byte, error) {
 	return out, nil
 }
 
-// sizeOnWire returns how many bytes AppendMsg appends for a message, if none is
-// wrong with it.
-func sizeOnWire(m *Message) int {
-	size := len(m.Token)/2 + len(m.Payload)
-	switch {
-	case m.Priority == 0:
-		return size + 1 + 4 + 4 + 2 + 2
-	case m.Expiry.IsZero():
-		return size + 1 + 4 + 3 + 3 + (3 + 4) + (3 + 1)
-	}
-	return size + 1 + 4 + 3 + 3 + 2*(3+4) + (3 + 1)
-}
-
 // ParseMsg reads the message at the start of b, in any of the three formats:
 // simple (command 0), extended (1) or framed (2). It returns the number of bytes
 // that the message takes, or io.EOF if b is empty.
