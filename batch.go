@@ -23,6 +23,7 @@ type batch struct {
 	pulled  int64        // messages from msgs; of the goroutine that feeds, up to fed
 	yielded atomic.Int64 // results; of the caller's
 	blocked atomic.Bool  // the goroutine that feeds waits for room
+	crowded atomic.Bool  // enough waits to be written for now
 	stopped atomic.Bool  // nothing more shall come
 
 	mu       sync.Mutex // protects following
@@ -54,6 +55,7 @@ func newBatch(ctx context.Context, c *Client) *batch {
 	b := &batch{client: c, window: int64(c.window())}
 	b.ctx, b.cancel = context.WithCancel(ctx)
 	b.room.L, b.news.L = &b.mu, &b.mu
+	b.early.room.L = &b.early.mu
 	b.workers.more.L, b.workers.fewer.L = &b.workers.mu, &b.workers.mu
 	return b
 }
@@ -206,10 +208,10 @@ func (b *batch) hand(m *Message) bool {
 	case b.sender != nil || b.early.hold(b, m):
 		b.sender.submit(b, m)
 	}
-	if b.pulled-b.yielded.Load() >= b.window {
+	if b.isFull() {
 		b.mu.Lock()
 		b.blocked.Store(true)
-		for !b.stopped.Load() && b.pulled-b.yielded.Load() >= b.window {
+		for !b.stopped.Load() && b.isFull() {
 			b.room.Wait()
 		}
 		b.blocked.Store(false)
@@ -217,6 +219,8 @@ func (b *batch) hand(m *Message) bool {
 	}
 	return !b.stopped.Load()
 }
+
+func (b *batch) isFull() bool { return b.crowded.Load() || b.pulled-b.yielded.Load() >= b.window }
 
 // fail gives a message its fate before a sender has had it.
 func (b *batch) fail(m *Message, err error) {
@@ -227,11 +231,16 @@ func (b *batch) fail(m *Message, err error) {
 // An early batch has messages, and it is not known yet who sends them.
 type early struct {
 	mu       sync.Mutex // protects following
+	room     sync.Cond  // of mu: there are fewer messages, or the sender is known, or the batch ends
 	messages queue[handed]
 	finding  bool   // a goroutine waits for the sender
 	sender   sender // once it is known
 	ended    bool   // nothing more comes from msgs
 }
+
+// maxEarly is how many messages may wait for the sender. It can take as many
+// without a wait.
+const maxEarly = maxAhead / 2
 
 // A handed message is one that has begun to take its time.
 type handed struct {
@@ -258,6 +267,9 @@ func (e *early) hold(b *batch, m *Message) bool {
 		e.finding = true
 		b.running.Go(func() { e.find(b) })
 	}
+	for e.messages.n >= maxEarly && e.sender == nil && !b.stopped.Load() {
+		e.room.Wait()
+	}
 	return false
 }
 
@@ -282,16 +294,13 @@ func (e *early) find(b *batch) {
 		e.mu.Lock()
 		if err == nil {
 			s.feeds(b)
+			var all []handed
 			for e.messages.n > 0 {
-				var some []handed
-				for range min(e.messages.n, gathered) {
-					some = append(some, e.messages.pop())
-				}
-				e.mu.Unlock() // it may have to wait for room
-				s.accept(b, some...)
-				e.mu.Lock()
+				all = append(all, e.messages.pop())
 			}
+			s.accept(b, all...)
 			e.sender = s
+			e.room.Broadcast()
 			if e.ended {
 				s.fed(b)
 			}
@@ -300,6 +309,7 @@ func (e *early) find(b *batch) {
 		for e.messages.n > 0 && (!timedOut || !time.Now().Before(e.messages.at(0).end)) {
 			b.fail(e.messages.pop().m, err)
 		}
+		e.room.Broadcast()
 	}
 	e.finding = false
 }
@@ -310,6 +320,9 @@ func (b *batch) giveUp() {
 	b.stopped.Store(true)
 	b.room.Signal()
 	b.mu.Unlock()
+	b.early.mu.Lock()
+	b.early.room.Broadcast()
+	b.early.mu.Unlock()
 	if s := b.client.route.Load(); s != nil {
 		(*s).giveUp(b, b.ctx.Err())
 	}

@@ -36,7 +36,9 @@ import (
 //     before it was written, its Attempts ran out, or the server refuses this
 //     sender: its certificate, its key, its environment;
 //   - [ErrInDoubt]: the message was written, and the connection, the message's
-//     context or its time ended before the server had said anything.
+//     context or its time ended before the server had said anything. So are
+//     those that were written before a binary gateway refused the certificate,
+//     which with TLS 1.3 it may do late: see [Dial].
 //
 // An error that comes of a context matches its Err() as well, one that comes of
 // Timeout matches [context.DeadlineExceeded], and one that comes of Close
@@ -96,7 +98,7 @@ type Client struct {
 	// is also how long a gateway may take to read, or to answer a barrier.
 	Timeout time.Duration
 
-	// Attempts is how often a message is sent at most. Zero means 10. On the
+	// Attempts is how often a message is tried at most. Zero means 10. On the
 	// binary wire it does not count when a message is sent again because another
 	// was rejected.
 	Attempts int
@@ -108,7 +110,7 @@ type Client struct {
 	AtLeastOnce bool
 
 	// Window is how many messages of a PushAll are outstanding at most: taken
-	// from msgs, and not yet given back in a Result. Zero means 32768. On the
+	// from msgs, and not yet given back in a Result. Zero means 40960. On the
 	// binary wire a connection is full, and its barrier is sent, after three
 	// quarters of it, from all callers together: no more are in doubt when the
 	// connection fails. After one that ended early the next ones take fewer.
@@ -243,10 +245,14 @@ func (c *Client) Stats() Stats {
 // binary wire it has the proof asked for at once. If ctx ends first, that is the
 // error, and what is outstanding goes on: call Close to end it.
 func (c *Client) Shutdown(ctx context.Context) error {
-	if s := c.route.Load(); s != nil {
-		(*s).hurry()
+	hurried := c.route.Load()
+	if hurried != nil {
+		(*hurried).hurry()
 	}
 	c.closing.Store(true)
+	if s := c.route.Load(); hurried == nil && s != nil { // known just now
+		(*s).hurry()
+	}
 	c.mu.Lock()
 	idle := make(chan struct{})
 	if settled := c.settled.Load(); settled == c.handed.Load() { // in this order
@@ -288,7 +294,7 @@ func (c *Client) Close() error {
 const (
 	defaultTimeout      = time.Minute
 	defaultAttempts     = 10
-	defaultWindow       = 32 << 10
+	defaultWindow       = 40 << 10
 	defaultMaxConns     = 4
 	defaultConfirmEvery = time.Second
 

@@ -1,6 +1,7 @@
 package apns_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"log/slog"
 	"net"
 	"runtime"
 	"slices"
@@ -202,8 +204,8 @@ func wantTook(t *testing.T, start time.Time, least, most time.Duration) {
 // Twenty thousand messages over real TLS to a gateway that ends its streams in
 // every way. Where it says which message it rejects, each message has the fate
 // that the gateway's records have, and none is lost, doubled or in doubt. Where it
-// says nothing, no more than a connection takes are in doubt for each that ended so,
-// which is three quarters of a Window.
+// says nothing, no more than a Window is in doubt, since after each such end the
+// proof is asked for sooner.
 //
 // The source is "Binary Provider API" in Apple's Local and Remote Notification
 // Programming Guide: the gateway names one message, closes the connection, and
@@ -249,13 +251,7 @@ func TestClientOnLoopback(t *testing.T) {
 		}
 		if test.refused {
 			s.Refuse(true)
-			next, dials := c.Config.DialContext, 0
-			c.Config.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-				if dials++; dials == 5 { // after about two seconds
-					s.Refuse(false)
-				}
-				return next(ctx, network, addr)
-			}
+			defer time.AfterFunc(2*time.Second, func() { s.Refuse(false) }).Stop()
 		}
 		var shutdown sync.WaitGroup
 		shutDown := func() {
@@ -283,8 +279,8 @@ func TestClientOnLoopback(t *testing.T) {
 		if want := (outcome{Accepted: n - n/100, Rejected: n / 100}); !test.silent && sum != want {
 			t.Errorf("got %+v, want %+v", sum, want)
 		}
-		if most := int(silences.Load()) * c.Window * 3 / 4; test.silent && (sum.InDoubt > most || sum.InDoubt == 0) {
-			t.Errorf("%d are in doubt after %d silent ends, want some, and at most %d", sum.InDoubt, silences.Load(), most)
+		if test.silent && (sum.InDoubt > c.Window || sum.InDoubt == 0) {
+			t.Errorf("%d are in doubt after %d silent ends, want some, and no more than the window of %d", sum.InDoubt, silences.Load(), c.Window)
 		}
 		if sum.NotSent > 0 {
 			t.Errorf("%d were not sent, want all to be", sum.NotSent)
@@ -778,6 +774,43 @@ func TestPushAllOneAtATime(t *testing.T) {
 	})
 }
 
+// What is not sent soon is not taken from msgs, where its time would run.
+func TestClientSlowGatewayAndManyMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := inMemory(t, func(*apns.Message) error {
+			time.Sleep(10 * time.Millisecond)
+			return nil
+		})
+		wantOutcome(t, s, collect(t, newClient(t, s).PushAll(t.Context(), messagesFrom(1, 20000))), outcome{Accepted: 20000})
+	})
+}
+
+// At the end of PushAll there is a barrier at once, also for what is sent again
+// after a rejection; and not for the next one who comes after it.
+func TestClientBarrierAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const confirmEvery = time.Hour
+		s := inMemory(t, onNumber(5, apns.StatusInvalidToken))
+		c := newClient(t, s, func(c *apns.Client) { c.ConfirmEvery, c.Timeout = confirmEvery, 24*time.Hour })
+		start := time.Now()
+		wantOutcome(t, s, collect(t, c.PushAll(t.Context(), messagesFrom(1, 10))), outcome{Accepted: 9, Rejected: 1})
+		wantTook(t, start, 0, time.Second)
+
+		back := make(chan bool, 1)
+		for range c.PushAll(t.Context(), func(yield func(*apns.Message) bool) {
+			yield(numberedMessage(11))
+			<-back // everything is proved when msgs returns
+		}) {
+			back <- true
+		}
+		start = time.Now()
+		if _, err := c.Push(t.Context(), numberedMessage(12)); err != nil {
+			t.Error(err)
+		}
+		wantTook(t, start, confirmEvery-time.Second, confirmEvery)
+	})
+}
+
 // A gateway that is slow to read has the proof asked for as often as another, so
 // that each message has its fate in time, and the next connection is there by then.
 func TestClientSlowGateway(t *testing.T) {
@@ -1168,6 +1201,34 @@ func TestClientShutdown(t *testing.T) {
 	}
 }
 
+// Shutdown has the proof asked for at once also where there is no connection yet.
+func TestClientShutdownWhileDialing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := inMemory(t, nil)
+		c := newClient(t, s, func(c *apns.Client) { c.ConfirmEvery, c.Timeout = time.Hour, 24*time.Hour })
+		dial := c.Config.DialContext
+		c.Config.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			time.Sleep(5 * time.Second)
+			return dial(ctx, network, addr)
+		}
+		start := time.Now()
+		var pushing sync.WaitGroup
+		for id := range uint32(3) {
+			pushing.Go(func() {
+				if _, err := c.Push(t.Context(), numberedMessage(1+id)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		time.Sleep(time.Second)
+		if err := c.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		pushing.Wait()
+		wantTook(t, start, 5*time.Second, 6*time.Second)
+	})
+}
+
 // What was handed over before Shutdown is sent, also when PushAll is not through
 // with msgs.
 func TestClientShutdownDuringPushAll(t *testing.T) {
@@ -1241,6 +1302,57 @@ func TestClientRefused(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The log tells what ended a connection and why there is none. It does not name a
+// message by an ID that only the Client knows.
+func TestClientLogger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		s := inMemory(t, onNumber(1005, apns.StatusInvalidToken))
+		c := newClient(t, s, func(c *apns.Client) {
+			c.Config.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		})
+		collect(t, c.PushAll(t.Context(), messagesFrom(1001, 1010)))
+		s.Refuse(true)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		if _, err := c.Push(ctx, numberedMessage(1)); err == nil {
+			t.Error("Push to a server that refuses: got nil, want an error")
+		}
+		c.Close()
+		for _, want := range []string{
+			`level=INFO msg="apns: connected" addr=gateway.push.apple.com:2195 protocol=""`,
+			`level=WARN msg="apns: connection ended" error="apns: the gateway said: invalid token"`,
+			`level=WARN msg="apns: cannot connect" error="apns: connecting to gateway.push.apple.com:2195: `,
+			`connection refused" "again in"=`,
+		} {
+			if !strings.Contains(log.String(), want) {
+				t.Errorf("got\n%s\nwant a line with\n%s", &log, want)
+			}
+		}
+		if strings.Contains(log.String(), "message 5") {
+			t.Errorf("got\n%s\nwant no ID", &log)
+		}
+	})
+}
+
+// A push that is given up after it was written is in doubt.
+func TestClientPushGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := inMemory(t, nil)
+		c := newClient(t, s, func(c *apns.Client) { c.ConfirmEvery = 10 * time.Second })
+		if _, err := c.Push(t.Context(), numberedMessage(1)); err != nil { // with a barrier
+			t.Error(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		start := time.Now()
+		_, err := c.Push(ctx, numberedMessage(2))
+		wantErr(t, err, apns.ErrInDoubt, context.Canceled)
+		wantTook(t, start, time.Second, time.Second)
+		wantStats(t, c, outcome{Accepted: 1, InDoubt: 1})
+	})
 }
 
 // While nobody listens the Client dials again, less and less often, until the

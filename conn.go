@@ -13,6 +13,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"example.com/apns/internal/plain"
@@ -82,6 +83,8 @@ type Conn struct {
 	writing lane   // one message after the other
 	buf     []byte // the message being written; of the one in the lane
 	reading lane   // one feedback record after the other
+
+	writesRuns atomic.Bool // of a Client, which has IDs of its own
 
 	goroutines sync.WaitGroup // that Close waits for
 	done       chan struct{}  // closed when ending is set
@@ -510,6 +513,7 @@ func (c *Conn) writeRun(b []byte, first, last uint32, scratch []byte) (n int, _ 
 		return 0, scratch, err
 	}
 	defer c.writing.unlock()
+	c.writesRuns.Store(true)
 	if !c.begin() {
 		return 0, scratch, net.ErrClosed
 	}
@@ -597,9 +601,15 @@ type ending struct {
 // end ends the connection, unless something else has: the first ending counts.
 // A write that is waiting gives up.
 func (c *Conn) end(e ending) {
-	if c.setEnding(e) && e.cause != net.ErrClosed {
-		c.log.Warn("apns: connection ended", "error", c.ended())
+	if !c.setEnding(e) || e.cause == net.ErrClosed {
+		return
 	}
+	err := c.ended()
+	if e.said != nil && c.writesRuns.Load() {
+		// The ID is not one that anybody knows.
+		err = fmt.Errorf("apns: the gateway said: %w", e.said.Status)
+	}
+	c.log.Warn("apns: connection ended", "error", err)
 }
 
 func (c *Conn) setEnding(e ending) (first bool) {

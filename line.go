@@ -83,6 +83,9 @@ const (
 	// waits for them while there are more to come.
 	gathered = 512
 	patience = 50 * time.Microsecond
+	// maxQueued is how many messages of batches wait at the most while others are
+	// written: what cannot be sent soon shall not take its time here.
+	maxQueued = 8 * gathered
 	// spareTime is how long a connection is kept that nobody writes to.
 	spareTime = 10 * time.Second
 	// timeoutTicks is how many ticks the timeout has, and firstTick one that has
@@ -199,6 +202,7 @@ func (l *line) submit(b *batch, m *Message) {
 		b.sheet.set(m)
 		l.take(b)
 		b.sheet = next // before the full one can be used again
+		b.crowded.Store(l.queued >= maxQueued)
 		l.mu.Unlock()
 		return
 	}
@@ -215,7 +219,7 @@ func (l *line) fed(b *batch) {
 	l.take(b)
 	l.feeding = slices.DeleteFunc(l.feeding, func(f *batch) bool { return f == b })
 	b.whole = true
-	l.hurried = true
+	l.hurried = l.hurried || l.writing // or else everything has its fate
 	l.notify()
 }
 
@@ -360,6 +364,23 @@ func (l *line) settleQueue(fate func(*lot) error) {
 		l.queued -= t.n
 		l.settle(&t, fate(&t))
 	}
+	l.makeRoom()
+}
+
+// makeRoom has those go on who have more messages, if there is enough room; the
+// caller holds l.mu.
+func (l *line) makeRoom() {
+	if l.queued > maxQueued/2 {
+		return
+	}
+	for _, b := range l.feeding {
+		if b.crowded.Load() {
+			b.mu.Lock()
+			b.crowded.Store(false)
+			b.room.Signal()
+			b.mu.Unlock()
+		}
+	}
 }
 
 func (l *line) runs() []*run {
@@ -385,6 +406,7 @@ func (l *line) endWhere(is func(*lot) bool, err error) {
 			l.settle(t, notSent)
 		}
 	}
+	l.makeRoom()
 	for _, r := range l.runs() {
 		for i := range r.lots {
 			if t := &r.lots[i]; t.messages != nil && is(t) {
@@ -539,6 +561,7 @@ func (l *line) writeSome(r *run, b *buffers) {
 			l.queue.pop()
 		}
 	}
+	l.makeRoom()
 	if resent > 0 {
 		l.client.resent(resent)
 	}

@@ -236,6 +236,9 @@ func (p *pool) deliver(ctx context.Context, m *Message, rest func(resting bool))
 				wait = backOff(minRetry, maxRetry, try-1)
 			}
 		case rejected:
+			if inDoubt && isPassing(said) { // which says nothing about the first time
+				err = &doubtError{err}
+			}
 			return Receipt{}, err
 		case errors.Is(err, ErrInDoubt):
 			inDoubt = true
@@ -244,7 +247,7 @@ func (p *pool) deliver(ctx context.Context, m *Message, rest func(resting bool))
 			}
 		case errors.Is(err, ErrNotSent):
 			switch {
-			case ctx.Err() != nil || p.isClosed() || try >= attempts:
+			case ctx.Err() != nil || p.isClosed() || try >= attempts || isRefusal(err):
 				if inDoubt {
 					err = &doubtError{err}
 				}
@@ -261,9 +264,9 @@ func (p *pool) deliver(ctx context.Context, m *Message, rest func(resting bool))
 		if why := p.rest(ctx, wait, rest); why != nil {
 			if !rejected { // which is more than that there was no time
 				err = fmt.Errorf("%w: %w", err, why)
-				if inDoubt && !errors.Is(err, ErrInDoubt) {
-					err = &doubtError{err}
-				}
+			}
+			if inDoubt && !errors.Is(err, ErrInDoubt) {
+				err = &doubtError{err}
 			}
 			return Receipt{}, err
 		}

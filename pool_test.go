@@ -525,6 +525,18 @@ func TestPoolInDoubtAndThenNotSent(t *testing.T) {
 			wantFigures(t, c, apns.Stats{InDoubt: 1, Resent: 1, Connected: 1})
 		})
 	})
+	t.Run("throttled after that", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			throttled := apns.ReasonTooManyRequests
+			server := inMemory(t, inTurn(apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndReset}, throttled, throttled))
+			c := poolClient(t, server.Config(), func(c *apns.Client) { c.AtLeastOnce, c.Attempts = true, 3 })
+			_, err := c.Push(t.Context(), message(1))
+			wantErr(t, err, apns.ErrInDoubt)
+			if n := len(server.Messages(apnstest.Accepted)); n != 1 {
+				t.Errorf("the server took %d messages, want the 1 that it was silent about", n)
+			}
+		})
+	})
 	t.Run("out of attempts", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			server := inMemory(t, func(*apns.Message) error { return apnstest.Fault{End: apnstest.EndReset} })
@@ -944,6 +956,28 @@ func TestPoolRefused(t *testing.T) {
 	}
 }
 
+// A key that cannot sign is not tried twice.
+func TestPoolKeyInvalid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := inMemory(t, nil)
+		config := server.TokenConfig()
+		config.Key = new(apns.AuthKey)
+		c := poolClient(t, config)
+		start, n := time.Now(), 0
+		for r := range c.PushAll(t.Context(), devices(100)) {
+			n++
+			wantErr(t, r.Err, apns.ErrNotSent)
+			if !strings.Contains(fmt.Sprint(r.Err), "LoadAuthKey") {
+				t.Errorf("got %v, want an error about the key", r.Err)
+			}
+		}
+		wantTook(t, start, 0, 0)
+		if s := c.Stats(); n != 100 || s.NotSent != 100 || s.Resent != 0 {
+			t.Errorf("got %d results, %+v; want 100 that were not sent, and not again", n, s)
+		}
+	})
+}
+
 // Before the back-off is over, a message hears of the refusal without a request;
 // each attempt after it is one request, if it is refused again.
 func TestPoolRefusedAgain(t *testing.T) {
@@ -1298,6 +1332,39 @@ func TestPoolPushAllTimeout(t *testing.T) {
 			t.Errorf("got %d in doubt, %d not sent, want about the 10 that had a stream, and the rest of 200", inDoubt, notSent)
 		}
 	})
+}
+
+// What is not sent soon is not taken from msgs, where its time would run.
+func TestPoolPushAllSlowServer(t *testing.T) {
+	for _, warm := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			server := inMemory(t, func(*apns.Message) error { return answerAfter(time.Second) }, func(s *apnstest.Server) { s.StreamLimit = 10 })
+			c := poolClient(t, server.Config())
+			if warm {
+				if _, err := c.Push(t.Context(), device(0)); err != nil {
+					t.Error(err)
+				}
+			}
+			taken, n := 0, 0
+			for r := range c.PushAll(t.Context(), func(yield func(*apns.Message) bool) {
+				for m := range devices(5000) {
+					if taken++; !yield(m) {
+						return
+					}
+				}
+			}) {
+				if r.Err != nil {
+					t.Fatalf("after %d: %v", n, r.Err)
+				}
+				if n++; n == 100 && taken > 600 {
+					t.Errorf("when 100 were accepted %d had been taken from msgs, want no more than are soon sent", taken)
+				}
+			}
+			if n != 5000 {
+				t.Errorf("got %d results, want 5000", n)
+			}
+		})
+	}
 }
 
 // What the sequence of messages does is PushAll's to pass on.

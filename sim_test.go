@@ -680,7 +680,7 @@ func (w *world) check(t *testing.T) {
 		}
 		if taken[token] > 1 {
 			w.tally.Twice++
-			if !w.client.AtLeastOnce {
+			if !w.client.AtLeastOnce || w.talking {
 				bad(token, "taken twice")
 			}
 		}

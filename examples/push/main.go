@@ -62,8 +62,8 @@ input:
 It reports the lines that hold no token, skips blank ones, sends to the others, as
 often as they are there, and at the end prints how many were accepted, rejected
 and why, in doubt, not sent and invalid. The exit status is 0 if all were
-accepted. On a terminal a line shows how far it is. Ctrl-C sends no more, waits up
-to two seconds for the answers to what was sent, and comes to that end; Ctrl-C
+accepted. On a terminal a line shows how far it is. Ctrl-C reads no more, gives what
+was read two seconds to be sent and answered, and comes to that end; Ctrl-C
 again kills it.
 
 The -retry-file gets the tokens to try again, one a line: those that were not

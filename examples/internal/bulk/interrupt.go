@@ -12,7 +12,7 @@ import (
 const Grace = 2 * time.Second
 
 // Interruptible returns the contexts of a run that Ctrl-C, or SIGTERM, ends: that
-// of the tokens ends at once, so that no more are sent, and that of the sending
+// of the tokens ends at once, so that no more are read, and that of the sending
 // after Grace. Another Ctrl-C kills the program. The function said is called at the
 // first one, before anything ends. The function stop ends the tokens as well; done,
 // everything.
