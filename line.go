@@ -219,8 +219,10 @@ func (l *line) fed(b *batch) {
 	l.take(b)
 	l.feeding = slices.DeleteFunc(l.feeding, func(f *batch) bool { return f == b })
 	b.whole = true
-	l.hurried = l.hurried || l.writing // or else everything has its fate
-	l.notify()
+	if l.queued > 0 || l.filling != nil && l.filling.open > 0 {
+		l.hurried = true
+		l.notify()
+	}
 }
 
 func (l *line) giveUp(of settler, err error) {

@@ -1345,10 +1345,11 @@ func TestPoolPushAllSlowServer(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			taken, n := 0, 0
+			var taken atomic.Int64
+			n := 0
 			for r := range c.PushAll(t.Context(), func(yield func(*apns.Message) bool) {
 				for m := range devices(5000) {
-					if taken++; !yield(m) {
+					if taken.Add(1); !yield(m) {
 						return
 					}
 				}
@@ -1356,8 +1357,8 @@ func TestPoolPushAllSlowServer(t *testing.T) {
 				if r.Err != nil {
 					t.Fatalf("after %d: %v", n, r.Err)
 				}
-				if n++; n == 100 && taken > 600 {
-					t.Errorf("when 100 were accepted %d had been taken from msgs, want no more than are soon sent", taken)
+				if n++; n == 100 && taken.Load() > 600 {
+					t.Errorf("when 100 were accepted %d had been taken from msgs, want no more than are soon sent", taken.Load())
 				}
 			}
 			if n != 5000 {
