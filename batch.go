@@ -27,7 +27,7 @@ type batch struct {
 	stopped atomic.Bool  // nothing more shall come
 
 	mu       sync.Mutex // protects following
-	room     sync.Cond  // of mu: something was yielded, or the batch ends
+	room     sync.Cond  // of mu: something was yielded or written, or the batch ends
 	news     sync.Cond  // of mu: there are results, or no more to come
 	results  []result
 	sheets   []*sheet // to be used again
@@ -232,7 +232,7 @@ func (b *batch) fail(m *Message, err error) {
 type early struct {
 	mu       sync.Mutex // protects following
 	room     sync.Cond  // of mu: there are fewer messages, or the sender is known, or the batch ends
-	messages queue[handed]
+	messages []handed
 	finding  bool   // a goroutine waits for the sender
 	sender   sender // once it is known
 	ended    bool   // nothing more comes from msgs
@@ -262,12 +262,12 @@ func (e *early) hold(b *batch, m *Message) bool {
 		b.fail(m, errClientClosed(ErrNotSent))
 		return false
 	}
-	e.messages.push(handed{m, time.Now().Add(b.client.timeout())})
+	e.messages = append(e.messages, handed{m, time.Now().Add(b.client.timeout())})
 	if !e.finding {
 		e.finding = true
 		b.running.Go(func() { e.find(b) })
 	}
-	for e.messages.n >= maxEarly && e.sender == nil && !b.stopped.Load() {
+	for len(e.messages) >= maxEarly && e.sender == nil && !b.stopped.Load() {
 		e.room.Wait()
 	}
 	return false
@@ -285,8 +285,8 @@ func (e *early) end(b *batch) bool {
 func (e *early) find(b *batch) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for e.messages.n > 0 {
-		ctx, cancel := context.WithDeadline(b.ctx, e.messages.at(0).end)
+	for len(e.messages) > 0 {
+		ctx, cancel := context.WithDeadline(b.ctx, e.messages[0].end)
 		e.mu.Unlock()
 		s, err := b.client.findOut(ctx)
 		timedOut := ctx.Err() == context.DeadlineExceeded && b.ctx.Err() == nil
@@ -294,20 +294,17 @@ func (e *early) find(b *batch) {
 		e.mu.Lock()
 		if err == nil {
 			s.feeds(b)
-			var all []handed
-			for e.messages.n > 0 {
-				all = append(all, e.messages.pop())
-			}
-			s.accept(b, all...)
-			e.sender = s
+			s.accept(b, e.messages...)
+			e.messages, e.sender = nil, s
 			e.room.Broadcast()
 			if e.ended {
 				s.fed(b)
 			}
 			return
 		}
-		for e.messages.n > 0 && (!timedOut || !time.Now().Before(e.messages.at(0).end)) {
-			b.fail(e.messages.pop().m, err)
+		for len(e.messages) > 0 && (!timedOut || !time.Now().Before(e.messages[0].end)) {
+			b.fail(e.messages[0].m, err)
+			e.messages = e.messages[1:]
 		}
 		e.room.Broadcast()
 	}

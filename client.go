@@ -192,9 +192,9 @@ type Result struct {
 }
 
 // PushAll sends all messages of msgs, and yields each with its fate as soon as
-// that is known, which is not the order in which they came. It takes a message from
-// msgs when there is room for it: see Window. A message, and its Payload, must
-// not be modified before it came back; after that it may be used again.
+// that is known, which is not the order in which they came. It takes no more from
+// msgs than can soon be sent, and never more than a Window. A message, and its
+// Payload, must not be modified before it came back; after that it may be used again.
 //
 // The function msgs runs in a goroutine of its own, at the same time as the body
 // of the caller's loop. A panic in it is a panic of PushAll. While it blocks,

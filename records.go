@@ -44,8 +44,9 @@ func (c *recordConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// writeTogether writes b through tls, which writes to c. If it fails, what is after the first n bytes cannot be read by the
-// server. The memory of scratch is used, and returned to be used again.
+// writeTogether writes b through tls, which writes to c. If it fails, what is after
+// the first n bytes cannot be read by the server. The memory of scratch is used, and
+// returned to be used again.
 func (c *recordConn) writeTogether(tls net.Conn, b, scratch []byte) (n int, _ []byte, err error) {
 	c.mu.Lock()
 	c.busy, c.held = true, scratch[:0]
