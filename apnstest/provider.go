@@ -56,10 +56,30 @@ func (a *authState) check(st *stream) (*apns.Message, error) {
 	if m.APNsID != id {
 		return m, apns.ReasonBadMessageID
 	}
+	if err := checkDelivery(m, header); err != nil {
+		return m, err
+	}
+	if err := a.checkTopic(m); err != nil {
+		return m, err
+	}
+	if err := checkPayload(m, st.tooLarge); err != nil {
+		return m, err
+	}
+	if token == "" {
+		return m, apns.ReasonMissingDeviceToken
+	}
+	if _, err := hex.DecodeString(token); err != nil || len(token) > 2*apns.MaxTokenSize {
+		return m, apns.ReasonBadDeviceToken
+	}
+	return m, a.server.checkToken(m, m.Topic)
+}
+
+// checkDelivery checks how a message is to be delivered, and fills that in.
+func checkDelivery(m *apns.Message, header map[string]string) error {
 	if s, ok := header["apns-expiration"]; ok {
 		n, err := strconv.ParseInt(s, 10, 64)
 		if err != nil || n < 0 {
-			return m, apns.ReasonBadExpirationDate
+			return apns.ReasonBadExpirationDate
 		}
 		m.Expiry = time.Unix(n, 0).UTC()
 	}
@@ -67,36 +87,32 @@ func (a *authState) check(st *stream) (*apns.Message, error) {
 		n, err := strconv.ParseUint(s, 10, 8)
 		m.Priority = apns.Priority(n)
 		if err != nil || n != 10 && n != 5 && n != 1 {
-			return m, apns.ReasonBadPriority
+			return apns.ReasonBadPriority
 		}
 	}
 	if m.PushType == apns.PushTypeBackground && m.Priority != apns.PriorityMedium {
-		return m, apns.ReasonBadPriority
+		return apns.ReasonBadPriority
 	}
 	if len(m.CollapseID) > 64 {
-		return m, apns.ReasonBadCollapseID
+		return apns.ReasonBadCollapseID
 	}
-	if err := a.checkTopic(m); err != nil {
-		return m, err
-	}
+	return nil
+}
+
+func checkPayload(m *apns.Message, tooLarge bool) error {
 	limit := apns.MaxPayload
 	if m.PushType == apns.PushTypeVoIP {
 		limit = apns.MaxVoIPPayload
 	}
 	switch {
-	case len(st.body) > limit || st.tooLarge:
-		return m, apns.ReasonPayloadTooLarge
-	case len(st.body) == 0:
-		return m, apns.ReasonPayloadEmpty
-	case !json.Valid(st.body):
-		return m, apns.ReasonBadRequestPayload
-	case token == "":
-		return m, apns.ReasonMissingDeviceToken
+	case len(m.Payload) > limit || tooLarge:
+		return apns.ReasonPayloadTooLarge
+	case len(m.Payload) == 0:
+		return apns.ReasonPayloadEmpty
+	case !json.Valid(m.Payload):
+		return apns.ReasonBadRequestPayload
 	}
-	if _, err := hex.DecodeString(token); err != nil || len(token) > 2*apns.MaxTokenSize {
-		return m, apns.ReasonBadDeviceToken
-	}
-	return m, a.server.checkToken(m, m.Topic)
+	return nil
 }
 
 // checkTopic checks the topic against the push type and the credentials, and
@@ -153,27 +169,6 @@ type authState struct {
 
 func newAuthState(s *Server, state tls.ConnectionState) authState {
 	return authState{server: s, cert: len(state.PeerCertificates) > 0}
-}
-
-// limitFor returns the stream limit: with provider tokens 1, until one was found
-// valid.
-func (s *Server) limitFor(a *authState) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !a.cert && !a.trusted {
-		return 1
-	}
-	return s.limit
-}
-
-// trust notes that a message was accepted, and returns the limit if that has
-// changed it.
-func (a *authState) trust(accepted bool) (limit int, changed bool) {
-	if a.cert || a.trusted || !accepted {
-		return 0, false
-	}
-	a.trusted = true
-	return a.server.limitFor(a), true
 }
 
 // tokenMinAge is how long a connection must keep its provider token.

@@ -26,6 +26,11 @@
 // has an authentication key in place of the certificate. Until devices are
 // registered, with Register, every token is good.
 //
+// The server's HTTP/2 is strict. A request that RFC 9113 calls malformed is reset
+// with PROTOCOL_ERROR: no handler is asked about it, and it is not recorded. A client
+// that breaks another rule, such as the size of a window, gets the error that the
+// RFC has for that.
+//
 // What can go wrong between a client and a gateway it does on demand: a handler
 // returns a [Fault], OnConnect one for a whole connection, and Refuse turns
 // connections away.
@@ -41,6 +46,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net"
 	"os"
 	"slices"
@@ -88,9 +94,12 @@ type Server struct {
 	// apns.StatusNoError.
 	Barrier error
 
-	// StreamLimit is how many messages a connection may have on their way over
-	// HTTP/2: see SetStreamLimit. Zero means 1000.
+	// StreamLimit is how many messages a connection may have in flight over HTTP/2.
+	// Zero means 1,000. A negative number allows none until SetStreamLimit does.
 	StreamLimit int
+
+	// HTTP2 has further limits for HTTP/2 clients. The zero value has the defaults.
+	HTTP2 HTTP2Settings
 
 	// HTTP2Addr, PushAddr and FeedbackAddr are where the services listen, a
 	// loopback address and a port. Empty means 127.0.0.1 and a free one, and in memory,
@@ -135,7 +144,7 @@ type Server struct {
 
 	// Of the HTTP/2 provider API:
 	http2      map[*http2Conn]struct{}
-	limit      int // of streams
+	announced  announcement
 	keys       map[string]authKey
 	devices    map[string]device
 	registered bool // some device was
@@ -169,7 +178,8 @@ func NewUnstartedServer(handler func(*apns.Message) error) *Server {
 	return s
 }
 
-// Start starts the server. It panics if it cannot listen.
+// Start starts the server. It panics if it cannot listen, or if a setting is out of
+// its range.
 func (s *Server) Start() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -178,7 +188,10 @@ func (s *Server) Start() {
 	}
 	s.certs = newAuthority()
 	s.authKey = s.addAuthKey(KeyID, TeamID)
-	s.limit = cmp.Or(s.StreamLimit, 1000)
+	s.announced = announcement{
+		limit:  orDefault("StreamLimit", s.StreamLimit, defaultStreamLimit, 0, math.MaxInt32),
+		window: s.HTTP2.withDefaults().InitialWindow,
+	}
 	binary, http2 := s.certs.serverConfigs(s.TLS)
 	s.services = []*service{
 		{ports: []int{apns.ProviderPort, apns.ProviderAltPort}, addr: &s.HTTP2Addr, tls: http2, serve: s.serveHTTP2},
@@ -280,19 +293,6 @@ func (s *Server) Unregister(token string, deadAt time.Time) {
 	d := s.devices[strings.ToLower(token)]
 	d.deadAt = deadAt
 	s.devices[strings.ToLower(token)] = d
-}
-
-// SetStreamLimit sets how many messages each connection may have on their way
-// over HTTP/2, from now on. A connection with provider tokens may have one until
-// its first message was accepted.
-func (s *Server) SetStreamLimit(n int) {
-	s.mu.Lock()
-	s.limit = n
-	conns := slices.Collect(maps.Keys(s.http2))
-	s.mu.Unlock()
-	for _, h := range conns {
-		h.setLimit()
-	}
 }
 
 func (s *Server) setHTTP2(h *http2Conn, open bool) {

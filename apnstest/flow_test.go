@@ -1,0 +1,326 @@
+package apnstest_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"example.com/apns"
+	"example.com/apns/apnstest"
+	"example.com/apns/internal/h2"
+)
+
+// A body waits for the windows: RFC 9113, section 6.9.
+func TestWindows(t *testing.T) {
+	const body = `{"reason":"BadTopic"}`
+	s := start(t, false, func(m *apns.Message) error {
+		if m.CollapseID == "good" {
+			return nil
+		}
+		return apns.ReasonBadTopic
+	}, nil)
+	c := dialRaw(t, s, true)
+	c.begin(setting(4, 0))
+	c.write(frames(slices.Concat(pushFrames(1, "{}"), pushFrames(3, "{}", "apns-collapse-id", "good"), pushFrames(5, "{}"))...))
+	for _, want := range []uint32{1, 3, 5} {
+		if f := c.until(headers); f.id != want {
+			t.Errorf("got the header of an answer to %d, want %d", f.id, want)
+		}
+	}
+	var got string
+	read := func(want string, last bool) {
+		t.Helper()
+		f := c.until(data)
+		got += string(f.payload)
+		if f.id != 1 || string(f.payload) != want || (f.flags&endStream != 0) != last {
+			t.Errorf("got %+v (%s), want %s on stream 1, last %v", f, f.payload, want, last)
+		}
+	}
+	c.alive() // and no DATA yet: until would have skipped it
+	c.write(frames(frame{windowUpdate, 0, 1, u32(5)}))
+	read(body[:5], false)
+	c.write(frames(frame{rst, 0, 5, u32(8)}, setting(4, 3)))
+	read(body[5:8], false)
+	c.write(frames(setting(4, 1), frame{windowUpdate, 0, 1, u32(2)})) // -2, and back to 0
+	c.alive()
+	c.write(frames(frame{windowUpdate, 0, 1, u32(100)}))
+	read(body[8:], true)
+	if got != body {
+		t.Errorf("got %s, want %s", got, body)
+	}
+
+	// The window of the connection.
+	c = dialRaw(t, s, true)
+	c.begin(setting(4, 1<<20))
+	left, id := 65535, uint32(1)
+	for ; left >= len(body); left -= len(body) {
+		c.write(frames(pushFrames(id, "{}")...))
+		if f := c.until(data); string(f.payload) != body {
+			t.Fatalf("got %s, want %s", f.payload, body)
+		}
+		id += 2
+	}
+	c.write(frames(pushFrames(id, "{}")...))
+	if f := c.until(headers); f.id != id {
+		t.Errorf("got an answer to %d, want %d", f.id, id)
+	}
+	if left > 0 {
+		if f := c.until(data); string(f.payload) != body[:left] {
+			t.Errorf("got %s, want %s", f.payload, body[:left])
+		}
+	}
+	c.alive()
+	c.write(frames(frame{windowUpdate, 0, 0, u32(1000)}))
+	if f := c.until(data); string(f.payload) != body[left:] {
+		t.Errorf("got %s, want %s", f.payload, body[left:])
+	}
+}
+
+// windowUpdates adds up the window updates of a stream that come before the answer
+// to a PING.
+func (c rawConn) windowUpdates(id uint32) (sum int) {
+	c.t.Helper()
+	c.write(h2.AppendPing(nil, 0, [8]byte{7}))
+	for {
+		f, err := c.next()
+		switch {
+		case err != nil:
+			c.t.Fatal(err)
+		case f.kind == ping:
+			return sum
+		case f.kind == windowUpdate && f.id == id:
+			sum += int(binary.BigEndian.Uint32(f.payload))
+		}
+	}
+}
+
+func (c rawConn) wantWindowUpdates(when string, id uint32, want int) {
+	c.t.Helper()
+	if got := c.windowUpdates(id); got != want {
+		c.t.Errorf("%s: the window of stream %d grew by %d bytes, want %d", when, id, got, want)
+	}
+}
+
+// The client may not exceed the window of a stream: RFC 9113, section 6.9.1.
+func TestStreamWindow(t *testing.T) {
+	s := start(t, false, nil, func(s *apnstest.Server) { s.HTTP2.InitialWindow = 10 })
+	c := dialRaw(t, s, true)
+	c.begin()
+	spaces := strings.Repeat(" ", 20)
+	open := func(id uint32) { c.write(appendHeaders(nil, id, 0, good...)) }
+
+	open(1)
+	c.write(appendData(nil, 1, 0, spaces[:4]))
+	c.wantWindowUpdates("4 of 10 bytes", 1, 0)
+	c.write(appendData(nil, 1, 0, spaces[:6]))
+	c.wantWindowUpdates("10 of 10 bytes", 1, 10)
+	c.write(appendData(nil, 1, h2.FlagEndStream, "{}        "))
+	if f := c.of(1); f.kind != headers || f.status() != "200" {
+		t.Errorf("got %+v, want status 200", f)
+	}
+	if got := string(s.Records()[0].Message.Payload); got != spaces[:10]+"{}        " {
+		t.Errorf("got the payload %q", got)
+	}
+
+	open(3)
+	c.write(appendData(nil, 3, 0, spaces[:11]))
+	c.wantReset("11 of 10 bytes", 3, h2.CodeFlowControl)
+	open(5)
+	c.write(appendData(appendData(nil, 5, 0, spaces[:4]), 5, h2.FlagEndStream, spaces[:7]))
+	c.wantReset("4 and 7 of 10 bytes", 5, h2.CodeFlowControl)
+	open(7)
+	c.write(appendData(nil, 7, h2.FlagPadded, "\x0aa"+strings.Repeat("\x00", 10)))
+	c.wantReset("a byte and padding", 7, h2.CodeFlowControl)
+	c.quiet("after all that")
+	if n := len(s.Records()); n != 1 {
+		t.Errorf("got %d records, want 1", n)
+	}
+	c.wantAnswer("at last", 9)
+}
+
+// A window of 0, and one that changes: RFC 9113, section 6.9.2.
+func TestSetInitialWindow(t *testing.T) {
+	s := start(t, false, nil, func(s *apnstest.Server) { s.HTTP2.InitialWindow = -1 })
+	c := dialRaw(t, s, true)
+	c.write(append([]byte(preface), frames(frame{settings, 0, 0, nil})...))
+	acknowledge := func(want int) {
+		t.Helper()
+		if got := c.until(settings).value(h2.SettingInitialWindowSize); got != want {
+			t.Errorf("got an initial window of %d, want %d", got, want)
+		}
+		c.write(h2.AppendSettingsAck(nil))
+	}
+	spaces := strings.Repeat(" ", 100)
+	// Until it acknowledges the SETTINGS, the client may not have seen them.
+	c.write(appendHeaders(nil, 1, 0, good...))
+	c.write(appendData(nil, 1, 0, spaces))
+	acknowledge(0)
+	c.wantWindowUpdates("window of 0", 1, 100) // from -100
+	c.write(appendData(nil, 1, 0, ""))
+	c.quiet("empty DATA")
+	c.write(appendData(nil, 1, 0, " "))
+	c.wantReset("a byte", 1, h2.CodeFlowControl)
+
+	s.SetInitialWindow(100)
+	acknowledge(100)
+	c.write(appendHeaders(nil, 3, 0, good...))
+	c.write(appendData(nil, 3, 0, spaces[:40]))
+	c.alive()
+	s.SetInitialWindow(10) // -30 for the client, but for the 40 that it gets back
+	if got := c.until(settings).value(h2.SettingInitialWindowSize); got != 10 {
+		t.Errorf("got an initial window of %d, want 10", got)
+	}
+	if f := c.of(3); f.kind != windowUpdate || binary.BigEndian.Uint32(f.payload) != 40 {
+		t.Errorf("got %+v, want a WINDOW_UPDATE of 40", f)
+	}
+	c.write(appendData(nil, 3, 0, spaces[:50])) // as if it had seen neither
+	c.wantWindowUpdates("before the acknowledgement", 3, 50)
+	c.write(h2.AppendSettingsAck(nil))
+	c.write(appendData(nil, 3, 0, spaces[:10]))
+	c.wantWindowUpdates("after it", 3, 10)
+	c.write(appendData(nil, 3, 0, spaces[:11]))
+	c.wantReset("11 of 10 bytes", 3, h2.CodeFlowControl)
+
+	// A higher one may be used before it is acknowledged.
+	c.write(appendHeaders(nil, 5, 0, good...))
+	s.SetInitialWindow(50)
+	c.write(appendData(nil, 5, h2.FlagEndStream, "{}"+spaces[:48]))
+	if f := c.of(5); f.kind != headers || f.status() != "200" {
+		t.Errorf("got %+v, want status 200", f)
+	}
+	for _, n := range []int{-1, h2.MaxWindow + 1} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("SetInitialWindow(%d) did not panic", n)
+				}
+			}()
+			s.SetInitialWindow(n)
+		}()
+	}
+}
+
+// The client may not exceed the window of the connection: RFC 9113, section 6.9.1.
+func TestConnectionWindow(t *testing.T) {
+	s := start(t, false, nil, func(s *apnstest.Server) { s.HTTP2.ConnectionWindow = 65535 })
+	part := strings.Repeat(" ", 16<<10)
+	for name, test := range map[string]struct {
+		flags h2.Flags
+		last  string // DATA after three times 16 KiB, which leaves a byte less
+		want  int    // the window update; negative: it is an error
+	}{
+		"all of it":               {0, part[1:], 65535},
+		"a part":                  {0, part[:15000], 0},
+		"almost all":              {0, part[:16000], 3*len(part) + 16000},
+		"a byte more":             {0, part, -1},
+		"a byte more, of padding": {h2.FlagPadded, "\xff" + part[1:], -1},
+	} {
+		for _, malformed := range []bool{false, true} { // what is dropped counts as well
+			c := dialRaw(t, s, true)
+			c.begin()
+			header := good
+			if malformed {
+				header = change(":path", "-")
+			}
+			for i := range uint32(3) {
+				c.write(appendHeaders(nil, 2*i+1, 0, header...))
+				c.write(appendData(nil, 2*i+1, 0, part))
+			}
+			c.alive()
+			c.write(appendHeaders(nil, 7, 0, header...))
+			c.write(appendData(nil, 7, test.flags, test.last))
+			if test.want < 0 {
+				last := uint32(0)
+				if malformed {
+					last = 7
+				}
+				c.wantGoAway(name, h2.CodeFlowControl, last)
+			} else {
+				c.wantWindowUpdates(name, 0, test.want)
+			}
+		}
+	}
+}
+
+// Bodies of all sizes arrive through the smallest windows.
+func TestSmallWindows(t *testing.T) {
+	for _, window := range []int{1, 7, 1000, 65535} {
+		s := start(t, false, nil, func(s *apnstest.Server) {
+			s.HTTP2 = apnstest.HTTP2Settings{InitialWindow: window, ConnectionWindow: 65535}
+		})
+		c := connect(t, s, true)
+		for size, want := range map[int]string{2: "200", 4096: "200", 4097: "413 PayloadTooLarge", 100 * window: ""} {
+			if a := (request{body: bytesOfJSON(size)}).send(t.Context(), c); a.String() != want && want != "" || a.err != nil {
+				t.Errorf("window of %d, body of %d bytes: got %v, want %s", window, size, a, want)
+			}
+		}
+	}
+}
+
+// A body is sent in frames that the client takes: RFC 9113, section 4.2.
+func TestMaxFrameSize(t *testing.T) {
+	reason := apns.Reason(strings.Repeat("x", 50_000))
+	for _, size := range []int{0, 16384, 30_000, 1<<24 - 1} {
+		s := start(t, false, func(*apns.Message) error { return reason }, nil)
+		c := dialRaw(t, s, true)
+		if size == 0 {
+			c.begin()
+		} else {
+			c.begin(setting(byte(h2.SettingMaxFrameSize), uint32(size)))
+		}
+		c.write(appendPush(nil, 1))
+		c.until(headers)
+		got := 0
+		for last := false; !last; {
+			f := c.until(data)
+			if len(f.payload) > max(size, 16384) {
+				t.Errorf("size of %d: got DATA of %d bytes", size, len(f.payload))
+			}
+			got += len(f.payload)
+			last = f.flags&endStream != 0
+		}
+		if want := len(reason) + len(`{"reason":""}`); got != want {
+			t.Errorf("size of %d: got a body of %d bytes, want %d", size, got, want)
+		}
+	}
+}
+
+// A client that floods the server with what wants a reply, and reads nothing, is
+// not read from any more.
+func TestFloodOfReplies(t *testing.T) {
+	for name, b := range map[string][]byte{
+		"PING":      h2.AppendPing(nil, 0, [8]byte{}),
+		"SETTINGS":  h2.AppendSettings(nil),
+		"malformed": nil,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := start(t, true, nil, func(s *apnstest.Server) { s.BufferSize = 4 << 10 })
+			c := dialRaw(t, s, true)
+			c.begin()
+			c.SetWriteDeadline(time.Now().Add(time.Hour))
+			written := 0
+			for i := uint32(0); written < 10<<20; i++ {
+				more := bytes.Repeat(b, 100)
+				if b == nil {
+					more = appendHeaders(nil, 2*i+1, 0, ":scheme", "https")
+				}
+				n, err := c.Write(more)
+				written += n
+				if errors.Is(err, os.ErrDeadlineExceeded) {
+					break
+				} else if err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+			}
+			if written > 256<<10 {
+				t.Errorf("%s: the server read %d bytes before it stopped", name, written)
+			}
+		})
+	}
+}

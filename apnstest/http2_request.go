@@ -1,0 +1,211 @@
+package apnstest
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"example.com/apns/internal/h2"
+	"example.com/apns/internal/hpack"
+)
+
+// maxBody is how many bytes of a request's body are kept.
+const maxBody = 64 << 10
+
+// headers takes the header of a request, or its trailers.
+func (h *http2Conn) headers(f *h2.Frame) error {
+	h.mu.Lock()
+	complete, err := h.takeHeaders(f)
+	h.mu.Unlock()
+	if complete != nil {
+		h.request(complete)
+	}
+	return err
+}
+
+// takeHeaders returns the stream if its request is complete; the caller holds h.mu.
+func (h *http2Conn) takeHeaders(f *h2.Frame) (complete *stream, err error) {
+	st := h.streams[f.Stream]
+	section := h2.RequestHeader
+	if st != nil {
+		section = h2.Trailer
+	}
+	// Every block has to be decoded, even if its stream is ignored, since later
+	// blocks depend on it.
+	b, err := h.decode(f.Payload, section)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case st == nil:
+		if opens, err := h.checkNumber(f.Stream); !opens || err != nil {
+			return nil, err
+		}
+		st = h.open(f.Stream)
+		st.fields, st.length = b.fields, b.ContentLength()
+	case st.ended:
+		return nil, connError(h2.CodeStreamClosed, "HEADERS after the end of stream %d", st.id)
+	case !f.Has(h2.FlagEndStream):
+		h.reset(st, h2.CodeProtocol)
+		return nil, nil
+	}
+	switch {
+	case b.tooLarge:
+		h.refuseHeader(st, f.Has(h2.FlagEndStream))
+	case b.Malformed() != "":
+		h.reset(st, h2.CodeProtocol)
+	case f.Has(h2.FlagEndStream):
+		return h.end(st), nil
+	}
+	return nil, nil
+}
+
+// A block is a header block, decoded and checked.
+type block struct {
+	h2.Validator
+	fields   []headerField
+	tooLarge bool // the fields exceed MaxHeaderListSize; some are missing here
+}
+
+func (h *http2Conn) decode(encoded []byte, section h2.Section) (*block, error) {
+	if err := h.checkTableSize(encoded); err != nil {
+		return nil, err
+	}
+	b := new(block)
+	b.Reset(section)
+	err := h.decoder.Decode(encoded, func(name, value []byte) {
+		b.Add(name, value)
+		b.fields = append(b.fields, headerField{string(name), string(value)})
+	})
+	if b.tooLarge = errors.Is(err, hpack.ErrListSize); err != nil && !b.tooLarge {
+		return nil, connError(h2.CodeCompression, "%v", err)
+	}
+	return b, nil
+}
+
+// checkTableSize checks the table size updates at the start of a block. A client
+// that has acknowledged a smaller table than it uses must begin its next block with
+// an update (RFC 9113, section 4.3.1). The decoder does not check that, since it
+// knows nothing of acknowledgements.
+func (h *http2Conn) checkTableSize(block []byte) error {
+	const sizeUpdate, prefix = 0x20, 0x1f
+	for len(block) > 0 && block[0]&^prefix == sizeUpdate {
+		n := int(block[0] & prefix)
+		block = block[1:]
+		if n == prefix {
+			more, size := binary.Uvarint(block)
+			if size <= 0 {
+				return nil // the decoder returns the error
+			}
+			n, block = n+int(more), block[size:]
+		}
+		h.tableSize = n
+	}
+	if most := h.settings.HeaderTableSize; h.tableAcked && h.tableSize > most {
+		return connError(h2.CodeCompression, "dynamic table of %d bytes, expected an update to at most %d", h.tableSize, most)
+	}
+	return nil
+}
+
+// checkNumber reports whether HEADERS with a number that no open stream has open a
+// stream. It returns false if they have to be dropped. The caller holds h.mu.
+func (h *http2Conn) checkNumber(id uint32) (opens bool, err error) {
+	if id%2 == 0 {
+		return false, connError(h2.CodeProtocol, "HEADERS of stream %d, which is not a client's", id)
+	}
+	if id <= h.highest {
+		switch kind := h.closed.kind(id); {
+		case kind == closedByReset, h.ignored(id):
+			return false, nil
+		case kind == closedByClient:
+			return false, connError(h2.CodeStreamClosed, "HEADERS of stream %d, which is closed", id)
+		}
+		return false, connError(h2.CodeProtocol, "HEADERS of stream %d after stream %d", id, h.highest)
+	}
+	h.highest = id
+	switch {
+	case h.ignored(id):
+		return false, nil // the GOAWAY has told the client
+	case len(h.streams) >= h.announced.allowed.limit && !h.announced.grace:
+		return false, connError(h2.CodeEnhanceYourCalm, "Maximum active streams violated") // Apple's words
+	}
+	return true, nil
+}
+
+// open opens a stream; the caller holds h.mu.
+func (h *http2Conn) open(id uint32) *stream {
+	st := &stream{id: id, window: h.out.initial}
+	h.streams[id] = st
+	h.last = id
+	h.announced.grace = false
+	return st
+}
+
+// data takes a part of a request's body.
+func (h *http2Conn) data(f *h2.Frame) error {
+	h.mu.Lock()
+	complete, err := h.takeData(f)
+	h.mu.Unlock()
+	if complete != nil {
+		h.request(complete)
+	}
+	return err
+}
+
+// takeData returns the stream if its request is complete; the caller holds h.mu.
+func (h *http2Conn) takeData(f *h2.Frame) (complete *stream, err error) {
+	st := h.streams[f.Stream]
+	switch {
+	case h.idle(f.Stream):
+		return nil, connError(h2.CodeProtocol, "DATA of stream %d, which is idle", f.Stream)
+	case st != nil && st.ended:
+		return nil, connError(h2.CodeStreamClosed, "DATA after the end of stream %d", st.id)
+	case !h.in.take(f.Size, h.settings.ConnectionWindow):
+		return nil, connError(h2.CodeFlowControl, "DATA of %d bytes, which is more than the connection's window", f.Size)
+	}
+	h.returnWindow()
+	if st == nil {
+		h.resetClosed(f.Stream, h2.CodeStreamClosed)
+		return nil, nil
+	}
+	st.keep(f.Payload)
+	switch {
+	case !st.in.take(f.Size, h.announced.allowed.window):
+		h.reset(st, h2.CodeFlowControl)
+	case st.length >= 0 && st.received > st.length:
+		h.reset(st, h2.CodeProtocol)
+	case f.Has(h2.FlagEndStream):
+		return h.end(st), nil
+	default:
+		h.returnStreamWindow(st)
+	}
+	return nil, nil
+}
+
+// keep adds p to the body.
+func (st *stream) keep(p []byte) {
+	st.received += int64(len(p))
+	if st.tooLarge = st.tooLarge || len(st.body)+len(p) > maxBody; !st.tooLarge {
+		st.body = append(st.body, p...)
+	}
+}
+
+// end completes a request. It returns the stream, or nil if the body does not have
+// its content-length; the caller holds h.mu.
+func (h *http2Conn) end(st *stream) *stream {
+	st.ended = true
+	if st.length >= 0 && st.received != st.length {
+		h.reset(st, h2.CodeProtocol)
+		return nil
+	}
+	return st
+}
+
+// refuseHeader answers a request whose header is too large; the caller holds h.mu.
+func (h *http2Conn) refuseHeader(st *stream, ended bool) {
+	h.write(h2.AppendHeaders(h.buffer(), h2.FlagEndStream, st.id, h.appendStatus(431), h.out.maxFrame))
+	if ended {
+		h.forget(st)
+	} else {
+		h.reset(st, h2.CodeNo) // the rest of the request is not needed (section 8.1)
+	}
+}

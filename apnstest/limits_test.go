@@ -1,0 +1,164 @@
+package apnstest_test
+
+import (
+	"context"
+	"encoding/binary"
+	"sync"
+	"testing"
+	"time"
+
+	"example.com/apns"
+	"example.com/apns/apnstest"
+	"example.com/apns/internal/h2"
+)
+
+// value returns what a SETTINGS frame says of a setting, or -1.
+func (f frame) value(s h2.Setting) int {
+	for p := f.payload; len(p) >= 6; p = p[6:] {
+		if h2.Setting(binary.BigEndian.Uint16(p)) == s {
+			return int(binary.BigEndian.Uint32(p[2:]))
+		}
+	}
+	return -1
+}
+
+func (f frame) maxStreams() int { return f.value(h2.SettingMaxConcurrentStreams) }
+
+// "Sending notification requests to APNs": one stream until the first message
+// with a valid token was accepted.
+func TestLimitOfOne(t *testing.T) {
+	s := start(t, false, func(m *apns.Message) error {
+		if m.CollapseID == "bad" {
+			return apns.ReasonBadTopic
+		}
+		return nil
+	}, func(s *apnstest.Server) { s.StreamLimit = 7 })
+	c := dialRaw(t, s, false)
+	c.write(append([]byte(preface), frames(frame{settings, 0, 0, nil})...))
+	if got := c.until(settings).maxStreams(); got != 1 {
+		t.Errorf("with provider tokens: got a limit of %d, want 1", got)
+	}
+	c.write(frames(frame{settings, endStream, 0, nil}))
+	s.SetStreamLimit(9) // of which this one hears later
+	bearer := jwt{}.sign(t, s)
+	for i, more := range [][]string{
+		{"authorization", jwt{der: true}.sign(t, s), "apns-topic", "t"},
+		{"authorization", bearer, "apns-topic", "t", "apns-collapse-id", "bad"},
+	} {
+		c.write(frames(pushFrames(uint32(2*i+1), "{}", more...)...))
+		if f, err := c.next(); err != nil || f.kind == settings && f.flags == 0 {
+			t.Errorf("before an accepted one: got %+v, %v", f, err)
+		}
+		c.until(data)
+	}
+	c.write(frames(pushFrames(5, "{}", "authorization", bearer, "apns-topic", "t")...))
+	if got := c.until(settings).maxStreams(); got != 9 {
+		t.Errorf("after an accepted one: got a limit of %d, want 9", got)
+	}
+	if got := c.until(headers).status(); got != "200" {
+		t.Errorf("got the status %s, want 200", got)
+	}
+	// A higher limit may be used before it is acknowledged.
+	c.write(frames(frame{headers, endHeaders, 7, pushBlock()}, frame{headers, endHeaders, 9, pushBlock()}))
+	c.alive()
+
+	c = dialRaw(t, s, false)
+	c.begin()
+	c.write(frames(frame{headers, endHeaders, 1, pushBlock()}, frame{headers, endHeaders, 3, pushBlock()}))
+	f := c.until(goAway)
+	if last, code := binary.BigEndian.Uint32(f.payload), binary.BigEndian.Uint32(f.payload[4:]); last != 0 || code != 11 || string(f.payload[8:]) != "Maximum active streams violated" {
+		t.Errorf("two streams: got a GOAWAY with code %d, last stream %d, %s", code, last, f.payload[8:])
+	}
+
+	// With a certificate the limit is there at once.
+	c = dialRaw(t, s, true)
+	c.write(append([]byte(preface), frames(frame{settings, 0, 0, nil})...))
+	if got := c.until(settings).maxStreams(); got != 9 {
+		t.Errorf("with a certificate: got a limit of %d, want 9", got)
+	}
+}
+
+func TestSetStreamLimit(t *testing.T) {
+	s := start(t, false, func(*apns.Message) error { return apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndStall} }, nil)
+	c := dialRaw(t, s, true)
+	c.begin()
+	for id := uint32(1); id < 10; id += 2 {
+		c.write(frames(pushFrames(id, "{}")...))
+	}
+	s.SetStreamLimit(2)
+	if got := c.until(settings).maxStreams(); got != 2 {
+		t.Errorf("got a limit of %d, want 2", got)
+	}
+	c.write(frames(pushFrames(11, "{}")...)) // not acknowledged yet
+	c.alive()
+	c.write(frames(frame{settings, endStream, 0, nil}))
+	c.alive()
+	for id := uint32(1); id < 10; id += 2 {
+		c.write(frames(frame{rst, 0, id, u32(8)}))
+	}
+	c.write(frames(pushFrames(13, "{}")...))
+	c.alive()
+	s.SetStreamLimit(3)
+	if got := c.until(settings).maxStreams(); got != 3 {
+		t.Errorf("got a limit of %d, want 3", got)
+	}
+	c.write(frames(append([]frame{{settings, endStream, 0, nil}}, pushFrames(15, "{}")...)...))
+	c.alive()
+	c.write(frames(pushFrames(17, "{}")...))
+	if f := c.until(goAway); binary.BigEndian.Uint32(f.payload) != 15 || binary.BigEndian.Uint32(f.payload[4:]) != 11 {
+		t.Errorf("got the GOAWAY %+v, want ENHANCE_YOUR_CALM and stream 15", f)
+	}
+	if n := len(s.Messages(apnstest.Accepted)); n != 8 {
+		t.Errorf("%d messages were accepted, want 8", n)
+	}
+}
+
+// Limits change while a polite client is busy.
+func TestLimitsUnderLoad(t *testing.T) {
+	s := start(t, false, nil, nil)
+	c := connect(t, s, true)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() {
+			for range 20 {
+				if a := (request{}).send(ctx, c); a.String() != "200" {
+					t.Errorf("got %v, want 200", a)
+					return
+				}
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	for i := 0; ; i++ {
+		select {
+		case <-done:
+			if n := len(s.Messages(apnstest.Accepted)); n != 1000 {
+				t.Errorf("%d messages were accepted, want 1000", n)
+			}
+			return
+		case <-time.After(time.Millisecond):
+			s.SetStreamLimit([]int{1, 2, 100}[i%3])
+		}
+	}
+}
+
+// HEADERS without end, and no requests.
+func TestFlood(t *testing.T) {
+	s := start(t, false, nil, nil)
+	c := dialRaw(t, s, true)
+	c.begin()
+	var b []byte
+	for i := range uint32(1001) {
+		b = frame{headers, endHeaders, 2*i + 1, pushBlock()}.append(b)
+	}
+	c.write(b)
+	if f := c.until(goAway); binary.BigEndian.Uint32(f.payload) != 0 || binary.BigEndian.Uint32(f.payload[4:]) != 11 {
+		t.Errorf("got the GOAWAY %+v, want ENHANCE_YOUR_CALM and that nothing was processed", f)
+	}
+	if n := len(s.Records()); n != 0 {
+		t.Errorf("got %d records, want none", n)
+	}
+}

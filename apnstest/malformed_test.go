@@ -1,0 +1,248 @@
+package apnstest_test
+
+import (
+	"encoding/binary"
+	"slices"
+	"strings"
+	"testing"
+
+	"example.com/apns"
+	"example.com/apns/apnstest"
+	"example.com/apns/internal/h2"
+	"example.com/apns/internal/hpack"
+)
+
+// encode returns a header block with names and values in turn.
+func encode(fields ...string) []byte {
+	var b []byte
+	for i := 0; i < len(fields); i += 2 {
+		b = hpack.AppendLiteral(b, fields[i], fields[i+1])
+	}
+	return b
+}
+
+// good is the header of a request that is accepted.
+var good = []string{":method", "POST", ":scheme", "https", ":authority", "localhost", ":path", "/3/device/" + token}
+
+// with returns the good header with more fields at its end.
+func with(more ...string) []string { return slices.Concat(good, more) }
+
+// change returns the good header with another value of a field, or none if it is
+// "-".
+func change(name, value string) []string {
+	fields := slices.Clone(good)
+	i := slices.Index(fields, name)
+	if value == "-" {
+		return slices.Delete(fields, i, i+2)
+	}
+	fields[i+1] = value
+	return fields
+}
+
+func appendHeaders(b []byte, id uint32, flags h2.Flags, fields ...string) []byte {
+	return h2.AppendHeaders(b, flags, id, encode(fields...), h2.MinMaxFrameSize)
+}
+
+func appendData(b []byte, id uint32, flags h2.Flags, body string) []byte {
+	return h2.AppendFrame(b, h2.TypeData, flags, id, []byte(body))
+}
+
+// appendPush appends a request that is accepted.
+func appendPush(b []byte, id uint32) []byte {
+	return appendData(appendHeaders(b, id, 0, good...), id, h2.FlagEndStream, "{}")
+}
+
+// of skips frames up to one of the stream.
+func (c rawConn) of(id uint32) frame {
+	c.t.Helper()
+	for {
+		f, err := c.next()
+		if err != nil {
+			c.t.Fatalf("waiting for a frame of stream %d: %v", id, err)
+		}
+		if f.id == id {
+			return f
+		}
+	}
+}
+
+// quiet checks that the server has nothing to say.
+func (c rawConn) quiet(when string) {
+	c.t.Helper()
+	c.write(h2.AppendPing(nil, 0, [8]byte{7}))
+	if f, err := c.next(); err != nil || f.kind != ping {
+		c.t.Errorf("%s: got %+v, %v; want nothing", when, f, err)
+	}
+}
+
+// wantReset checks that the next frame of the stream resets it.
+func (c rawConn) wantReset(when string, id uint32, code h2.Code) {
+	c.t.Helper()
+	f := c.of(id)
+	if f.kind != rst {
+		c.t.Errorf("%s: got %+v, want RST_STREAM", when, f)
+	} else if got := h2.Code(binary.BigEndian.Uint32(f.payload)); got != code {
+		c.t.Errorf("%s: got RST_STREAM with %v, want %v", when, got, code)
+	}
+}
+
+// wantGoAway checks how the connection ends.
+func (c rawConn) wantGoAway(when string, code h2.Code, last uint32) {
+	c.t.Helper()
+	f := c.until(goAway)
+	gotLast, got := binary.BigEndian.Uint32(f.payload), h2.Code(binary.BigEndian.Uint32(f.payload[4:]))
+	if got != code || gotLast != last {
+		c.t.Errorf("%s: got GOAWAY with %v and the last stream %d (%s), want %v and %d", when, got, gotLast, f.payload[8:], code, last)
+	}
+	c.CloseWrite()
+	c.over()
+}
+
+// wantAnswer checks that a push on the stream is accepted.
+func (c rawConn) wantAnswer(when string, id uint32) {
+	c.t.Helper()
+	c.write(appendPush(nil, id))
+	if f := c.of(id); f.kind != headers || f.status() != "200" {
+		c.t.Errorf("%s: the request after: got %+v, want status 200", when, f)
+	}
+}
+
+// A request that RFC 9113 calls malformed is reset, and not looked at. The
+// connection goes on.
+func TestMalformedRequests(t *testing.T) {
+	type end func(b []byte, id uint32) []byte // of the request, after its header
+	whole := func(b []byte, id uint32) []byte { return appendData(b, id, h2.FlagEndStream, "{}") }
+	parts := func(parts ...string) end {
+		return func(b []byte, id uint32) []byte {
+			for _, p := range parts {
+				b = appendData(b, id, 0, p)
+			}
+			return appendData(b, id, h2.FlagEndStream, "")
+		}
+	}
+	trailers := func(flags h2.Flags, fields ...string) end {
+		return func(b []byte, id uint32) []byte {
+			return appendHeaders(appendData(b, id, 0, "{}"), id, flags, fields...)
+		}
+	}
+	none := func(b []byte, id uint32) []byte { return b }
+	for _, test := range []struct {
+		name   string // with the section of RFC 9113
+		header []string
+		end    end
+	}{
+		{"8.1 HEADERS in the middle", good, trailers(0, "x", "y")},
+		{"8.1 empty HEADERS in the middle", good, trailers(0)},
+		{"8.1 pseudo-header field in the trailers", good, trailers(h2.FlagEndStream, ":path", "/")},
+		{"8.1 connection in the trailers", good, trailers(h2.FlagEndStream, "connection", "close")},
+		{"8.1 upper case in the trailers", good, trailers(h2.FlagEndStream, "X", "y")},
+		{"8.1.1 content-length too small", with("content-length", "1"), whole},
+		{"8.1.1 content-length too large", with("content-length", "3"), whole},
+		{"8.1.1 content-length of 0", with("content-length", "0"), whole},
+		{"8.1.1 content-length, body in parts", with("content-length", "4"), parts("{", "", "}", "   ")},
+		{"8.1.1 content-length before the end", with("content-length", "2"), func(b []byte, id uint32) []byte { return appendData(b, id, 0, "{ }") }},
+		{"8.1.1 content-length and trailers", with("content-length", "3"), trailers(h2.FlagEndStream, "x", "y")},
+		{"8.1.1 content-length that is no number", with("content-length", "+2"), whole},
+		{"8.1.1 content-length that is empty", with("content-length", ""), whole},
+		{"8.1.1 content-length twice", with("content-length", "2", "content-length", "3"), whole},
+		{"8.2 upper case", with("X-Other", "1"), whole},
+		{"8.2.1 empty name", with("", "1"), whole},
+		{"8.2.1 space in a name", with("x other", "1"), whole},
+		{"8.2.1 colon in a name", with("x:other", "1"), whole},
+		{"8.2.1 control character in a name", with("x\x01", "1"), whole},
+		{"8.2.1 DEL in a name", with("x\x7f", "1"), whole},
+		{"8.2.1 name that is not ASCII", with("x\xff", "1"), whole},
+		{"8.2.1 NUL in a value", with("x", "a\x00b"), whole},
+		{"8.2.1 LF in a value", with("x", "a\nb"), whole},
+		{"8.2.1 CR in a value", with("x", "a\rb"), whole},
+		{"8.2.1 CR LF in a value", with("apns-topic", apnstest.Topic+"\r\nx: y"), whole},
+		{"8.2.1 blank before a value", with("x", " a"), whole},
+		{"8.2.1 blank after a value", with("apns-topic", apnstest.Topic+" "), whole},
+		{"8.2.1 tab after a value", with("x", "a\t"), whole},
+		{"8.2.1 LF in the path", change(":path", "/3/device/\n"), whole},
+		{"8.2.2 connection", with("connection", "close"), whole},
+		{"8.2.2 proxy-connection", with("proxy-connection", "close"), whole},
+		{"8.2.2 keep-alive", with("keep-alive", "timeout=1"), whole},
+		{"8.2.2 transfer-encoding", with("transfer-encoding", "chunked"), whole},
+		{"8.2.2 upgrade", with("upgrade", "h2c"), whole},
+		{"8.2.2 te", with("te", "gzip"), whole},
+		{"8.2.2 te, trailers and more", with("te", "trailers, deflate"), whole},
+		{"8.3 pseudo-header field after another", append([]string{"x", "y"}, good...), whole},
+		{"8.3 unknown pseudo-header field", with(":other", "1"), whole},
+		{"8.3 pseudo-header field of an answer", append([]string{":status", "200"}, good...), whole},
+		{"8.3 no header", nil, whole},
+		{"8.3.1 no method", change(":method", "-"), whole},
+		{"8.3.1 no scheme", change(":scheme", "-"), whole},
+		{"8.3.1 no path", change(":path", "-"), whole},
+		{"8.3.1 empty path", change(":path", ""), whole},
+		{"8.3.1 method twice", append([]string{":method", "POST"}, good...), whole},
+		{"8.3.1 scheme twice", append([]string{":scheme", "https"}, good...), whole},
+		{"8.3.1 path twice", append([]string{":path", "/3/device/" + token}, good...), whole},
+		{"8.3.1 authority twice", append([]string{":authority", "localhost"}, good...), whole},
+		{"8.3.1 nothing but a scheme, and no end", []string{":scheme", "https"}, none},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			asked := 0
+			s := start(t, false, func(*apns.Message) error { asked++; return nil }, nil)
+			c := dialRaw(t, s, true)
+			c.begin()
+			c.write(test.end(appendHeaders(nil, 1, 0, test.header...), 1))
+			c.wantReset("at first", 1, h2.CodeProtocol)
+			c.quiet("after the RST_STREAM")
+			if n := len(s.Records()); n != 0 || asked != 0 {
+				t.Errorf("got %d records, and the handler was asked %d times; want neither", n, asked)
+			}
+			c.wantAnswer("at last", 3)
+		})
+	}
+}
+
+// What is malformed in a header without a body.
+func TestMalformedWithoutBody(t *testing.T) {
+	s := start(t, false, nil, nil)
+	c := dialRaw(t, s, true)
+	c.begin()
+	for i, header := range [][]string{with("content-length", "2"), with("X", "y"), {":scheme", "https"}} {
+		id := uint32(2*i + 1)
+		c.write(appendHeaders(nil, id, h2.FlagEndStream, header...))
+		c.wantReset(strings.Join(header, " "), id, h2.CodeProtocol)
+	}
+	if n := len(s.Records()); n != 0 {
+		t.Errorf("got %d records, want none", n)
+	}
+	c.wantAnswer("at last", 99)
+}
+
+// What looks like it and is not malformed.
+func TestNotMalformed(t *testing.T) {
+	padded := func(id uint32) []byte {
+		b := appendHeaders(nil, id, 0, with("content-length", "2")...)
+		return appendData(b, id, h2.FlagEndStream|h2.FlagPadded, "\x03{}\x00\x00\x00")
+	}
+	for name, push := range map[string]func(id uint32) []byte{
+		"content-length": func(id uint32) []byte {
+			return appendData(appendHeaders(nil, id, 0, with("content-length", "2")...), id, h2.FlagEndStream, "{}")
+		},
+		"content-length without the padding": padded,
+		"te: trailers": func(id uint32) []byte {
+			return appendData(appendHeaders(nil, id, 0, with("te", "trailers")...), id, h2.FlagEndStream, "{}")
+		},
+		"no authority": func(id uint32) []byte {
+			return appendData(appendHeaders(nil, id, 0, change(":authority", "-")...), id, h2.FlagEndStream, "{}")
+		},
+		"a blank within a value, and one that is empty": func(id uint32) []byte {
+			return appendData(appendHeaders(nil, id, 0, with("x", "a \t\xff b", "y", "")...), id, h2.FlagEndStream, "{}")
+		},
+		"several cookies": func(id uint32) []byte {
+			return appendData(appendHeaders(nil, id, 0, with("cookie", "a", "cookie", "b")...), id, h2.FlagEndStream, "{}")
+		},
+	} {
+		s := start(t, false, nil, nil)
+		c := dialRaw(t, s, true)
+		c.begin()
+		c.write(push(1))
+		if f := c.of(1); f.kind != headers || f.status() != "200" {
+			t.Errorf("%s: got %+v, want status 200", name, f)
+		}
+	}
+}

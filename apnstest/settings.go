@@ -1,0 +1,207 @@
+package apnstest
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+
+	"example.com/apns/internal/h2"
+)
+
+// HTTP2Settings are limits that the server announces to HTTP/2 clients, and
+// enforces. The zero value has the defaults.
+type HTTP2Settings struct {
+	// InitialWindow is SETTINGS_INITIAL_WINDOW_SIZE: how many bytes of a request's
+	// body a client may send before the server allows more. Zero means 1 MiB. A
+	// negative number announces 0: no client can then send a body until
+	// SetInitialWindow allows it.
+	InitialWindow int
+
+	// ConnectionWindow is the same for all requests of a connection together, in
+	// bytes. Zero means 1 GiB. The smallest is 65,535, which is where HTTP/2
+	// begins.
+	ConnectionWindow int
+
+	// MaxHeaderListSize is SETTINGS_MAX_HEADER_LIST_SIZE: how many bytes the header
+	// of a request may have. Each field counts its name, its value and 32 bytes. A
+	// larger header is answered with the status 431, and the request is not
+	// recorded. Zero means 16 KiB, which is also the largest. A negative number
+	// announces 0.
+	MaxHeaderListSize int
+
+	// HeaderTableSize is SETTINGS_HEADER_TABLE_SIZE: how many bytes the table may
+	// have with which a client compresses headers. Zero means 4,096. A negative
+	// number announces 0: a client can then use no table.
+	HeaderTableSize int
+}
+
+const (
+	defaultStreamLimit       = 1000
+	defaultInitialWindow     = 1 << 20
+	defaultConnectionWindow  = 1 << 30
+	maxHeaderList            = 16 << 10
+	defaultHeaderTableSize   = 4096
+	maxHeaderTableSize       = 1 << 20
+	smallestConnectionWindow = h2.DefaultWindow // SETTINGS cannot change it
+)
+
+// orDefault returns the value of a setting: the default for 0, and 0 for a negative
+// number. It panics if the result is not between least and most.
+func orDefault(name string, n, normal, least, most int) int {
+	n = max(0, cmp.Or(n, normal))
+	if n < least || n > most {
+		panic(fmt.Sprintf("apnstest: %s is %d, expected %d to %d", name, n, least, most))
+	}
+	return n
+}
+
+// withDefaults returns the settings as they are announced.
+func (s HTTP2Settings) withDefaults() HTTP2Settings {
+	return HTTP2Settings{
+		InitialWindow:     orDefault("InitialWindow", s.InitialWindow, defaultInitialWindow, 0, h2.MaxWindow),
+		ConnectionWindow:  orDefault("ConnectionWindow", s.ConnectionWindow, defaultConnectionWindow, smallestConnectionWindow, h2.MaxWindow),
+		MaxHeaderListSize: orDefault("MaxHeaderListSize", s.MaxHeaderListSize, maxHeaderList, 0, maxHeaderList),
+		HeaderTableSize:   orDefault("HeaderTableSize", s.HeaderTableSize, defaultHeaderTableSize, 0, maxHeaderTableSize),
+	}
+}
+
+// SetStreamLimit sets how many messages each connection may have in flight over
+// HTTP/2, from now on. Zero allows none until the next call. A connection with
+// provider tokens may have at most one until its first message was accepted.
+func (s *Server) SetStreamLimit(n int) {
+	n = min(max(0, n), math.MaxInt32)
+	s.setAnnounced(func(a *announcement) { a.limit = n })
+}
+
+// SetInitialWindow sets InitialWindow for all connections, in bytes, from now on.
+// Zero announces 0. The windows of messages in flight change by the difference
+// and may become negative (RFC 9113, section 6.9.2). It panics if n is negative or
+// above 2^31-1.
+func (s *Server) SetInitialWindow(n int) {
+	if n < 0 || n > h2.MaxWindow {
+		panic(fmt.Sprintf("apnstest: the initial window is %d, expected 0 to %d", n, h2.MaxWindow))
+	}
+	s.setAnnounced(func(a *announcement) { a.window = n })
+}
+
+func (s *Server) setAnnounced(change func(*announcement)) {
+	s.mu.Lock()
+	change(&s.announced)
+	conns := slices.Collect(maps.Keys(s.http2))
+	s.mu.Unlock()
+	for _, h := range conns {
+		h.mu.Lock()
+		h.announce()
+		h.w.Flush()
+		h.mu.Unlock()
+	}
+}
+
+// An announcement has the settings that can change while a connection is open.
+type announcement struct {
+	limit  int // of open streams
+	window int // the initial one of a stream, in bytes
+}
+
+// announcementFor returns what a connection has to be told. Without a certificate
+// the stream limit is at most 1 until a provider token was found valid.
+func (s *Server) announcementFor(a *authState) announcement {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.announced
+	if !a.cert && !a.trusted {
+		now.limit = min(now.limit, 1)
+	}
+	return now
+}
+
+// Announcements are those of one connection. A client may use a new setting as
+// soon as it arrives, and must obey it once it has acknowledged it. In between,
+// the server allows what either the old or the new one allows.
+type announcements struct {
+	last    announcement   // the last one sent
+	pending []announcement // sent and not acknowledged
+	acked   announcement   // the last one acknowledged
+	allowed announcement   // the largest values of acked and pending
+
+	// grace lets one stream exceed the limit. See ack.
+	grace bool
+}
+
+func newAnnouncements() announcements {
+	// What a client may do before it has heard anything (RFC 9113, section 6.5.2).
+	initial := announcement{limit: math.MaxInt, window: h2.DefaultWindow}
+	return announcements{allowed: initial, acked: initial}
+}
+
+// ack takes the client's acknowledgement. It returns false if nothing was left to
+// be acknowledged.
+func (a *announcements) ack() bool {
+	if len(a.pending) == 0 {
+		return false
+	}
+	before := a.acked
+	a.acked, a.pending = a.pending[0], a.pending[1:]
+	a.allow()
+	// net/http's client decides to open a stream, acknowledges a lower limit, and
+	// then sends the stream. So one may exceed the limit. Delete this line once
+	// package apns does not use net/http any more.
+	a.grace = a.acked.limit < before.limit
+	return true
+}
+
+func (a *announcements) send(now announcement) {
+	a.last = now
+	a.pending = append(a.pending, now)
+	a.allow()
+}
+
+func (a *announcements) allow() {
+	a.allowed = a.acked
+	for _, p := range a.pending {
+		a.allowed.limit = max(a.allowed.limit, p.limit)
+		a.allowed.window = max(a.allowed.window, p.window)
+	}
+}
+
+// begin sends the first SETTINGS, and gives the client the window of the
+// connection; the caller holds h.mu.
+func (h *http2Conn) begin() {
+	now := h.server.announcementFor(&h.auth)
+	fixed := &h.settings
+	values := []h2.SettingValue{
+		{Setting: h2.SettingMaxConcurrentStreams, Value: uint32(now.limit)},
+		{Setting: h2.SettingInitialWindowSize, Value: uint32(now.window)},
+		{Setting: h2.SettingMaxHeaderListSize, Value: uint32(fixed.MaxHeaderListSize)},
+	}
+	if fixed.HeaderTableSize != defaultHeaderTableSize {
+		values = append(values, h2.SettingValue{Setting: h2.SettingHeaderTableSize, Value: uint32(fixed.HeaderTableSize)})
+	}
+	h.announced.send(now)
+	h.write(h2.AppendSettings(h.buffer(), values...))
+	if more := fixed.ConnectionWindow - h2.DefaultWindow; more > 0 {
+		h.write(h2.AppendWindowUpdate(h.buffer(), 0, uint32(more)))
+	}
+}
+
+// announce sends SETTINGS if any has changed; the caller holds h.mu.
+func (h *http2Conn) announce() {
+	before, now := h.announced.last, h.server.announcementFor(&h.auth)
+	if now == before {
+		return
+	}
+	var values []h2.SettingValue
+	if now.limit != before.limit {
+		values = append(values, h2.SettingValue{Setting: h2.SettingMaxConcurrentStreams, Value: uint32(now.limit)})
+	}
+	if now.window != before.window {
+		values = append(values, h2.SettingValue{Setting: h2.SettingInitialWindowSize, Value: uint32(now.window)})
+	}
+	h.announced.send(now)
+	h.write(h2.AppendSettings(h.buffer(), values...))
+	for _, st := range h.inOrder() {
+		h.returnStreamWindow(st)
+	}
+}
