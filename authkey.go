@@ -255,11 +255,13 @@ func (s *tokenSource) next() (bearer string, refreshed bool, err error) {
 
 // expired notes that a push with that bearer was answered with
 // ExpiredProviderToken. The answers that come in for a token which has been
-// replaced since mean nothing.
-func (s *tokenSource) expired(bearer string) {
+// replaced since mean nothing. It reports whether the next push has another bearer.
+func (s *tokenSource) expired(bearer string) (renewed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.current != nil && bearer == s.current.bearer {
-		s.refused = true
+	if s.current == nil || bearer != s.current.bearer {
+		return true
 	}
+	s.refused = true
+	return !s.forced || s.key.clock().Sub(s.since) >= tokenMinUse
 }

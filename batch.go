@@ -3,7 +3,6 @@ package apns
 import (
 	"context"
 	"iter"
-	"net/http/httptrace"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -35,11 +34,10 @@ type batch struct {
 	panicked bool     // msgs did, or ended its goroutine
 	reason   any      // with what it panicked
 
-	early    early
-	deadline sharedDeadline
-	workers  workers // over HTTP/2
-	whole    bool    // over the binary wire: all is handed over; protected by line.mu
-	sheet    *sheet  // over the binary wire; of the goroutine that feeds, which changes it under line.mu
+	early   early
+	workers workers // over HTTP/2
+	whole   bool    // over the binary wire: all is handed over; protected by line.mu
+	sheet   *sheet  // over the binary wire; of the goroutine that feeds, which changes it under line.mu
 }
 
 // A result is the fate of messages that have the same.
@@ -339,39 +337,4 @@ func (b *batch) settledOne(m *Message, r Receipt, err error) {
 	defer b.mu.Unlock()
 	b.results = append(b.results, result{m: m, receipt: r, err: err})
 	b.news.Signal()
-}
-
-// A sharedDeadline gives contexts that end after a timeout. Those that have the same
-// parent and begin at about the same time share one, because to make one costs
-// about as much as all else that a Client does for a message over HTTP/2.
-type sharedDeadline struct {
-	mu     sync.Mutex // protects following
-	parent context.Context
-	shared context.Context    // nil if the parent was seen but once
-	cancel context.CancelFunc // of shared, which ends by itself: who uses it is not known
-	end    time.Time          // of shared
-}
-
-// context returns a context for a message whose time ends then, which ends up to an
-// eighth of the timeout later, and a function to be called when it is not needed any
-// more.
-func (d *sharedDeadline) context(parent context.Context, end time.Time, timeout time.Duration) (context.Context, context.CancelFunc) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	switch known := d.parent != nil && isSame(d.parent, parent); {
-	case !known:
-		d.parent, d.shared = parent, nil
-		return context.WithDeadline(parent, end)
-	case d.shared == nil || end.After(d.end):
-		d.end = end.Add(timeout / 16)
-		d.shared, d.cancel = context.WithDeadline(parent, d.end)
-	case end.Before(d.end.Add(-timeout / 8)): // it has waited
-		return context.WithDeadline(parent, end)
-	}
-	return d.shared, func() {}
-}
-
-// isSame reports whether two contexts are the same to net/http.
-func isSame(a, b context.Context) bool {
-	return a.Done() == b.Done() && httptrace.ContextClientTrace(a) == httptrace.ContextClientTrace(b)
 }

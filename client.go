@@ -140,7 +140,6 @@ type Client struct {
 	settled  atomic.Uint64 // of these
 	accepted atomic.Uint64 // of these
 	refusing atomic.Bool   // the server refuses the sender
-	deadline sharedDeadline
 
 	mu       sync.Mutex // protects following
 	context  context.Context
@@ -167,7 +166,7 @@ type Client struct {
 func (c *Client) Push(ctx context.Context, m *Message) (Receipt, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
-		ctx, cancel = c.deadline.context(ctx, time.Now().Add(c.timeout()), c.timeout())
+		ctx, cancel = context.WithTimeout(ctx, c.timeout())
 		defer cancel()
 	}
 	c.handed.Add(1)
@@ -684,8 +683,7 @@ func isRefusal(err error) bool {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return true
 	}
-	reason, ok := errors.AsType[Reason](err)
-	return ok && reason.isRefusal()
+	return errors.Is(err, ErrRefused)
 }
 
 // plainText is an error's text, to stand in that of another.

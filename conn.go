@@ -49,6 +49,8 @@ type Config struct {
 	// negotiated, why a server ends one, new provider tokens. It is not told a
 	// secret, a device token or a payload. Nil means silence.
 	Logger *slog.Logger
+
+	firstStream uint32 // of each HTTP/2 connection; set by tests
 }
 
 func (c *Config) logger() *slog.Logger {
@@ -71,7 +73,7 @@ func (c *Config) logger() *slog.Logger {
 // All its methods may be called by any number of goroutines. A Conn must be
 // ended by Close or Shutdown, also after an error.
 type Conn struct {
-	http2 *http2Wire // nil on the binary wire, which is what all the rest is for
+	http2 *session // nil on the binary wire, which is what all the rest is for
 
 	raw      net.Conn // under records; closing it does not wait for the peer
 	records  *recordConn
@@ -124,9 +126,9 @@ func Dial(ctx context.Context, addr string, config *Config) (*Conn, error) {
 	if config.TLS != nil {
 		tlsConfig = config.TLS.Clone()
 	}
-	host, _, err := net.SplitHostPort(addr)
+	host, err := checkAddr(addr)
 	if err != nil {
-		return nil, &setupError{fmt.Errorf("apns: address %q, expected host:port: %w", addr, err)}
+		return nil, err
 	}
 	if tlsConfig.ServerName == "" {
 		tlsConfig.ServerName = host
@@ -173,7 +175,8 @@ func Dial(ctx context.Context, addr string, config *Config) (*Conn, error) {
 		if config.Key != nil && !c.hasCert {
 			tokens = &tokenSource{key: config.Key}
 		}
-		c.http2, err = newHTTP2Wire(ctx, c, addr, config.Topic, tokens)
+		log := c.log.With("host", host)
+		c.http2, err = newSession(ctx, c.link(), newProvider(addr, config.Topic, tokens, log), config.firstStream, log)
 		if err != nil {
 			c.Close()
 			return nil, fmt.Errorf("apns: HTTP/2 with %s: %w", addr, err)
@@ -199,11 +202,23 @@ func (c *Conn) ConnectionState() tls.ConnectionState {
 // matches the Status or Reason with which the server would have rejected it, but
 // is not a *[PushError], and the connection is as good as before.
 //
-// Over HTTP/2 it waits for a stream, if the server allows no more at the time,
-// and then for the answer. Nil means that the server accepted the message, a
-// *PushError that it rejected this one. Any other error matches [ErrNotSent] or
-// [ErrInDoubt]; if ctx ended, ctx.Err() as well. Give each push a deadline: a
-// server may leave one unanswered.
+// Over HTTP/2 it waits for a stream, if the server allows no more at the time, and
+// then for the answer. Nil means that the server accepted the message, a *PushError
+// that it rejected this one. Any other error matches [ErrNotSent] or [ErrInDoubt]. If
+// ctx ended, the error matches ctx.Err() as well. If the answer is about the sender or
+// the connection, and not about the message, the error matches ErrNotSent and the
+// [Reason], and [ErrRefused] if other messages would get the same answer.
+//
+// A proxy or a gateway in between may answer in APNs' place, and then it gives no
+// reason. Such an answer leaves the message in doubt. Only one with an HTTP status of
+// 4xx is a rejection: a *PushError without a Reason. What is said not to have been
+// processed counts as not sent; HAProxy has been seen to say so of messages that the
+// server behind it took.
+//
+// Give each push a deadline: a server may leave one unanswered. A server that says
+// nothing at all for 10 seconds while a push waits is sent a PING, and has 10 seconds
+// to answer that. If nothing was heard for a minute, a PING is answered before the
+// next message is sent, so that none is lost on a connection that has died.
 //
 // On the binary wire it returns when the message is written, and nil means just
 // that: a gateway is silent about a message that it accepts, and says later
@@ -218,7 +233,7 @@ func (c *Conn) ConnectionState() tls.ConnectionState {
 // the last call's.
 func (c *Conn) WritePushMsg(ctx context.Context, m *Message) error {
 	if c.http2 != nil {
-		_, err := c.http2.push(ctx, m)
+		_, err := c.http2.push(ctx, m, false)
 		return err
 	}
 	if err := c.use(sendsMessages); err != nil {
@@ -324,6 +339,36 @@ func (c *Conn) Close() error {
 	c.writing.release()
 	c.reading.release()
 	return nil
+}
+
+// checkAddr returns the host of an address.
+func checkAddr(addr string) (host string, err error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err == nil {
+		switch n, portErr := net.LookupPort("tcp", port); {
+		case strings.ContainsFunc(addr, func(r rune) bool { return r <= ' ' || strings.ContainsRune(`/\@?#"`, r) }):
+			err = errors.New("it has a character that is of neither")
+		case portErr != nil:
+			err = portErr
+		case n == 0:
+			err = errors.New("it has no port")
+		}
+	}
+	if err != nil {
+		return "", &setupError{fmt.Errorf("apns: address %q, expected host:port: %w", addr, err)}
+	}
+	return host, nil
+}
+
+// link returns what a session needs of the connection.
+func (c *Conn) link() link {
+	return link{
+		Conn:             c.tls,
+		setReadDeadline:  c.interrupter(c.tls.SetReadDeadline),
+		setWriteDeadline: c.interrupter(c.tls.SetWriteDeadline),
+		hangUp:           func() { c.end(ending{cause: net.ErrClosed}); c.disconnect() },
+		explain:          c.explain,
+	}
 }
 
 // lastWords is how long something is waited for that is already on its way, if

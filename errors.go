@@ -12,6 +12,12 @@ import (
 // it is safe to send again, on another connection.
 var ErrNotSent = errors.New("apns: not sent")
 
+// ErrRefused is matched by the error of a message that was not sent because the
+// server refuses the sender: its certificate, its key or its environment. The error
+// matches ErrNotSent and the Reason as well. Other messages would get the same
+// answer until the cause is mended.
+var ErrRefused = errors.New("apns: sender refused")
+
 // ErrInDoubt is matched by the error of a message that was written, and of
 // which nothing will be known: sent again, it may arrive twice.
 var ErrInDoubt = errors.New("apns: in doubt")
@@ -158,17 +164,24 @@ const (
 // Error returns the word itself.
 func (r Reason) Error() string { return string(r) }
 
-// Is makes the other spelling of ServiceUnavailable, which Apple prints for
-// broadcasts, match the constant.
+// Is makes two other spellings match the constants: that of ServiceUnavailable which
+// Apple prints for broadcasts, and one of BadEnvironmentKeyIdInToken that is seen.
 func (r Reason) Is(target error) bool {
-	return r == "Service Unavailable" && target == ReasonServiceUnavailable
+	return r == reasonServiceUnavailable && target == ReasonServiceUnavailable ||
+		r == reasonBadEnvironmentKey && target == ReasonBadEnvironmentKeyIDInToken
 }
+
+// The other spellings.
+const (
+	reasonServiceUnavailable Reason = "Service Unavailable"
+	reasonBadEnvironmentKey  Reason = "BadEnvironmentKeyInToken"
+)
 
 // isGeneral reports whether the reason is about the sender or the server, and so
 // about any message.
 func (r Reason) isGeneral() bool {
 	switch r {
-	case "Service Unavailable", ReasonIdleTimeout, ReasonBadCertificate, ReasonBadCertificateEnvironment, ReasonExpiredProviderToken,
+	case reasonServiceUnavailable, reasonBadEnvironmentKey, ReasonIdleTimeout, ReasonBadCertificate, ReasonBadCertificateEnvironment, ReasonExpiredProviderToken,
 		ReasonInvalidProviderToken, ReasonMissingProviderToken, ReasonUnrelatedKeyIDInToken,
 		ReasonBadEnvironmentKeyIDInToken, ReasonTooManyProviderTokenUpdates, ReasonInternalServerError,
 		ReasonServiceUnavailable, ReasonShutdown:
@@ -177,11 +190,17 @@ func (r Reason) isGeneral() bool {
 	return false
 }
 
+// endsConnection reports whether the reason says that the message was not processed,
+// and that another connection may take it.
+func (r Reason) endsConnection() bool {
+	return r == ReasonShutdown || r == ReasonIdleTimeout || r == ReasonUnrelatedKeyIDInToken
+}
+
 // isRefusal reports whether the reason refuses the sender, whatever it sends.
 func (r Reason) isRefusal() bool {
 	switch r {
 	case ReasonBadCertificate, ReasonBadCertificateEnvironment, ReasonExpiredProviderToken, ReasonInvalidProviderToken,
-		ReasonMissingProviderToken, ReasonBadEnvironmentKeyIDInToken:
+		ReasonMissingProviderToken, ReasonBadEnvironmentKeyIDInToken, reasonBadEnvironmentKey:
 		return true
 	}
 	return false
@@ -301,6 +320,13 @@ type fieldError struct {
 
 func (e *fieldError) Error() string { return "apns: " + e.text }
 func (e *fieldError) Unwrap() error { return e.said }
+
+// A refusedError says that the server refuses the sender.
+type refusedError struct{ err error }
+
+func (e *refusedError) Error() string        { return "the server refuses this sender: " + e.err.Error() }
+func (e *refusedError) Is(target error) bool { return target == ErrRefused }
+func (e *refusedError) Unwrap() error        { return e.err }
 
 // A setupError is about what does not get better with time: how the server, or
 // what is configured for it, was set up.

@@ -1,22 +1,16 @@
 package apns
 
 import (
-	"bytes"
-	"container/list"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"math"
-	"net"
-	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
+
+	"example.com/apns/internal/h2"
+	"example.com/apns/internal/hpack"
 )
 
 // A Receipt is what the HTTP/2 provider API says of a message that it accepted.
@@ -29,401 +23,27 @@ type Receipt struct {
 	UniqueID string
 }
 
-// An http2Wire sends messages over the HTTP/2 provider API, on one connection. The
-// source of what it says is "Sending notification requests to APNs", and of what
-// it hears, "Handling notification responses from APNs".
-type http2Wire struct {
-	conn   *http.ClientConn
-	frames *frameConn
-	host   string // as in the request
-	topic  string
-	tokens *tokenTurn // nil: a certificate speaks for the sender
+// A provider is the HTTP/2 provider API: it knows which request a message becomes,
+// and what an answer means. The sources are "Sending notification requests to APNs"
+// and "Handling notification responses from APNs".
+type provider struct {
+	host   string       // as in the request
+	topic  string       // of messages that have none
+	tokens *tokenSource // nil: a certificate speaks for the sender
 	log    *slog.Logger
-	gate   gate
-	pushes sync.Pool // of *push
 
-	mu      sync.Mutex // protects following
-	trusted bool       // a message was accepted, so that the limit is the server's
-	limit   int        // the server's
-	end     error      // why it takes no more messages; nil: it does
-	changed func()     // unless nil: told when limit or end is another
+	// Of the session's writer, which reuses them for each request:
+	out    h2.Request
+	bearer string // that out.Literals has
 }
 
-// newHTTP2Wire begins to speak HTTP/2 over a connection that has negotiated it,
-// and returns when the server has said how many streams it allows.
-func newHTTP2Wire(ctx context.Context, c *Conn, addr, topic string, tokens *tokenSource) (*http2Wire, error) {
-	w := &http2Wire{
-		host:  strings.TrimSuffix(addr, ":443"),
-		topic: topic,
-		log:   c.log,
-	}
-	if tokens != nil {
-		w.tokens = newTokenTurn(tokens)
-	}
-	w.frames = &frameConn{
-		Conn:       c.tls,
-		disconnect: func() { c.end(ending{cause: net.ErrClosed}); c.disconnect() },
-		explain:    c.explain,
-		onLimit:    w.setLimit,
-		onGoAway:   w.setGoAway,
-		onEnd: func(err error) {
-			if w.turnAway(err) {
-				w.log.Warn("apns: connection ended", "host", w.host, "error", err)
-			}
-		},
-	}
-	w.frames.start()
-	transport := &http.Transport{
-		// What this returns is not a *tls.Conn, because the frames must be seen.
-		// That HTTP/2 is spoken over it has to be said here, then.
-		DialTLSContext:     func(context.Context, string, string) (net.Conn, error) { return w.frames, nil },
-		Protocols:          new(http.Protocols),
-		DisableCompression: true,
-		HTTP2: &http.HTTP2Config{
-			// Each :path is another, so that a table costs more than it saves.
-			MaxEncoderHeaderTableSize: 1,
-		},
-	}
-	transport.Protocols.SetUnencryptedHTTP2(true)
-	var err error
-	if w.conn, err = transport.NewClientConn(ctx, "https", addr); err != nil {
-		w.frames.Close()
-		return nil, err
-	}
-	select {
-	case <-w.frames.ready:
-		err = w.ended()
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
-	if err != nil {
-		w.close()
-		return nil, err
-	}
-	return w, nil
+// newProvider returns the provider API of a server. The address is as Dial takes it.
+func newProvider(addr, topic string, tokens *tokenSource, log *slog.Logger) *provider {
+	return &provider{host: strings.TrimSuffix(addr, ":443"), topic: topic, tokens: tokens, log: log}
 }
 
-// setLimit takes note of how many streams the server allows. With a provider
-// token it is one until the server has accepted a message, whatever it says.
-func (w *http2Wire) setLimit(limit int) {
-	w.mu.Lock()
-	w.limit = limit
-	if w.tokens != nil && !w.trusted {
-		limit = min(limit, 1)
-	}
-	w.gate.setLimit(limit)
-	changed := w.changed
-	w.mu.Unlock()
-	if changed != nil {
-		changed()
-	}
-}
-
-func (w *http2Wire) accepted() {
-	w.mu.Lock()
-	known, limit := w.trusted, w.limit
-	w.trusted = true
-	w.mu.Unlock()
-	if !known {
-		w.setLimit(limit)
-	}
-}
-
-func (w *http2Wire) setGoAway(g *goAway) {
-	w.log.Warn("apns: GOAWAY", "host", w.host, "reason", string(g.reason), "code", g.code, "debug", g.debug)
-	w.turnAway(g)
-}
-
-// turnAway has no more messages sent, for the given reason or for the one that
-// there was before.
-func (w *http2Wire) turnAway(why error) (first bool) {
-	w.mu.Lock()
-	first = w.end == nil
-	if first {
-		w.end = why
-	}
-	changed := w.changed
-	w.mu.Unlock()
-	w.gate.close()
-	if first && changed != nil {
-		changed()
-	}
-	return first
-}
-
-// ended says why the wire takes no more messages, or returns nil.
-func (w *http2Wire) ended() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.end
-}
-
-// refusal is what ended says about a message that is not sent because of it. The
-// reason of a GOAWAY may be one that is about another message, and then it stands
-// in the text alone.
-func (w *http2Wire) refusal() error {
-	end := w.ended()
-	if g, ok := end.(*goAway); ok && !g.reason.isGeneral() {
-		return errors.New(g.Error())
-	}
-	return end
-}
-
-var errClosed = fmt.Errorf("connection closed: %w", net.ErrClosed)
-
-// The verbs of Conn.
-
-func (w *http2Wire) CheckForError() error {
-	if err := w.ended(); err != nil {
-		return fmt.Errorf("apns: %w", err)
-	}
-	return nil
-}
-
-func (w *http2Wire) Shutdown(ctx context.Context) error {
-	w.turnAway(errClosed)
-	err := w.gate.wait(ctx)
-	w.close()
-	if err != nil {
-		return fmt.Errorf("apns: Shutdown was given up while messages were on their way: %w", err)
-	}
-	return nil
-}
-
-func (w *http2Wire) close() {
-	w.turnAway(errClosed)
-	w.conn.Close()
-	w.frames.Close()
-}
-
-// push sends the message and waits for the answer.
-func (w *http2Wire) push(ctx context.Context, m *Message) (Receipt, error) {
-	p, err := w.prepare(m)
-	if err != nil {
-		return Receipt{}, err
-	}
-	if err := w.gate.enter(ctx); err != nil {
-		w.pushes.Put(p)
-		if err == errGateClosed {
-			return Receipt{}, fmt.Errorf("%w: %w", ErrNotSent, w.refusal())
-		}
-		return Receipt{}, fmt.Errorf("%w: waiting for a stream: %w", ErrNotSent, err)
-	}
-	defer w.gate.leave()
-	return w.send(ctx, p, m)
-}
-
-// What a Client needs of the HTTP/2 wire beside CheckForError: to see which
-// connection has a stream free, and to take it.
-
-// watch has a function be told when the number of streams or the end of the
-// connection is another.
-func (w *http2Wire) watch(changed func()) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.changed = changed
-}
-
-// streams returns how many the server allows, and whether that is all it ever
-// will: not if it waits for a message that it can accept.
-func (w *http2Wire) streams() (n int, trusted bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	switch {
-	case w.end != nil:
-		return 0, false
-	case w.tokens != nil && !w.trusted:
-		return min(w.limit, 1), false
-	}
-	return w.limit, w.trusted
-}
-
-// reserve takes a stream for pushReserved, if one is free.
-func (w *http2Wire) reserve() bool { return w.gate.tryEnter() }
-
-// pushReserved is push with a stream that was reserved.
-func (w *http2Wire) pushReserved(ctx context.Context, m *Message) (Receipt, error) {
-	defer w.gate.leave()
-	p, err := w.prepare(m)
-	if err != nil {
-		return Receipt{}, err
-	}
-	if err := ctx.Err(); err != nil {
-		w.pushes.Put(p)
-		return Receipt{}, fmt.Errorf("%w: %w", ErrNotSent, err)
-	}
-	return w.send(ctx, p, m)
-}
-
-// prepare returns the push of a message, or says what is wrong with it.
-func (w *http2Wire) prepare(m *Message) (*push, error) {
-	p, _ := w.pushes.Get().(*push)
-	if p == nil {
-		p = newPush(w.host)
-	}
-	if err := p.set(m, w.topic, w.tokens != nil); err != nil {
-		w.pushes.Put(p)
-		return nil, err
-	}
-	return p, nil
-}
-
-// send sends a push on a stream that is taken, and waits for the answer.
-func (w *http2Wire) send(ctx context.Context, p *push, m *Message) (Receipt, error) {
-	var bearer string
-	if w.tokens != nil {
-		var refreshed bool
-		var err error
-		bearer, refreshed, p.body.unwritten, err = w.tokens.take(ctx)
-		if refreshed {
-			w.log.Info("apns: new provider token", "host", w.host)
-		}
-		if err != nil {
-			w.pushes.Put(p)
-			return Receipt{}, fmt.Errorf("%w: %w", ErrNotSent, err)
-		}
-		p.setHeader("Authorization", bearer)
-	}
-	res, err := w.conn.RoundTrip(p.request(ctx))
-	if err != nil {
-		// What is left of the request may still be in use.
-		return Receipt{}, w.fate(ctx, err, p.body.stop())
-	}
-	answer, err := readAnswer(ctx, res)
-	done := p.body.wait(ctx)
-	p.body.stop()
-	if done {
-		w.pushes.Put(p)
-	}
-	if err != nil {
-		// The status says whether it was accepted, even if no more came.
-		w.log.Debug("apns: answer cut short", "host", w.host, "error", err)
-	}
-	if res.StatusCode/100 == 2 {
-		w.accepted()
-		return Receipt{APNsID: header(res, "Apns-Id"), UniqueID: header(res, "Apns-Unique-Id")}, nil
-	}
-	pushErr := &PushError{
-		ID:         m.ID,
-		HTTPStatus: res.StatusCode,
-		Reason:     answer.Reason,
-		APNsID:     header(res, "Apns-Id"),
-		RetryAfter: retryAfter(header(res, "Retry-After")),
-	}
-	if answer.Timestamp > 0 {
-		pushErr.DeadAt = time.UnixMilli(answer.Timestamp).UTC()
-	}
-	if pushErr.Reason == ReasonExpiredProviderToken && w.tokens != nil {
-		w.tokens.source.expired(bearer)
-	}
-	return Receipt{}, pushErr
-}
-
-// fate tells what became of a message that got no answer. It was not sent if its
-// payload was never asked for, or if the server says that it did not look at it.
-func (w *http2Wire) fate(ctx context.Context, err error, written bool) error {
-	fate := ErrInDoubt
-	var reset streamError
-	const refusedStream = 7
-	switch {
-	case !written,
-		errors.As(err, &reset) && reset.Code == refusedStream,
-		// Its stream is after the last one that the server takes.
-		err.Error() == "http2: Transport received Server's graceful shutdown GOAWAY",
-		strings.HasPrefix(err.Error(), "http2: Transport received GOAWAY from server ErrCode:"):
-		fate = ErrNotSent
-	}
-	if err.Error() == "http2: client conn not usable" {
-		w.turnAway(err) // net/http has given it up, without closing it
-	}
-	if ctx.Err() != nil {
-		return fmt.Errorf("%w: %w", fate, ctx.Err())
-	}
-	if refusal := w.refusal(); refusal != nil {
-		err = refusal
-	}
-	return fmt.Errorf("%w: %w", fate, err)
-}
-
-// A streamError has the shape of the error of net/http's HTTP/2, which lets
-// errors.As find it.
-type streamError struct {
-	StreamID uint32
-	Code     uint32
-	Cause    error
-}
-
-func (e streamError) Error() string { return fmt.Sprintf("stream reset with code %d", e.Code) }
-
-// A tokenTurn has the connection change its provider token at one point of the
-// stream of messages. Were the old one to come after the new one, the server
-// would take it for two changes, which are one too many.
-type tokenTurn struct {
-	source *tokenSource
-	turn   chan struct{} // full while somebody has it; protects following
-	before *gate         // those with the token before, until their header is written
-	now    *gate         // those with the token that is used now
-}
-
-func newTokenTurn(source *tokenSource) *tokenTurn {
-	return &tokenTurn{source: source, turn: make(chan struct{}, 1), before: newGate(math.MaxInt), now: newGate(math.MaxInt)}
-}
-
-// take returns the token for a push, and the gate that is to be left when its
-// header is written.
-func (t *tokenTurn) take(ctx context.Context) (bearer string, refreshed bool, unwritten *gate, err error) {
-	select {
-	case t.turn <- struct{}{}:
-	case <-ctx.Done():
-		return "", false, nil, ctx.Err()
-	}
-	defer func() { <-t.turn }()
-	for {
-		if err := t.before.wait(ctx); err != nil {
-			return "", refreshed, nil, err
-		}
-		bearer, changed, err := t.source.next()
-		if err != nil {
-			return "", refreshed, nil, err
-		}
-		if !changed {
-			return bearer, refreshed, t.now, t.now.enter(ctx)
-		}
-		refreshed = true
-		t.before, t.now = t.now, newGate(math.MaxInt)
-	}
-}
-
-// A push is a request, and what is used again for the next one: its parts cost
-// more to make than what is in them.
-type push struct {
-	req    *http.Request
-	url    url.URL
-	header http.Header
-	body   body
-}
-
-func newPush(host string) *push {
-	p := &push{
-		url: url.URL{Scheme: "https", Host: host},
-		// Empty so that net/http sends none of its own.
-		header: http.Header{"User-Agent": {""}},
-		body:   body{closed: make(chan struct{}, 1)},
-	}
-	p.req = &http.Request{
-		Method:     http.MethodPost,
-		URL:        &p.url,
-		Host:       host,
-		Header:     p.header,
-		Proto:      "HTTP/2.0",
-		ProtoMajor: 2,
-		Body:       &p.body,
-	}
-	return p
-}
-
-// set makes the push that of a message, or says what is wrong with it.
-func (p *push) set(m *Message, topic string, needsTopic bool) error {
+// check says which rule a message breaks, or returns nil.
+func (p *provider) check(m *Message) error {
 	if badTokenSize(m.Token) {
 		return tokenSizeError(m.Token)
 	}
@@ -439,19 +59,9 @@ func (p *push) set(m *Message, topic string, needsTopic bool) error {
 	if badPayloadSize(m.Payload, limit) {
 		return payloadSizeError(m.Payload, limit)
 	}
-	if m.Topic != "" {
-		topic = m.Topic
-	}
-	pushType := m.PushType
-	if pushType == "" {
-		pushType = PushTypeAlert
-	}
-	priority := m.Priority
-	if priority == 0 && pushType == PushTypeBackground {
-		priority = PriorityMedium
-	}
+	topic, pushType, priority := p.defaults(m)
 	switch {
-	case topic == "" && needsTopic:
+	case topic == "" && p.tokens != nil:
 		return &fieldError{ReasonMissingTopic, "topic is empty, and so is Config.Topic, expected one of them, since a provider token implies none"}
 	case !isHeaderValue(topic):
 		return &fieldError{ReasonBadTopic, fmt.Sprintf("topic is %q, expected printable ASCII", topic)}
@@ -465,50 +75,192 @@ func (p *push) set(m *Message, topic string, needsTopic bool) error {
 		return &fieldError{ReasonBadMessageID, fmt.Sprintf("APNs ID is %q, expected a UUID as 123e4567-e89b-12d3-a456-4266554400a0", m.APNsID)}
 	}
 	switch priority {
-	case 0:
-		p.setHeader("Apns-Priority", "")
+	case 0, PriorityHigh, PriorityMedium, PriorityLow:
+		return nil
+	}
+	return &fieldError{ReasonBadPriority, fmt.Sprintf("priority is %d, expected %d, %d or %d, or 0 to leave it out",
+		m.Priority, PriorityHigh, PriorityMedium, PriorityLow)}
+}
+
+// defaults returns the fields of a message that have defaults.
+func (p *provider) defaults(m *Message) (topic string, pushType PushType, priority Priority) {
+	topic, pushType, priority = m.Topic, m.PushType, m.Priority
+	if topic == "" {
+		topic = p.topic
+	}
+	if pushType == "" {
+		pushType = PushTypeAlert
+	}
+	if priority == 0 && pushType == PushTypeBackground {
+		priority = PriorityMedium
+	}
+	return topic, pushType, priority
+}
+
+// request returns the request of a message that was checked. It is valid until the
+// next call, and shares the message's payload. The bearer is the provider token
+// with which it is sent.
+//
+// What Apple asks of the compression is in "Sending notification requests to APNs":
+// authorization stays out of the table, and so do the values of apns-id,
+// apns-expiration and apns-collapse-id after the first.
+func (p *provider) request(m *Message) (r *h2.Request, bearer string, err error) {
+	r = &p.out
+	if p.tokens != nil {
+		if err := p.authorize(); err != nil {
+			return nil, "", err
+		}
+	}
+	topic, pushType, priority := p.defaults(m)
+	r.Method, r.Authority, r.Path, r.Body = "POST", p.host, "/3/device/"+m.Token, m.Payload
+	r.Fields = r.Fields[:0]
+	// APNs needs no content-length; some proxies do.
+	p.add("content-length", strconv.Itoa(len(m.Payload)), hpack.Literal)
+	p.add("apns-topic", topic, hpack.Index)
+	p.add("apns-push-type", string(pushType), hpack.Index)
+	switch priority {
 	case PriorityHigh:
-		p.setHeader("Apns-Priority", "10")
+		p.add("apns-priority", "10", hpack.Index)
 	case PriorityMedium:
-		p.setHeader("Apns-Priority", "5")
+		p.add("apns-priority", "5", hpack.Index)
 	case PriorityLow:
-		p.setHeader("Apns-Priority", "1")
-	default:
-		return &fieldError{ReasonBadPriority, fmt.Sprintf("priority is %d, expected %d, %d or %d, or 0 to leave it out",
-			m.Priority, PriorityHigh, PriorityMedium, PriorityLow)}
+		p.add("apns-priority", "1", hpack.Index)
 	}
-	expiry := ""
 	if !m.Expiry.IsZero() {
-		expiry = strconv.FormatInt(max(m.Expiry.Unix(), 0), 10)
+		p.add("apns-expiration", strconv.FormatInt(max(m.Expiry.Unix(), 0), 10), hpack.IndexName)
 	}
-	p.setHeader("Apns-Expiration", expiry)
-	p.setHeader("Apns-Topic", topic)
-	p.setHeader("Apns-Push-Type", string(pushType))
-	p.setHeader("Apns-Collapse-Id", m.CollapseID)
-	p.setHeader("Apns-Id", m.APNsID)
-	p.url.Path = "/3/device/" + m.Token
-	p.req.ContentLength = int64(len(m.Payload))
-	p.body.reset(m.Payload)
+	p.add("apns-collapse-id", m.CollapseID, hpack.IndexName)
+	p.add("apns-id", m.APNsID, hpack.IndexName)
+	return r, p.bearer, nil
+}
+
+// add adds a field to the request, unless the value is empty.
+func (p *provider) add(name, value string, indexing hpack.Indexing) {
+	if value != "" {
+		p.out.Fields = append(p.out.Fields, h2.Field{Name: name, Value: value, Indexing: indexing})
+	}
+}
+
+// authorize puts the provider token into the request. There is one goroutine that
+// writes, so that a new token follows the last message with the old one; Apple
+// counts how often the token changes.
+func (p *provider) authorize() error {
+	bearer, refreshed, err := p.tokens.next()
+	if refreshed {
+		p.log.Info("apns: new provider token")
+	}
+	if err != nil || bearer == p.bearer {
+		return err
+	}
+	p.bearer = bearer
+	p.out.Literals = hpack.AppendLiteral(p.out.Literals[:0], "authorization", bearer)
+	p.out.LiteralSize = len("authorization") + len(bearer) + 32
 	return nil
 }
 
-// setHeader sets a header, or removes it if the value is empty.
-func (p *push) setHeader(name, value string) {
-	if value == "" {
-		delete(p.header, name)
-		return
+// outcome returns what became of a message. Why is why there is no answer, if there
+// is none, or nil.
+func (p *provider) outcome(c *pushCall, o *h2.Outcome, why error) (Receipt, error) {
+	var text string
+	switch o.Kind {
+	case h2.Answered:
+		return p.answer(c, o.Response)
+	case h2.Malformed:
+		return Receipt{}, fmt.Errorf("%w: the answer breaks the rules of HTTP/2: %s", ErrInDoubt, o.Text)
+	case h2.Reset:
+		return Receipt{}, fmt.Errorf("%w: the server reset the stream (%v)", ErrInDoubt, o.Code)
+	case h2.Unprocessed:
+		text = o.Text
 	}
-	p.header[name] = append(p.header[name][:0], value)
+	outcome := ErrInDoubt
+	if o.Kind == h2.Unprocessed {
+		outcome = ErrNotSent
+	}
+	switch {
+	case why == nil:
+		return Receipt{}, fmt.Errorf("%w: %s", outcome, text)
+	case text == "":
+		return Receipt{}, fmt.Errorf("%w: %w", outcome, why)
+	}
+	return Receipt{}, fmt.Errorf("%w: %s: %w", outcome, text, why)
 }
 
-// request returns the request for a context. It is the same one as long as the
-// context is, because another costs a copy.
-func (p *push) request(ctx context.Context) *http.Request {
-	was := p.req.Context()
-	if !isSame(was, ctx) {
-		p.req = p.req.WithContext(ctx)
+// answer returns what the server's answer to a message means.
+func (p *provider) answer(c *pushCall, r *h2.Response) (Receipt, error) {
+	if r.Status == 200 {
+		return Receipt{APNsID: string(r.Get("apns-id")), UniqueID: string(r.Get("apns-unique-id"))}, nil
 	}
-	return p.req
+	reason, deadAt := readAnswer(r.Body)
+	said := &answerError{reason, r.Status}
+	switch {
+	case reason == "" && (r.Status/100 != 4 || r.Status == 408):
+		// That is not how APNs answers. Something in between may, after it has
+		// passed the message on.
+		return Receipt{}, fmt.Errorf("%w: %s", ErrInDoubt, describeAnswer(r))
+	case reason == ReasonExpiredProviderToken && p.tokens != nil && p.tokens.expired(c.bearer):
+		return Receipt{}, fmt.Errorf("%w: %w", ErrNotSent, said) // the next message has a new token
+	case reason.isRefusal():
+		return Receipt{}, fmt.Errorf("%w: %w", ErrNotSent, &refusedError{said})
+	case reason.endsConnection():
+		return Receipt{}, fmt.Errorf("%w: %w", ErrNotSent, &leavingError{said})
+	case reason == ReasonTooManyProviderTokenUpdates:
+		return Receipt{}, fmt.Errorf("%w: %w", ErrNotSent, said)
+	}
+	e := &PushError{
+		ID:         c.message.ID,
+		HTTPStatus: r.Status,
+		Reason:     reason,
+		APNsID:     string(r.Get("apns-id")),
+		RetryAfter: retryAfter(string(r.Get("retry-after"))),
+	}
+	if r.Status == 410 {
+		e.DeadAt = deadAt
+	}
+	return Receipt{}, e
+}
+
+// describeAnswer describes an answer that APNs does not give.
+func describeAnswer(r *h2.Response) string {
+	text := fmt.Sprintf("HTTP status %d without a reason of APNs", r.Status)
+	if len(r.Body) > 0 {
+		text += fmt.Sprintf(", and the body begins with %q", r.Body[:min(len(r.Body), 100)])
+	}
+	return text
+}
+
+// readAnswer reads the JSON of a rejection, or of a GOAWAY. What is no JSON, or has
+// another shape, is no reason: it may come from something in between.
+func readAnswer(b []byte) (reason Reason, at time.Time) {
+	var answer struct {
+		Reason    Reason          `json:"reason"`
+		Timestamp json.RawMessage `json:"timestamp"`
+	}
+	if json.Unmarshal(b, &answer) != nil {
+		return "", time.Time{}
+	}
+	// Milliseconds; but a number of seconds cannot be taken for that until the year
+	// 5138, nor the other way round since 1973.
+	n, err := strconv.ParseFloat(string(answer.Timestamp), 64)
+	switch {
+	case err != nil || n <= 0 || n > 1e14:
+		return answer.Reason, time.Time{}
+	case n < 1e11:
+		n *= 1000
+	}
+	return answer.Reason, time.UnixMilli(int64(n)).UTC()
+}
+
+// retryAfter reads seconds or a date; what is neither is zero.
+func retryAfter(s string) time.Duration {
+	if n, err := strconv.ParseUint(s, 10, 31); err == nil {
+		return time.Duration(n) * time.Second
+	}
+	for _, layout := range []string{"Mon, 02 Jan 2006 15:04:05 GMT", time.RFC850, time.ANSIC} { // RFC 9110, section 5.6.7
+		if t, err := time.Parse(layout, s); err == nil {
+			return max(time.Until(t), 0)
+		}
+	}
+	return 0
 }
 
 func isHeaderValue(s string) bool {
@@ -539,127 +291,34 @@ func isUUID(s string) bool {
 	return true
 }
 
-// A body is the payload as net/http reads it. It knows whether that has begun,
-// which is when the header is written.
-type body struct {
-	closed chan struct{} // full when net/http is done with the request
-
-	mu        sync.Mutex // protects following
-	left      bytes.Reader
-	read      bool
-	unwritten *gate // unless nil: to be left when the header is written
-	stopped   bool
+// An answerError is an answer that is not about the message.
+type answerError struct {
+	reason Reason
+	status int
 }
 
-func (b *body) reset(payload []byte) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.left.Reset(payload)
-	b.unwritten = nil
-	b.read, b.stopped = false, false
-}
+func (e *answerError) Error() string { return fmt.Sprintf("%s (HTTP status %d)", e.reason, e.status) }
+func (e *answerError) Unwrap() error { return e.reason }
 
-func (b *body) Read(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.stopped {
-		return 0, net.ErrClosed
-	}
-	b.read = true
-	b.written()
-	n, err := b.left.Read(p)
-	if b.left.Len() == 0 {
-		err = io.EOF // at once, or net/http would ask again
-	}
-	return n, err
-}
+// A leavingError is an answer with which the server ends the connection, without
+// having processed the message.
+type leavingError struct{ err error }
 
-// written notes that the header is written, or never will be; the caller holds
-// b.mu.
-func (b *body) written() {
-	if b.unwritten != nil {
-		b.unwritten.leave()
-		b.unwritten = nil
-	}
+func (e *leavingError) Error() string {
+	return fmt.Sprintf("the server takes no more messages on this connection: %v", e.err)
 }
+func (e *leavingError) Unwrap() error { return e.err }
 
-// Close is called by net/http, once for each request.
-func (b *body) Close() error {
-	select {
-	case b.closed <- struct{}{}:
-	default:
-	}
-	return nil
-}
-
-// wait waits until net/http is done with the request. It is false if it may not
-// be: it closes the body of a message that was rejected early, and may read it
-// after that.
-func (b *body) wait(ctx context.Context) bool {
-	select {
-	case <-b.closed:
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		return b.left.Len() == 0
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// stop has nothing be read any more, and reports whether something was.
-func (b *body) stop() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.stopped = true
-	b.written()
-	return b.read
-}
-
-// An answer is the body of a rejection, and of a GOAWAY.
-type answer struct {
-	Reason    Reason `json:"reason"`
-	Timestamp int64  `json:"timestamp"` // of a 410, in milliseconds
-}
-
-// readAnswer reads the rejection. What is no JSON is no reason, and no error: it
-// may come from something in between.
-func readAnswer(ctx context.Context, res *http.Response) (a answer, err error) {
-	if res.ContentLength == 0 && res.Header["Content-Length"] == nil {
-		return answer{}, nil // net/http knows that by the end of the stream
-	}
-	defer res.Body.Close()
-	// net/http may be too busy writing to hear of it.
-	defer context.AfterFunc(ctx, func() { res.Body.Close() })()
-	b, err := io.ReadAll(io.LimitReader(res.Body, 64<<10))
-	if res.StatusCode/100 != 2 {
-		json.Unmarshal(b, &a)
-	}
-	return a, err
-}
-
-func header(res *http.Response, name string) string {
-	if v := res.Header[name]; len(v) > 0 {
-		return v[0]
-	}
-	return ""
-}
-
-// retryAfter reads seconds or a date; what is neither is zero.
-func retryAfter(s string) time.Duration {
-	if n, err := strconv.ParseUint(s, 10, 31); err == nil {
-		return time.Duration(n) * time.Second
-	}
-	if t, err := http.ParseTime(s); err == nil {
-		return max(time.Until(t), 0)
-	}
-	return 0
-}
-
-// A goAway is the server's last word about a connection.
+// A goAway is the server's announcement that it takes no more messages.
 type goAway struct {
-	code   uint32
+	code   h2.Code
 	reason Reason
 	debug  string // of which the reason is a part
+}
+
+func newGoAway(g *h2.GoAway) *goAway {
+	reason, _ := readAnswer([]byte(g.Debug))
+	return &goAway{code: g.Code, reason: reason, debug: g.Debug}
 }
 
 func (g *goAway) Error() string {
@@ -667,136 +326,27 @@ func (g *goAway) Error() string {
 	case g.reason != "":
 		return "the server takes no more messages on this connection (GOAWAY): " + string(g.reason)
 	case g.debug != "":
-		return fmt.Sprintf("the server takes no more messages on this connection (GOAWAY, code %d): %q", g.code, g.debug)
+		return fmt.Sprintf("the server takes no more messages on this connection (GOAWAY, %v): %q", g.code, g.debug)
 	}
-	return fmt.Sprintf("the server takes no more messages on this connection (GOAWAY, code %d)", g.code)
+	return fmt.Sprintf("the server takes no more messages on this connection (GOAWAY, %v)", g.code)
 }
 
 func (g *goAway) Unwrap() error {
-	if g.reason == "" {
+	switch {
+	case g.reason == "":
 		return nil
+	case g.reason.isRefusal():
+		return &refusedError{g.reason}
 	}
 	return g.reason
 }
 
-// A gate lets in as many as the limit says, in the order in which they came.
-type gate struct {
-	mu      sync.Mutex // protects following
-	limit   int
-	inside  int
-	waiting list.List // of chan bool, told whether they are let in
-	closed  bool
-	empty   chan struct{} // unless nil: closed when nobody is inside
-}
-
-var errGateClosed = errors.New("closed")
-
-func newGate(limit int) *gate { return &gate{limit: limit} }
-
-// enter waits to be let in.
-func (g *gate) enter(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
+// generalError returns why a connection has ended, as the error of any message. The
+// reason of a GOAWAY may be about another message, and then it is in the text
+// alone.
+func generalError(err error) error {
+	if g, ok := err.(*goAway); ok && !g.reason.isGeneral() {
+		return errors.New(g.Error())
 	}
-	g.mu.Lock()
-	if g.closed {
-		g.mu.Unlock()
-		return errGateClosed
-	}
-	if g.inside < g.limit && g.waiting.Len() == 0 {
-		g.inside++
-		g.mu.Unlock()
-		return nil
-	}
-	in := make(chan bool, 1)
-	e := g.waiting.PushBack(in)
-	g.mu.Unlock()
-	select {
-	case ok := <-in:
-		if !ok {
-			return errGateClosed
-		}
-		return nil
-	case <-ctx.Done():
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		select {
-		case ok := <-in: // let in at the same moment
-			if ok {
-				g.inside--
-				g.admit()
-			}
-		default:
-			g.waiting.Remove(e)
-		}
-		return ctx.Err()
-	}
-}
-
-// tryEnter is enter for those who do not wait.
-func (g *gate) tryEnter() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.closed || g.inside >= g.limit || g.waiting.Len() > 0 {
-		return false
-	}
-	g.inside++
-	return true
-}
-
-func (g *gate) leave() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.inside--
-	g.admit()
-}
-
-func (g *gate) setLimit(n int) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.limit = n
-	g.admit()
-}
-
-// close turns away those who wait and those who come; who is inside stays.
-func (g *gate) close() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.closed = true
-	for e := g.waiting.Front(); e != nil; e = g.waiting.Front() {
-		g.waiting.Remove(e).(chan bool) <- false
-	}
-	g.admit()
-}
-
-// admit lets in who may; the caller holds g.mu.
-func (g *gate) admit() {
-	for g.inside < g.limit && g.waiting.Len() > 0 {
-		g.inside++
-		g.waiting.Remove(g.waiting.Front()).(chan bool) <- true
-	}
-	if g.inside == 0 && g.empty != nil {
-		close(g.empty)
-		g.empty = nil
-	}
-}
-
-// wait waits until nobody is inside.
-func (g *gate) wait(ctx context.Context) error {
-	g.mu.Lock()
-	if g.inside == 0 {
-		g.mu.Unlock()
-		return nil
-	}
-	if g.empty == nil {
-		g.empty = make(chan struct{})
-	}
-	empty := g.empty
-	g.mu.Unlock()
-	select {
-	case <-empty:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return err
 }

@@ -182,7 +182,7 @@ func TestHTTP2Rejections(t *testing.T) {
 	deadAt := time.UnixMilli(1700000000123).UTC()
 	for _, want := range []apns.PushError{
 		{HTTPStatus: 400, Reason: apns.ReasonBadDeviceToken},
-		{HTTPStatus: 403, Reason: apns.ReasonInvalidProviderToken},
+		{HTTPStatus: 403, Reason: apns.ReasonForbidden},
 		{HTTPStatus: 410, Reason: apns.ReasonUnregistered, DeadAt: deadAt},
 		{HTTPStatus: 410, Reason: apns.ReasonExpiredToken, DeadAt: deadAt},
 		{HTTPStatus: 413, Reason: apns.ReasonPayloadTooLarge},
@@ -245,20 +245,212 @@ func TestStatusMatchesReason(t *testing.T) {
 	}
 }
 
-// What is no JSON keeps its HTTP status; whoever gave it was not Apple.
-func TestHTTP2AnswerIsNoJSON(t *testing.T) {
-	for _, body := range []string{"", "<html>Bad gateway</html>", `{"reason":7}`, `[]`, "{", strings.Repeat("x", 1<<20)} {
+// What each answer means. The reasons, and their HTTP status, are those of "Handling
+// notification responses from APNs". What has no reason did not come from APNs: a
+// proxy may answer so after it has passed the message on.
+func TestHTTP2Answers(t *testing.T) {
+	var rejected = errors.New("a *PushError")
+	reason := func(r apns.Reason) string { return fmt.Sprintf(`{"reason":%q}`, r) }
+	for _, test := range []struct {
+		status  int
+		body    string
+		matches []error // that the error of the push matches; none: accepted
+		text    string  // that it has
+		ends    bool    // the connection takes no more messages
+	}{
+		{200, "", nil, "", false},
+		{200, "OK", nil, "", false},
+
+		{403, reason(apns.ReasonBadCertificate), []error{apns.ErrNotSent, apns.ErrRefused, apns.ReasonBadCertificate}, "the server refuses this sender: BadCertificate (HTTP status 403)", false},
+		{403, reason(apns.ReasonBadCertificateEnvironment), []error{apns.ErrNotSent, apns.ErrRefused, apns.ReasonBadCertificateEnvironment}, "", false},
+		{403, reason(apns.ReasonInvalidProviderToken), []error{apns.ErrNotSent, apns.ErrRefused, apns.ReasonInvalidProviderToken}, "", false},
+		{403, reason(apns.ReasonMissingProviderToken), []error{apns.ErrNotSent, apns.ErrRefused, apns.ReasonMissingProviderToken}, "", false},
+		{403, reason(apns.ReasonBadEnvironmentKeyIDInToken), []error{apns.ErrNotSent, apns.ErrRefused, apns.ReasonBadEnvironmentKeyIDInToken}, "", false},
+		{403, reason("BadEnvironmentKeyInToken"), []error{apns.ErrNotSent, apns.ErrRefused, apns.ReasonBadEnvironmentKeyIDInToken}, "", false},
+		{403, reason(apns.ReasonExpiredProviderToken), []error{apns.ErrNotSent, apns.ErrRefused, apns.ReasonExpiredProviderToken}, "", false}, // there is no key that could sign another
+
+		{403, reason(apns.ReasonUnrelatedKeyIDInToken), []error{apns.ErrNotSent, apns.ReasonUnrelatedKeyIDInToken}, "takes no more messages on this connection: UnrelatedKeyIdInToken", true},
+		{400, reason(apns.ReasonIdleTimeout), []error{apns.ErrNotSent, apns.ReasonIdleTimeout}, "", true},
+		{503, reason(apns.ReasonShutdown), []error{apns.ErrNotSent, apns.ReasonShutdown}, "", true},
+		{429, reason(apns.ReasonTooManyProviderTokenUpdates), []error{apns.ErrNotSent, apns.ReasonTooManyProviderTokenUpdates}, "", false},
+
+		{429, reason(apns.ReasonTooManyRequests), []error{rejected, apns.ReasonTooManyRequests}, "", false},
+		{500, reason(apns.ReasonInternalServerError), []error{rejected, apns.ReasonInternalServerError}, "", false},
+		{503, reason(apns.ReasonServiceUnavailable), []error{rejected, apns.ReasonServiceUnavailable}, "", false},
+		{503, reason("Service Unavailable"), []error{rejected, apns.ReasonServiceUnavailable}, "", false},
+		{403, reason(apns.ReasonForbidden), []error{rejected, apns.ReasonForbidden}, "", false},
+		{403, reason(apns.ReasonTopicMismatch), []error{rejected, apns.ReasonTopicMismatch}, "", false},
+		{400, reason(apns.ReasonBadDeviceToken), []error{rejected, apns.ReasonBadDeviceToken}, "", false},
+		{410, reason(apns.ReasonUnregistered), []error{rejected, apns.ReasonUnregistered}, "", false},
+		{418, reason("NeverHeardOf"), []error{rejected, apns.Reason("NeverHeardOf")}, "", false},
+		{502, reason("NeverHeardOf"), []error{rejected, apns.Reason("NeverHeardOf")}, "", false},
+
+		{500, "", []error{apns.ErrInDoubt}, "HTTP status 500 without a reason of APNs", false},
+		{502, "<html>Bad gateway</html>", []error{apns.ErrInDoubt}, `HTTP status 502 without a reason of APNs, and the body begins with "<html>Bad gateway</html>"`, false},
+		{503, "no healthy upstream", []error{apns.ErrInDoubt}, `"no healthy upstream"`, false},
+		{504, strings.Repeat("x", 1<<20), []error{apns.ErrInDoubt}, `begins with "` + strings.Repeat("x", 100) + `"`, false},
+		{504, `{"reason":7}`, []error{apns.ErrInDoubt}, "HTTP status 504", false},
+		{504, `{"reason":""}`, []error{apns.ErrInDoubt}, "HTTP status 504", false},
+		{504, `[]`, []error{apns.ErrInDoubt}, "HTTP status 504", false},
+		{504, `{"reason":"Shut`, []error{apns.ErrInDoubt}, "HTTP status 504", false},
+		{408, "Request Timeout", []error{apns.ErrInDoubt}, "HTTP status 408", false},
+		{204, "", []error{apns.ErrInDoubt}, "HTTP status 204", false},
+		{299, "", []error{apns.ErrInDoubt}, "HTTP status 299", false},
+		{301, "", []error{apns.ErrInDoubt}, "HTTP status 301", false},
+		{599, "", []error{apns.ErrInDoubt}, "HTTP status 599", false},
+
+		{400, "", []error{rejected}, "rejected: no reason given (HTTP status 400)", false},
+		{404, "<html>Not found</html>", []error{rejected}, "no reason given (HTTP status 404)", false},
+		{410, "", []error{rejected}, "no reason given (HTTP status 410)", false},
+		{421, "", []error{rejected}, "no reason given (HTTP status 421)", false},
+		{429, "Too many", []error{rejected}, "no reason given (HTTP status 429)", false},
+	} {
+		name := fmt.Sprintf("%d %.30s", test.status, test.body)
 		web := http2Server(t, func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Retry-After", "Wed, 21 Oct 2015 07:28:00 GMT")
-			w.WriteHeader(502)
-			io.WriteString(w, body)
+			w.Header().Set("Retry-After", "7")
+			w.WriteHeader(test.status)
+			io.WriteString(w, test.body)
 		})
 		c := dial(t, web.Listener.Addr().String(), trusting(web))
-		for range 3 {
-			err := c.WritePushMsg(t.Context(), message(7))
-			if e, ok := err.(*apns.PushError); !ok || *e != (apns.PushError{ID: 7, HTTPStatus: 502}) {
-				t.Errorf("body %.20q: got %#v, want HTTP status 502 alone", body, err)
+		err := c.WritePushMsg(t.Context(), message(7))
+		e, isRejected := err.(*apns.PushError)
+		switch {
+		case len(test.matches) == 0:
+			if err != nil {
+				t.Errorf("%s: got %v, want nil", name, err)
 			}
+		case test.matches[0] == rejected:
+			if !isRejected || e.HTTPStatus != test.status || e.ID != 7 || !e.DeadAt.IsZero() || e.RetryAfter != 7*time.Second {
+				t.Errorf("%s: got %#v, want a *PushError with that status", name, err)
+			} else if len(test.matches) > 1 && !errors.Is(err, test.matches[1]) {
+				t.Errorf("%s: got %v, want one that matches %v", name, err, test.matches[1])
+			}
+		default:
+			wantErr(t, err, test.matches...)
+			if errors.Is(err, apns.ErrRefused) != slices.Contains(test.matches, apns.ErrRefused) {
+				t.Errorf("%s: %v matches ErrRefused: %v, want it the other way round", name, err, errors.Is(err, apns.ErrRefused))
+			}
+		}
+		if !strings.Contains(fmt.Sprint(err), test.text) {
+			t.Errorf("%s: got %v, want a text with %s", name, err, test.text)
+		}
+		if ended := c.CheckForError(); (ended != nil) != test.ends {
+			t.Errorf("%s: CheckForError: %v, want that the connection has ended: %v", name, ended, test.ends)
+		}
+	}
+}
+
+// Only a 410 says since when a token is dead, in milliseconds. Others have been seen
+// to write seconds, or a number with a fraction.
+func TestHTTP2DeadAt(t *testing.T) {
+	at := time.UnixMilli(1700000000123).UTC()
+	for _, test := range []struct {
+		status    int
+		timestamp string
+		want      time.Time
+	}{
+		{410, "1700000000123", at},
+		{410, "1700000000123.9", at},
+		{410, "1.700000000123e12", at},
+		{410, "1700000000", at.Truncate(time.Second)},
+		{410, "1700000000.123", at},
+		{410, "0", time.Time{}},
+		{410, "-5", time.Time{}},
+		{410, "1e300", time.Time{}},
+		{410, "null", time.Time{}},
+		{410, `"1700000000123"`, time.Time{}},
+		{400, "1700000000123", time.Time{}},
+		{403, "1700000000123", time.Time{}},
+	} {
+		web := http2Server(t, func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(test.status)
+			fmt.Fprintf(w, `{"reason":"NeverHeardOf","timestamp":%s}`, test.timestamp)
+		})
+		c := dial(t, web.Listener.Addr().String(), trusting(web))
+		err := c.WritePushMsg(t.Context(), message(7))
+		want := apns.PushError{ID: 7, HTTPStatus: test.status, Reason: "NeverHeardOf", DeadAt: test.want}
+		if e, ok := err.(*apns.PushError); !ok || *e != want {
+			t.Errorf("status %d, timestamp %s:\ngot  %#v\nwant %#v", test.status, test.timestamp, err, want)
+		}
+	}
+}
+
+// The header of a request is larger than the server takes: that is known at once,
+// and no attempt is made. (SETTINGS_MAX_HEADER_LIST_SIZE, RFC 9113, section 6.5.2)
+func TestHTTP2HeaderLimit(t *testing.T) {
+	web := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	web.EnableHTTP2 = true
+	web.Config.MaxHeaderBytes = 100
+	web.StartTLS()
+	defer web.Close()
+	addr := web.Listener.Addr().String()
+	c := dial(t, addr, trusting(web))
+	for range 2 {
+		m := message(7)
+		m.CollapseID = strings.Repeat("x", 64)
+		m.Topic = strings.Repeat("com.example.", 1000)
+		err := c.WritePushMsg(t.Context(), m)
+		wantErr(t, err, apns.ErrNotSent)
+		if want := "the request's header has 12508 bytes, and the server takes at most 420"; !strings.Contains(fmt.Sprint(err), want) {
+			t.Errorf("got %v, want a text with %s", err, want)
+		}
+	}
+	client := &apns.Client{Addr: addr, Config: trusting(web)}
+	defer client.Close()
+	start := time.Now()
+	m := message(7)
+	m.Topic = strings.Repeat("com.example.", 1000)
+	_, err := client.Push(t.Context(), m)
+	wantErr(t, err, apns.ErrNotSent)
+	if d := time.Since(start); d > 5*time.Second {
+		t.Errorf("the push took %v, want it to fail at once", d)
+	}
+	if s := client.Stats(); s.Resent != 0 {
+		t.Errorf("the message was sent %d times more, want none", s.Resent)
+	}
+	if _, err := client.Push(t.Context(), message(8)); err != nil {
+		t.Errorf("a message with a smaller header: %v", err)
+	}
+}
+
+// What switches off the HTTP/2 client of net/http for a whole process says nothing
+// about ours.
+func TestHTTP2WithoutThatOfNetHTTP(t *testing.T) {
+	t.Setenv("GODEBUG", "http2client=0")
+	s := apnstest.NewServer(nil)
+	defer s.Close()
+	if err := dialHTTP2(t, s.Config()).WritePushMsg(t.Context(), message(1)); err != nil {
+		t.Error(err)
+	}
+}
+
+// An address that can never be dialed is an error at once, also of a Client, which
+// dials again in other cases.
+func TestBadAddresses(t *testing.T) {
+	for _, addr := range []string{
+		"https://api.push.apple.com", "https://api.push.apple.com:443", "api.push.apple.com", "api.push.apple.com:443/", "api.push.apple.com:",
+		"api.push.apple.com:70000", "api.push.apple.com:0", "api.push.apple.com:-1", "api.push.apple.com: 443", "api.push.apple.com :443",
+		" api.push.apple.com:443", "api.push.apple.com:443 ", "api push:443", "user@host:443", "host/path:443", "host\n:443", ":443", "", "::1:443",
+	} {
+		_, err := apns.Dial(t.Context(), addr, nil)
+		if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("apns: address %q, expected host:port", addr)) {
+			t.Errorf("Dial(%q): got %v, want what is expected", addr, err)
+		}
+		if addr == "" {
+			continue // that of a Client is then Production
+		}
+		c := &apns.Client{Addr: addr}
+		start := time.Now()
+		_, err = c.Push(t.Context(), message(1))
+		wantErr(t, err, apns.ErrNotSent)
+		if d := time.Since(start); d > 5*time.Second {
+			t.Errorf("Push to %q took %v, want none", addr, d)
+		}
+		c.Close()
+	}
+	for _, addr := range []string{"127.0.0.1:1", "[::1]:1", "localhost:1", "localhost.:1"} {
+		if _, err := apns.Dial(t.Context(), addr, nil); err == nil || strings.Contains(err.Error(), "expected host:port") {
+			t.Errorf("Dial(%q): got %v, want that nobody is there", addr, err)
 		}
 	}
 }
@@ -534,8 +726,9 @@ func TestHTTP2Shutdown(t *testing.T) {
 	}
 }
 
-// A connection that goes away while nothing happens does not hang the next push;
-// nor does one that dies without a word, after the first push has shown it.
+// A connection that goes away while nothing happens does not hang the next push; nor
+// does one that dies without a word. While messages are in flight, that shows after
+// 20 seconds.
 func TestHTTP2DeathIsNoticed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := inMemory(t, nil)
@@ -561,16 +754,66 @@ func TestHTTP2DeathIsNoticed(t *testing.T) {
 		}
 		hole.open.Store(true)
 		time.Sleep(time.Hour / 2)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		wantErr(t, c.WritePushMsg(ctx, message(2)), apns.ErrInDoubt, context.DeadlineExceeded)
-		time.Sleep(time.Minute)
+		// A PING finds out, and the message is not sent before its answer.
 		start := time.Now()
+		wantErr(t, c.WritePushMsg(t.Context(), message(2)), apns.ErrNotSent)
+		if d := time.Since(start); d != 10*time.Second {
+			t.Errorf("it took %v to find out, want 10s", d)
+		}
+		start = time.Now()
 		err := c.WritePushMsg(t.Context(), message(3))
 		t.Log(err)
 		wantErr(t, err, apns.ErrNotSent)
 		if d := time.Since(start); d != 0 {
 			t.Errorf("the next push took %v, want none", d)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		s := inMemory(t, nil)
+		config := s.Config()
+		hole := new(blackHole)
+		config.DialContext = hole.dialer(config.DialContext)
+		c := dialHTTP2(t, config)
+		if err := c.WritePushMsg(t.Context(), message(1)); err != nil {
+			t.Fatal(err)
+		}
+		hole.open.Store(true)
+		start := time.Now()
+		wantErr(t, c.WritePushMsg(t.Context(), message(2)), apns.ErrInDoubt)
+		if d := time.Since(start); d != 20*time.Second {
+			t.Errorf("it took %v to find out, want 20s", d)
+		}
+		wantErr(t, c.WritePushMsg(t.Context(), message(3)), apns.ErrNotSent)
+	})
+}
+
+// While nothing is sent there are no PINGs, and a connection that was idle for hours
+// is used again, after a PING. ("Sending notification requests to APNs")
+func TestHTTP2Idle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := inMemory(t, nil)
+		config := s.Config()
+		var written writeCounter
+		config.DialContext = written.dialer(config.DialContext)
+		c := dialHTTP2(t, config)
+		if err := c.WritePushMsg(t.Context(), message(1)); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		before := written.n.Load()
+		time.Sleep(5 * time.Hour)
+		if n := written.n.Load() - before; n != 0 {
+			t.Errorf("%d writes while nothing was to be sent, want none", n)
+		}
+		start := time.Now()
+		if err := c.WritePushMsg(t.Context(), message(2)); err != nil {
+			t.Error(err)
+		}
+		if n := written.n.Load() - before; n != 2 { // the PING, and the message
+			t.Errorf("%d writes for a message after hours, want 2", n)
+		}
+		if d := time.Since(start); d != 0 {
+			t.Errorf("the push took %v, want none", d)
 		}
 	})
 }
@@ -742,6 +985,22 @@ func TestLogger(t *testing.T) {
 // with GOAWAYs of both kinds, resets streams, rejects and leaves unanswered: each
 // message has one fate, and the server's record agrees with every single one.
 func TestHTTP2Faults(t *testing.T) {
+	testHTTP2Faults(t, func(*apnstest.Server, int) {})
+}
+
+// The same while the server changes how many streams it allows, and how large their
+// windows are: none for a moment, too.
+func TestHTTP2FaultsAndLimits(t *testing.T) {
+	testHTTP2Faults(t, func(s *apnstest.Server, i int) {
+		limits := []int{1000, 3, 0, 100, 1, 500}
+		windows := []int{1 << 20, 0, 10, 100_000, 20}
+		s.SetStreamLimit(limits[i%len(limits)])
+		s.SetInitialWindow(windows[i%len(windows)])
+	})
+}
+
+// testHTTP2Faults calls change every few milliseconds.
+func testHTTP2Faults(t *testing.T, change func(s *apnstest.Server, i int)) {
 	const messages, inFlight = 20_000, 500
 	var n atomic.Int32
 	s := apnstest.NewServer(func(m *apns.Message) error {
@@ -789,6 +1048,18 @@ func TestHTTP2Faults(t *testing.T) {
 		return conn
 	}
 
+	stop := make(chan struct{})
+	var changing sync.WaitGroup
+	changing.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-time.After(3 * time.Millisecond):
+				change(s, i)
+			case <-stop:
+				return
+			}
+		}
+	})
 	fates := make([]error, messages)
 	var next atomic.Int32
 	var wg sync.WaitGroup
@@ -808,6 +1079,8 @@ func TestHTTP2Faults(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	close(stop)
+	changing.Wait()
 	ending.Wait()
 	conn.Close()
 
@@ -908,15 +1181,58 @@ func TestHTTP2ExpiredProviderToken(t *testing.T) {
 		})
 		c := dialHTTP2(t, s.TokenConfig())
 		err := c.WritePushMsg(t.Context(), message(1))
-		if e, ok := err.(*apns.PushError); !ok || e.HTTPStatus != 403 || !errors.Is(err, apns.ReasonExpiredProviderToken) {
-			t.Errorf("got %v, want the server's answer", err)
+		wantErr(t, err, apns.ErrNotSent, apns.ReasonExpiredProviderToken)
+		if errors.Is(err, apns.ErrRefused) {
+			t.Errorf("got %v, which matches ErrRefused, but the next message has another token", err)
 		}
+		time.Sleep(30 * time.Minute)
+		wantErr(t, c.WritePushMsg(t.Context(), message(1)), apns.ErrNotSent, apns.ErrRefused, apns.ReasonExpiredProviderToken)
 		refuse = false
 		time.Sleep(30 * time.Minute) // the server here knows nothing of its own verdict, and minds early changes
 		if err := c.WritePushMsg(t.Context(), message(2)); err != nil {
 			t.Error(err)
 		}
 	})
+}
+
+// The numbers of streams are used up after 2^30 messages, or some before: another
+// connection takes over, and nothing is lost or sent twice. (RFC 9113, section 5.1.1)
+func TestHTTP2StreamNumbersUsedUp(t *testing.T) {
+	const last = 1<<31 - 1 - 1<<20 // the last number that is used
+	s := apnstest.NewServer(nil)
+	defer s.Close()
+	config := s.Config()
+	config.SetFirstStream(last - 2*9)
+	c := dialHTTP2(t, config)
+	for i := range uint32(10) {
+		if err := c.WritePushMsg(t.Context(), message(i)); err != nil {
+			t.Fatalf("message %d: %v", i, err)
+		}
+	}
+	wantErr(t, c.WritePushMsg(t.Context(), message(10)), apns.ErrNotSent)
+	if err := c.CheckForError(); err == nil || !strings.Contains(err.Error(), "used up") {
+		t.Errorf("CheckForError: got %v, want that the stream numbers are used up", err)
+	}
+
+	config.SetFirstStream(last - 2*999)
+	client := &apns.Client{Config: config, MaxConns: 1}
+	defer client.Close()
+	const messages = 5000
+	for r := range client.PushAll(t.Context(), devices(messages)) {
+		if r.Err != nil {
+			t.Fatalf("message %s: %v", r.Message.Token, r.Err)
+		}
+	}
+	seen := make(map[string]int)
+	for _, r := range s.Records() {
+		seen[r.Message.Token]++
+	}
+	if n := len(seen); n != messages+1 { // and the one of Conn
+		t.Errorf("the server has %d messages, want %d", n, messages+1)
+	}
+	if stats := client.Stats(); stats.Accepted != messages || stats.Resent != 0 || stats.Connected != 5 && stats.Connected != 6 {
+		t.Errorf("Stats are %+v, want %d accepted, none resent, 5 connections", stats, messages)
+	}
 }
 
 // peer starts a server that negotiates HTTP/2 and then writes what it is told to,
@@ -1055,6 +1371,31 @@ func TestHTTP2EarlyAnswers(t *testing.T) {
 			}
 			if d := time.Since(start); d > 5*time.Second {
 				t.Errorf("the push took %v, want its context's 200ms", d)
+			}
+		})
+	}
+}
+
+// A message of which the server let nothing be sent, or not all, was not sent: it
+// cannot have been taken. (RFC 9113, section 6.9)
+func TestHTTP2NoWindow(t *testing.T) {
+	for name, settings := range map[string]string{
+		"none":     "\x00\x04\x00\x00\x00\x00", // SETTINGS_INITIAL_WINDOW_SIZE
+		"one byte": "\x00\x04\x00\x00\x00\x01",
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := peer(t, func(c net.Conn) {
+				io.WriteString(c, frame(4, 0, 0, settings))
+				io.Copy(io.Discard, c)
+			})
+			c := dial(t, "localhost:443", config)
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			err := c.WritePushMsg(ctx, message(1))
+			wantErr(t, err, apns.ErrNotSent, context.DeadlineExceeded)
+			t.Log(err)
+			if err := c.CheckForError(); err != nil {
+				t.Errorf("CheckForError: %v, want nil: the connection is as good as before", err)
 			}
 		})
 	}

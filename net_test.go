@@ -184,6 +184,25 @@ func serve(tb testing.TB, protocols []string, handle func(net.Conn)) *apns.Confi
 	return config
 }
 
+// A writeCounter counts the writes of a connection.
+type writeCounter struct {
+	net.Conn
+	n atomic.Int32
+}
+
+func (c *writeCounter) dialer(next dialer) dialer {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		var err error
+		c.Conn, err = next(ctx, network, addr)
+		return c, err
+	}
+}
+
+func (c *writeCounter) Write(p []byte) (int, error) {
+	c.n.Add(1)
+	return c.Conn.Write(p)
+}
+
 // A blackHole is a connection that, once it is open, swallows what is written and
 // gives nothing to read, as one does whose other end was cut off.
 type blackHole struct {

@@ -31,7 +31,7 @@ type pool struct {
 // A member is a connection of a pool.
 type member struct {
 	conn    *Conn
-	wire    *http2Wire
+	wire    *session
 	inside  int       // messages on their way
 	since   time.Time // when inside became 0
 	peak    int       // the most streams that the server has allowed
@@ -110,7 +110,7 @@ func (p *pool) add(conn *Conn) bool {
 	p.members = append(p.members, mem)
 	p.idle(mem)
 	p.mu.Unlock()
-	mem.wire.watch(p.changed)
+	mem.wire.onChange(p.changed)
 	p.changed() // for what happened before that
 	return true
 }
@@ -192,7 +192,7 @@ func (p *pool) work(b *batch) {
 			p.hire(b) // since there may be more streams than there were
 		}
 		w.mu.Unlock()
-		ctx, cancel := b.deadline.context(b.ctx, h.end, p.client.timeout())
+		ctx, cancel := context.WithDeadline(b.ctx, h.end)
 		r, err := p.deliver(ctx, h.m, rest)
 		cancel()
 		p.client.settle(1, err)
@@ -205,7 +205,7 @@ func (p *pool) work(b *batch) {
 // to wait before it sends the message again.
 func (p *pool) deliver(ctx context.Context, m *Message, rest func(resting bool)) (Receipt, error) {
 	attempts := p.client.attempts()
-	inDoubt, renewed := false, false
+	inDoubt := false
 	for try := 1; ; try++ {
 		mem, err := p.reserve(ctx)
 		if err != nil {
@@ -217,19 +217,16 @@ func (p *pool) deliver(ctx context.Context, m *Message, rest func(resting bool))
 		if try > 1 {
 			p.client.resent(1)
 		}
-		r, err := mem.wire.pushReserved(ctx, m)
+		r, err := mem.wire.push(ctx, m, true)
 		said, rejected := errors.AsType[*PushError](err)
-		renews := rejected && said.Reason == ReasonExpiredProviderToken && !renewed && try < attempts
-		if rejected && said.Reason.isRefusal() && !renews {
-			p.refused(mem, err)
+		if refused, ok := errors.AsType[*refusedError](err); ok {
+			p.refused(mem, refused)
 		}
 		p.release(mem, err)
 		var wait time.Duration
 		switch {
 		case err == nil:
 			return r, nil
-		case renews:
-			renewed = true // by the connection
 		case rejected && isPassing(said) && try < attempts:
 			wait = said.RetryAfter
 			if wait == 0 {
@@ -252,6 +249,8 @@ func (p *pool) deliver(ctx context.Context, m *Message, rest func(resting bool))
 					err = &doubtError{err}
 				}
 				return Receipt{}, err
+			case errors.Is(err, ReasonTooManyProviderTokenUpdates):
+				wait = backOff(minRetry, maxRetry, try-1)
 			case try > 1:
 				wait = backOff(minRedial, maxRetry, try-2)
 			}
@@ -372,7 +371,7 @@ func (p *pool) reserve(ctx context.Context) (*member, error) {
 	case s := <-got: // at the same moment
 		p.mu.Unlock()
 		if s.err == nil {
-			s.on.wire.gate.leave()
+			s.on.wire.release()
 			p.release(s.on, ErrNotSent)
 		}
 	default:
@@ -466,16 +465,13 @@ func (p *pool) refuse(err error) {
 // release gives back a stream after a push with the given outcome. The stream
 // itself is free already.
 func (p *pool) release(mem *member, outcome error) {
-	said, answered := errors.AsType[*PushError](outcome)
+	_, rejected := errors.AsType[*PushError](outcome)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	mem.inside--
-	if !mem.worked && (outcome == nil || answered && !said.Reason.isRefusal()) {
+	if !mem.worked && (outcome == nil || rejected) {
 		mem.worked = true
 		p.client.worked()
-	}
-	if answered && said.Reason == ReasonShutdown {
-		p.retire(mem)
 	}
 	if mem.inside == 0 {
 		p.idle(mem)
@@ -485,20 +481,17 @@ func (p *pool) release(mem *member, outcome error) {
 
 // refused ends all that waits, because of an answer that all would get. Those who
 // come a moment later get it without being sent.
-func (p *pool) refused(mem *member, answer error) {
+func (p *pool) refused(mem *member, answer *refusedError) {
 	p.mu.Lock()
 	mem.worked = false // so that the next success ends it
 	first := p.client.refusal() == nil
 	if first {
-		// Not a PushError, which would be about each message.
-		reason, _ := errors.AsType[Reason](answer)
-		err := fmt.Errorf("the server refuses this sender: %w", reason)
-		p.client.failed(err)
-		p.refuse(err)
+		p.client.failed(answer)
+		p.refuse(answer)
 	}
 	p.mu.Unlock()
 	if first {
-		p.client.logger().Error("apns: the server refuses this sender", "error", answer)
+		p.client.logger().Error("apns: the server refuses this sender", "error", answer.err)
 	}
 }
 

@@ -125,7 +125,7 @@ func (h *http2Conn) checkNumber(id uint32) (opens bool, err error) {
 	switch {
 	case h.ignored(id):
 		return false, nil // the GOAWAY has told the client
-	case len(h.streams) >= h.announced.allowed.limit && !h.announced.grace:
+	case len(h.streams) >= h.announced.allowed.limit:
 		return false, connError(h2.CodeEnhanceYourCalm, "Maximum active streams violated") // Apple's words
 	}
 	return true, nil
@@ -136,7 +136,6 @@ func (h *http2Conn) open(id uint32) *stream {
 	st := &stream{id: id, window: h.out.initial}
 	h.streams[id] = st
 	h.last = id
-	h.announced.grace = false
 	return st
 }
 

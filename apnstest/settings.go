@@ -125,9 +125,6 @@ type announcements struct {
 	pending []announcement // sent and not acknowledged
 	acked   announcement   // the last one acknowledged
 	allowed announcement   // the largest values of acked and pending
-
-	// grace lets one stream exceed the limit. See ack.
-	grace bool
 }
 
 func newAnnouncements() announcements {
@@ -142,13 +139,8 @@ func (a *announcements) ack() bool {
 	if len(a.pending) == 0 {
 		return false
 	}
-	before := a.acked
 	a.acked, a.pending = a.pending[0], a.pending[1:]
 	a.allow()
-	// net/http's client decides to open a stream, acknowledges a lower limit, and
-	// then sends the stream. So one may exceed the limit. Delete this line once
-	// package apns does not use net/http any more.
-	a.grace = a.acked.limit < before.limit
 	return true
 }
 

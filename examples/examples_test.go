@@ -135,7 +135,7 @@ func TestPush(t *testing.T) {
 		"h2 certificate file":        {list("-addr", s.HTTP2Addr, "-ca", ca, "-cert", both, token, "1", "Hello"), ok, "", 0},
 		"h2 rejected":                {h2(bad, "2", "Hello"), "", "rejected: apns: message 2 rejected: BadDeviceToken (HTTP status 400)\n", 1},
 		"h2 dead":                    {h2(dead, "2", "Hello"), "", "rejected: apns: message 2 rejected: Unregistered (HTTP status 410, dead since 2023-11-14T22:13:20Z)\n", 1},
-		"h2 wrong team":              {h2("-team-id", "APNSTESTT2", token, "2", "Hello"), "", "rejected: apns: message 2 rejected: InvalidProviderToken (HTTP status 403)\n", 1},
+		"h2 wrong team":              {h2("-team-id", "APNSTESTT2", token, "2", "Hello"), "", "apns: not sent: the server refuses this sender: InvalidProviderToken (HTTP status 403)\n", 1},
 		"h2 in doubt":                {h2(cut, "3", "Hello"), "", "apns: in doubt: ", 1},
 		"h2 not sent":                {h2(unasked, "3", "Hello"), "", "apns: not sent: ", 1},
 		"h2 shutdown after":          {h2(last, "4", "Hello"), ok, "", 0},

@@ -75,7 +75,7 @@ func TestPushMany(t *testing.T) {
 			if m.PushType == "" { // the binary wire
 				return apns.StatusProcessingError
 			}
-			return &apns.PushError{HTTPStatus: 502}
+			return &apns.PushError{HTTPStatus: 502, Reason: "BadGateway"}
 		case cut:
 			return apnstest.Fault{End: apnstest.EndReset}
 		}
@@ -110,7 +110,7 @@ func TestPushMany(t *testing.T) {
 	quote := regexp.QuoteMeta
 	for _, w := range wires(t, s) {
 		with := func(args ...string) []string { return slices.Concat(w.args, args) }
-		mixedOut := "accepted: 2\nrejected: 4\n  BadDeviceToken: 2\n  HTTP status 502: 1\n  Unregistered: 1\ninvalid: 4\nto try again: 1, in RETRY\n"
+		mixedOut := "accepted: 2\nrejected: 4\n  BadDeviceToken: 2\n  BadGateway: 1\n  Unregistered: 1\ninvalid: 4\nto try again: 1, in RETRY\n"
 		verbose := "(?m)^LIST:5: dead rejected: Unregistered \\(HTTP status 410, dead since 2023-11-14T22:13:20Z\\)$"
 		tooLarge := "error: payload has 5020 bytes, expected at most 4096\n"
 		doubt := "error: in doubt: .*\n"
@@ -166,10 +166,10 @@ func TestPushManyRefused(t *testing.T) {
 	retry := file(t, "retry.txt", nil)
 	h2 := wires(t, s)[0]
 	stdout, stderr, status := run(t, nil, "push", slices.Concat(h2.args, []string{"-team-id", "APNSTESTT2", "-tokens", list, "-retry-file", retry, "Hi"})...)
-	if !strings.HasPrefix(stdout, "accepted: 0\nrejected: ") || !strings.Contains(stdout, "\n  InvalidProviderToken: ") || !strings.HasSuffix(stdout, "\nto try again: 5000, in "+retry+"\n") || status != 1 {
-		t.Errorf("got %q, %d", stdout, status)
+	if want := "accepted: 0\nnot sent: 5000\nto try again: 5000, in " + retry + "\n"; stdout != want || status != 1 {
+		t.Errorf("got %q, %d; want %q, 1", stdout, status, want)
 	}
-	if !regexp.MustCompile(`^error: not sent: .*InvalidProviderToken\n$`).MatchString(stderr) {
+	if !regexp.MustCompile(`^error: not sent: .*InvalidProviderToken \(HTTP status 403\)\n$`).MatchString(stderr) {
 		t.Errorf("got %q, want the refusal once", stderr)
 	}
 	if got := readTokens(t, retry); !slices.Equal(sorted(got), all) {
@@ -272,7 +272,7 @@ func TestRetryFile(t *testing.T) {
 		t.Skip(err)
 	}
 	defer full.Close()
-	s := apnstest.NewServer(func(*apns.Message) error { return &apns.PushError{HTTPStatus: 502} })
+	s := apnstest.NewServer(func(*apns.Message) error { return &apns.PushError{HTTPStatus: 502, Reason: "BadGateway"} })
 	defer s.Close()
 	for _, retry := range []string{"/dev/full", os.DevNull} {
 		stdout, stderr, status := run(t, []byte(token), "push", slices.Concat(wires(t, s)[0].args, []string{"-tokens", "-", "-retry-file", retry, "Hi"})...)
@@ -557,7 +557,7 @@ func TestProbe(t *testing.T) {
 		"no tokens":    {with("-tokens", "-"), "", "0 dead devices.\n", "", 0},
 		"not all":      {with("-tokens", "-"), token + "\nxyz0\n" + bad + "\n" + dead1 + "\n" + bad, dead1 + " dead_at: 1700000000\n1 dead devices.\n", "standard input:2: token has 'x' at index 0, expected only hexadecimal digits\nerror: of 3 tokens it is not known whether they are dead: BadDeviceToken: 2, invalid: 1\n", 1},
 		"in doubt":     {with("-tokens", "-"), "0c", "0 dead devices.\n", "error: of 1 tokens it is not known whether they are dead: in doubt: 1\nthe first of those errors: apns: in doubt: ", 1},
-		"wrong team":   {with("-team-id", "APNSTESTT2", "-tokens", "-"), token, "0 dead devices.\n", "error: of 1 tokens it is not known whether they are dead: InvalidProviderToken: 1\n", 1},
+		"wrong team":   {with("-team-id", "APNSTESTT2", "-tokens", "-"), token, "0 dead devices.\n", "error: of 1 tokens it is not known whether they are dead: not sent: 1\nthe first of those errors: apns: not sent: the server refuses this sender: InvalidProviderToken (HTTP status 403)\n", 1},
 		"binary":       {slices.Concat(binary, probe("-tokens", list)), "", "", "error: " + s.PushAddr + " speaks the binary protocol, where the answer to a push does not say whether its device is dead; expected HTTP/2.", 1},
 		"binary key":   {with("-addr", s.PushAddr, "-tokens", list), "", "", "error: apns: ", 1},
 		"nobody there": {with("-addr", "127.0.0.1:1", "-tokens", list), "", "", "error: apns: connecting to 127.0.0.1:1: ", 1},
