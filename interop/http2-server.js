@@ -1,7 +1,10 @@
 // A server of the HTTP/2 provider API, made of Node's own http2. What it answers
 // goes by how the token begins. It prints its port, and then each request.
 //
-//	node http2-server.js <folder>
+//	node http2-server.js <folder> [<port> <stream-limit>]
+//
+// With a port and a limit, 0 for Node's own, it prints of each request no more than
+// the client's port and the path.
 //
 // In the folder are server.pem, server.key, and, of the authentication key,
 // public.pem.
@@ -9,7 +12,7 @@
 const http2 = require("http2");
 const crypto = require("crypto");
 const fs = require("fs");
-const dir = process.argv[2];
+const [dir, port, limit] = process.argv.slice(2);
 const { NGHTTP2_REFUSED_STREAM, NGHTTP2_CANCEL } = http2.constants;
 
 // verify says whether a provider token is in order, by another JWT's measure.
@@ -33,7 +36,7 @@ function verify(authorization) {
 const server = http2.createSecureServer({
   cert: fs.readFileSync(dir + "/server.pem"),
   key: fs.readFileSync(dir + "/server.key"),
-  settings: { maxConcurrentStreams: 10 },
+  settings: limit === "0" ? {} : { maxConcurrentStreams: Number(limit ?? 10) },
 });
 const sockets = new Map(); // by the client's port; http2 lets none of its own be closed
 server.on("connection", (socket) => sockets.set(socket.remotePort, socket));
@@ -46,7 +49,11 @@ server.on("stream", (stream, headers) => {
   stream.on("end", () => {
     const token = headers[":path"].replace("/3/device/", "");
     const names = ["apns-topic", "apns-push-type", "apns-priority", "apns-expiration", "apns-collapse-id", "apns-id"];
-    console.log(JSON.stringify([headers[":method"], token, verify(headers.authorization), ...names.map((n) => headers[n] ?? null), body]));
+    if (limit === undefined) {
+      console.log(JSON.stringify([headers[":method"], token, verify(headers.authorization), ...names.map((n) => headers[n] ?? null), body]));
+    } else {
+      console.log(stream.session.socket.remotePort, headers[":path"]);
+    }
     const id = headers["apns-id"] ?? crypto.randomUUID().toUpperCase();
     const accept = () => {
       stream.respond({ ":status": 200, "apns-id": id });
@@ -83,8 +90,8 @@ server.on("stream", (stream, headers) => {
         stream.end('{"reason":"TooManyRequests"}');
         break;
       case "08": // something in between has its say
-        stream.respond({ ":status": 502, "content-type": "text/html" });
-        stream.end("<html>Bad Gateway</html>");
+        stream.respond({ ":status": 403, "content-type": "text/html" });
+        stream.end("<html>Forbidden</html>");
         break;
       case "09": // the connection is gone without a word
         sockets.get(stream.session.socket.remotePort).destroy();
@@ -92,4 +99,4 @@ server.on("stream", (stream, headers) => {
     }
   });
 });
-server.listen(0, "127.0.0.1", () => console.log(server.address().port));
+server.listen(Number(port ?? 0), "127.0.0.1", () => console.log(server.address().port));

@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -18,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -33,21 +35,42 @@ type process struct {
 	name  string
 	lines chan string // of its standard output
 	errs  bytes.Buffer
+	stop  func() // ends it, and returns when it has ended
 	ended chan struct{}
 	err   error // that it ended with; valid after ended
 }
 
 func start(ctx context.Context, t *testing.T, name string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, name: filepath.Base(name), lines: make(chan string, 1<<14), ended: make(chan struct{})}
 	ctx, cancel := context.WithCancel(ctx)
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Stderr = &p.errs
-	cmd.WaitDelay = 5 * time.Second
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return run(t, cmd, cancel, out)
+}
+
+// startLogged starts a program whose standard output goes to a file.
+func startLogged(ctx context.Context, t *testing.T, file, name string, args ...string) *process {
+	t.Helper()
+	ctx, cancel := context.WithCancel(ctx)
+	cmd := exec.CommandContext(ctx, name, args...)
+	log, err := os.OpenFile(file, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd.Stdout = log
+	return run(t, cmd, cancel, strings.NewReader(""))
+}
+
+func run(t *testing.T, cmd *exec.Cmd, cancel context.CancelFunc, out io.Reader) *process {
+	t.Helper()
+	p := &process{t: t, name: filepath.Base(cmd.Path), lines: make(chan string, 1<<14), ended: make(chan struct{})}
+	cmd.Stderr = &p.errs
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 5 * time.Second // then it is killed
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -59,12 +82,13 @@ func start(ctx context.Context, t *testing.T, name string, args ...string) *proc
 		close(p.lines)
 		p.err = cmd.Wait()
 	}()
-	t.Cleanup(func() {
+	p.stop = func() {
 		cancel()
 		for range p.lines { // in case that it is full
 		}
 		<-p.ended
-	})
+	}
+	t.Cleanup(p.stop)
 	return p
 }
 
@@ -90,10 +114,7 @@ func (p *process) until(ctx context.Context, part string) string {
 // needNode returns node, or skips the test where it or a module is missing.
 func needNode(t *testing.T, module string) string {
 	t.Helper()
-	node, err := exec.LookPath("node")
-	if err != nil {
-		t.Skip("SKIPPED: there is no node")
-	}
+	node := findProgram(t, "node")
 	if module != "" {
 		if _, err := os.Stat(filepath.Join("node_modules", module)); err != nil {
 			t.Skipf("SKIPPED: %s is not installed", module)
@@ -108,6 +129,13 @@ func newFiles(t *testing.T) (dir string, config *apns.Config) {
 	t.Helper()
 	issuer := apnstest.NewServer(nil) // for its certificates only
 	defer issuer.Close()
+	return writeFiles(t, issuer)
+}
+
+// writeFiles is newFiles with the keys and certificates of a server of apnstest,
+// which trusts them.
+func writeFiles(t *testing.T, issuer *apnstest.Server) (dir string, config *apns.Config) {
+	t.Helper()
 	certs := issuer.Certificates()
 	config = issuer.TokenConfig()
 	config.DialContext = nil
@@ -122,9 +150,15 @@ func newFiles(t *testing.T) (dir string, config *apns.Config) {
 	}
 	dir = t.TempDir()
 	for name, b := range map[string][]byte{
+		"ca.pem":     certs.CA,
 		"server.pem": certs.ServerCert,
 		"server.key": certs.ServerKey,
+		"cert.pem":   certs.ClientCert,
+		"key.pem":    certs.ClientKey,
 		"public.pem": pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}),
+		// Certificate and key, as HAProxy wants them.
+		"server-both.pem": slices.Concat(certs.ServerCert, certs.ServerKey),
+		"both.pem":        slices.Concat(certs.ClientCert, certs.ClientKey),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
 			t.Fatal(err)
@@ -148,10 +182,7 @@ func deviceToken(prefix string) string { return prefix + strings.Repeat("0c", 32
 // Our Conn pushes to nghttpd, which serves files: it has one for each token that
 // is good, and says 404, in HTML, to the rest.
 func TestNghttpd(t *testing.T) {
-	nghttpd, err := exec.LookPath("nghttpd")
-	if err != nil {
-		t.Skip("SKIPPED: there is no nghttpd")
-	}
+	nghttpd := findProgram(t, "nghttpd")
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	dir, config := newFiles(t)
@@ -163,25 +194,9 @@ func TestNghttpd(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(root, good), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var addr string
-	var server *process
-	for try := 0; ; try++ {
-		// It does not tell which port it takes where it may take any.
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		addr = l.Addr().String()
-		_, port, _ := net.SplitHostPort(addr)
-		l.Close()
-		server = start(ctx, t, nghttpd, "-v", "-m", "2", "-a", "127.0.0.1", "-d", dir, port, filepath.Join(dir, "server.key"), filepath.Join(dir, "server.pem"))
-		if listens(ctx, server, addr) {
-			break
-		}
-		if try == 3 {
-			t.Fatalf("nghttpd does not start: %s", &server.errs)
-		}
-	}
+	addr, server := startListening(ctx, t, func(addr, port string) *process {
+		return start(ctx, t, nghttpd, "-v", "-m", "2", "-a", "127.0.0.1", "-d", dir, port, filepath.Join(dir, "server.key"), filepath.Join(dir, "server.pem"))
+	})
 	conn := dial(ctx, t, addr, config)
 	m := &apns.Message{
 		ID: 7, Token: good, Payload: apns.AlertPayload("Grüße"), PushType: apns.PushTypeAlert, Priority: apns.PriorityLow,
@@ -231,6 +246,35 @@ func TestNghttpd(t *testing.T) {
 	if err := conn.Shutdown(ctx); err != nil {
 		t.Error(err)
 	}
+}
+
+// startListening starts a server on a free port, and waits until it listens.
+func startListening(ctx context.Context, t *testing.T, start func(addr, port string) *process) (addr string, p *process) {
+	t.Helper()
+	for try := 0; ; try++ {
+		// Few of them tell which port they take where they may take any.
+		addr := freeAddr(t)
+		_, port, _ := net.SplitHostPort(addr)
+		p := start(addr, port)
+		if listens(ctx, p, addr) {
+			return addr, p
+		}
+		if try == 3 {
+			p.stop()
+			t.Fatalf("%s does not start: %v, standard error: %s", p.name, p.err, &p.errs)
+		}
+	}
+}
+
+// freeAddr returns a loopback address where nobody listens.
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
 }
 
 // listens waits until the process listens; it reports false where it has ended.
@@ -300,7 +344,7 @@ func TestNodeServer(t *testing.T) {
 		{"REFUSED_STREAM", "05", apns.ErrNotSent, apns.PushError{}, nil},
 		{"reset", "06", apns.ErrInDoubt, apns.PushError{}, nil},
 		{"too many", "07", nil, apns.PushError{HTTPStatus: 429, Reason: apns.ReasonTooManyRequests, RetryAfter: 7 * time.Second}, nil},
-		{"HTML", "08", nil, apns.PushError{HTTPStatus: 502}, nil},
+		{"HTML", "08", nil, apns.PushError{HTTPStatus: 403}, nil}, // and of a 502, see TestGatewayErrors
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			conn := dial(ctx, t, addr, config)

@@ -1,11 +1,13 @@
 // Package interop_test has clients that are not ours push to a server of
-// package apnstest, and a Conn to servers that are not ours. They come from
-// Debian, npm and the Go module proxy:
+// package apnstest, and ours to servers that are not ours. They come from Debian,
+// npm and the Go module proxy:
 //
-//	apt-get install nghttp2-server nodejs npm
+//	interop/install.sh
+//	apt-get install nodejs npm
 //	npm install --no-package-lock --prefix interop
 //	(cd interop/sideshow && go mod download)
 //	go test -v ./interop
+//	go test -v ./interop -run TestServers -pushes 10000
 //
 // The tests of what is not there are skipped.
 package interop_test
@@ -43,13 +45,7 @@ func TestBinaryClients(t *testing.T) {
 		{"apnagent", 0},              // 1.1.3, command 1
 	} {
 		t.Run(client.module, func(t *testing.T) {
-			node, err := exec.LookPath("node")
-			if err != nil {
-				t.Skip("SKIPPED: there is no node")
-			}
-			if _, err := os.Stat(filepath.Join("node_modules", client.module)); err != nil {
-				t.Skipf("SKIPPED: %s is not installed", client.module)
-			}
+			node := needNode(t, client.module)
 			var tokens []string
 			for _, first := range []string{"00", "01", "bad0", "0a", "ff"} {
 				tokens = append(tokens, first+strings.Repeat("0c", 32-len(first)/2))
