@@ -46,7 +46,9 @@
 //   - accepted: the error is nil. From a Conn on the binary wire it is that of
 //     Shutdown that counts;
 //   - rejected: a *[PushError]. That the server said so is certain;
-//   - [ErrNotSent]: the server never took it, so it is safe to send again;
+//   - [ErrNotSent]: the server never took it, so it is safe to send again. If the
+//     error matches [ErrRefused] too, the server refuses the sender, and every
+//     message gets the same answer until that is mended;
 //   - [ErrInDoubt]: it was sent, and the connection or the caller's context ended
 //     before anything was known.
 //

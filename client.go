@@ -34,7 +34,7 @@ import (
 //   - rejected: a *[PushError], with the ID that the message has;
 //   - [ErrNotSent]: the Client was closed, the message's context or time ended
 //     before it was written, its Attempts ran out, or the server refuses this
-//     sender: its certificate, its key, its environment;
+//     sender ([ErrRefused]): its certificate, its key, its environment;
 //   - [ErrInDoubt]: the message was written, and the connection, the message's
 //     context or its time ended before the server had said anything. So are
 //     those that were written before a binary gateway refused the certificate,
@@ -48,14 +48,18 @@ import (
 // # The HTTP/2 wire
 //
 // Each message has its own answer. There is one connection, and another one, up
-// to MaxConns, only while all streams that the server allows on those there are
-// are taken; one that was not used for ten minutes is closed. What the server
-// says it has not processed is sent again at once. A rejection with
-// [ReasonTooManyRequests], or with an HTTP status of 500 or 503, is sent again
-// after the server's Retry-After, or else after one second, two, four and so on
-// up to a minute, less up to half of that at random.
-// [ReasonExpiredProviderToken] is tried once more, with a new token. All other
-// rejections are the caller's.
+// to MaxConns, only while all streams of the open connections are in use; one that
+// was not used for ten minutes is closed.
+//
+// What the server says it has not processed is resent at once: on another connection
+// after [ReasonShutdown], [ReasonIdleTimeout] and [ReasonUnrelatedKeyIDInToken], and
+// with a new token after [ReasonExpiredProviderToken]. A message is resent after the
+// server's Retry-After, or after one second, two, four and so on up to a minute, with
+// up to 50 % jitter, if the answer is [ReasonTooManyRequests],
+// [ReasonInternalServerError], [ReasonServiceUnavailable] or
+// [ReasonTooManyProviderTokenUpdates]. (Apple asks for 15 minutes after an HTTP status
+// of 5xx, which would be too late for most messages.) All other rejections are the
+// caller's.
 //
 // # The binary wire
 //

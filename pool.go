@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -285,13 +284,7 @@ func (e *doubtError) Is(target error) bool {
 
 // isPassing reports whether a rejection may be another answer later.
 func isPassing(e *PushError) bool {
-	switch e.HTTPStatus {
-	case http.StatusTooManyRequests:
-		return e.Reason == ReasonTooManyRequests
-	case http.StatusInternalServerError, http.StatusServiceUnavailable:
-		return true
-	}
-	return false
+	return e.Reason == ReasonTooManyRequests || e.Reason == ReasonInternalServerError || errors.Is(e, ReasonServiceUnavailable)
 }
 
 // rest waits, unless the context would end before. The error says why it did not.
