@@ -254,8 +254,8 @@ func (s *tokenSource) next() (bearer string, refreshed bool, err error) {
 }
 
 // expired notes that a push with that bearer was answered with
-// ExpiredProviderToken. The answers that come in for a token which has been
-// replaced since mean nothing. It reports whether the next push has another bearer.
+// ExpiredProviderToken. Answers for a token that has since been replaced are ignored.
+// It reports whether the next push will carry another token.
 func (s *tokenSource) expired(bearer string) (renewed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -76,10 +76,10 @@ func appendBare(b []byte, token string, id, expiry uint32, payload []byte) ([]by
 }
 
 // bareTLS returns a connection with nothing but TLS.
-func bareTLS(b *testing.B, config *apns.Config) *tls.Conn {
-	raw, err := config.DialContext(b.Context(), "tcp", "")
+func bareTLS(tb testing.TB, config *apns.Config) *tls.Conn {
+	raw, err := config.DialContext(tb.Context(), "tcp", "")
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
 	tlsConfig := config.TLS.Clone()
 	tlsConfig.ServerName = "localhost"
@@ -162,10 +162,9 @@ func BenchmarkReadMsg(b *testing.B) {
 	})
 }
 
-// The floor of a push over HTTP/2 is one goroutine that writes and one that reads,
-// with frames laid by hand, and no account of what happens to a message: each caller
-// hands over one and waits for its answer. The server answers without looking: what
-// it costs is in both.
+// The floor is one writer and one reader with hand-written frames and no bookkeeping of
+// outcomes: each caller hands over a message and waits for its answer. The server
+// answers without looking: what it costs is in both.
 func BenchmarkHTTP2(b *testing.B) {
 	config := http2Sink(b)
 	m := message(1)
@@ -204,10 +203,10 @@ type bareCall struct {
 	done chan string // told the apns-id
 }
 
-func newBareHTTP2(b *testing.B, config *apns.Config, m *apns.Message) *bareHTTP2 {
+func newBareHTTP2(tb testing.TB, config *apns.Config, m *apns.Message) *bareHTTP2 {
 	config.TLS.NextProtos = []string{"h2"}
 	defer func() { config.TLS.NextProtos = nil }()
-	h := &bareHTTP2{conn: bareTLS(b, config), wake: make(chan struct{}, 1), answers: make(map[uint32]*bareCall)}
+	h := &bareHTTP2{conn: bareTLS(tb, config), wake: make(chan struct{}, 1), answers: make(map[uint32]*bareCall)}
 	h.calls.New = func() any { return &bareCall{done: make(chan string, 1)} }
 	h.running.Go(func() { h.write(m.Topic) })
 	h.running.Go(h.read)
@@ -450,8 +449,8 @@ func inParallel(b *testing.B, goroutines int, f func() error) {
 
 // http2Sink starts an HTTP/2 server on loopback that accepts every request
 // without looking at it, and returns the configuration that reaches it.
-func http2Sink(b *testing.B) *apns.Config {
-	return serve(b, []string{"h2"}, func(c net.Conn) {
+func http2Sink(tb testing.TB) *apns.Config {
+	return serve(tb, []string{"h2"}, func(c net.Conn) {
 		r := bufio.NewReaderSize(c, 64<<10)
 		w := bufio.NewWriterSize(c, 64<<10)
 		r.Discard(len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))

@@ -51,15 +51,15 @@ import (
 // to MaxConns, only while all streams of the open connections are in use; one that
 // was not used for ten minutes is closed.
 //
-// What the server says it has not processed is resent at once: on another connection
-// after [ReasonShutdown], [ReasonIdleTimeout] and [ReasonUnrelatedKeyIDInToken], and
-// with a new token after [ReasonExpiredProviderToken]. A message is resent after the
-// server's Retry-After, or after one second, two, four and so on up to a minute, with
-// up to 50 % jitter, if the answer is [ReasonTooManyRequests],
-// [ReasonInternalServerError], [ReasonServiceUnavailable] or
-// [ReasonTooManyProviderTokenUpdates]. (Apple asks for 15 minutes after an HTTP status
-// of 5xx, which would be too late for most messages.) All other rejections are the
-// caller's.
+// What the server says it has not processed is resent at once, and after a back-off
+// from the second time on: on another connection after [ReasonShutdown],
+// [ReasonIdleTimeout] and [ReasonUnrelatedKeyIDInToken], with a new token after
+// [ReasonExpiredProviderToken]. After [ReasonTooManyRequests],
+// [ReasonInternalServerError] and [ReasonServiceUnavailable] the message is resent
+// after the server's Retry-After; without one, after 1, 2, 4 seconds and so on up to a
+// minute, with up to 50 % jitter. [ReasonTooManyProviderTokenUpdates] has this back-off
+// always. (After a 5xx Apple asks for 15 minutes, which is too late for most messages.)
+// All other rejections go to the caller.
 //
 // # The binary wire
 //

@@ -49,8 +49,6 @@ type Config struct {
 	// negotiated, why a server ends one, new provider tokens. It is not told a
 	// secret, a device token or a payload. Nil means silence.
 	Logger *slog.Logger
-
-	firstStream uint32 // of each HTTP/2 connection; set by tests
 }
 
 func (c *Config) logger() *slog.Logger {
@@ -73,7 +71,7 @@ func (c *Config) logger() *slog.Logger {
 // All its methods may be called by any number of goroutines. A Conn must be
 // ended by Close or Shutdown, also after an error.
 type Conn struct {
-	http2 *session // nil on the binary wire, which is what all the rest is for
+	http2 *session // nil on the binary protocol, which all other fields serve
 
 	raw      net.Conn // under records; closing it does not wait for the peer
 	records  *recordConn
@@ -154,8 +152,9 @@ func Dial(ctx context.Context, addr string, config *Config) (*Conn, error) {
 		done:    make(chan struct{}),
 		hungUp:  make(chan struct{}),
 	}
+	var firstStream uint32
 	if session, ok := raw.(*plain.Conn); ok {
-		c.tls = session
+		c.tls, firstStream = session, session.FirstStream
 	} else {
 		c.records = &recordConn{Conn: raw}
 		c.tls = tls.Client(c.records, tlsConfig)
@@ -176,7 +175,7 @@ func Dial(ctx context.Context, addr string, config *Config) (*Conn, error) {
 			tokens = &tokenSource{key: config.Key}
 		}
 		log := c.log.With("host", host)
-		c.http2, err = newSession(ctx, c.link(), newProvider(addr, config.Topic, tokens, log), config.firstStream, log)
+		c.http2, err = newSession(ctx, c.link(), newProvider(addr, config.Topic, tokens, log), firstStream, log)
 		if err != nil {
 			c.Close()
 			return nil, fmt.Errorf("apns: HTTP/2 with %s: %w", addr, err)
@@ -209,16 +208,16 @@ func (c *Conn) ConnectionState() tls.ConnectionState {
 // the connection, and not about the message, the error matches ErrNotSent and the
 // [Reason], and [ErrRefused] if other messages would get the same answer.
 //
-// A proxy or a gateway in between may answer in APNs' place, and then it gives no
-// reason. Such an answer leaves the message in doubt. Only one with an HTTP status of
-// 4xx is a rejection: a *PushError without a Reason. What is said not to have been
-// processed counts as not sent; HAProxy has been seen to say so of messages that the
-// server behind it took.
+// A proxy in between may answer in APNs' place, without a reason. Such an answer leaves
+// the message in doubt, unless its HTTP status is a 4xx other than 408: that is a
+// rejection, a *PushError without a Reason. A message that the server says it has not
+// processed is not sent. A proxy can be wrong there: HAProxy has said so of messages
+// that the server behind it had taken.
 //
-// Give each push a deadline: a server may leave one unanswered. A server that says
-// nothing at all for 10 seconds while a push waits is sent a PING, and has 10 seconds
-// to answer that. If nothing was heard for a minute, a PING is answered before the
-// next message is sent, so that none is lost on a connection that has died.
+// Give each push a deadline: a server may leave one unanswered. If nothing is heard for
+// 10 seconds while a push waits, the server is sent a PING; without an answer within
+// another 10 seconds the connection ends. After a minute of silence the next message is
+// sent only once a PING was answered, so that it is not lost on a dead connection.
 //
 // On the binary wire it returns when the message is written, and nil means just
 // that: a gateway is silent about a message that it accepts, and says later
@@ -229,7 +228,7 @@ func (c *Conn) ConnectionState() tls.ConnectionState {
 // connection: nothing can follow half a message. A gateway may reject a message of
 // which it has seen the beginning alone; then it is CheckForError that names it.
 //
-// It allocates nothing for a context that cannot end, and for one that was also
+// On the binary protocol it allocates nothing for a context that cannot end, and for one that was also
 // the last call's.
 func (c *Conn) WritePushMsg(ctx context.Context, m *Message) error {
 	if c.http2 != nil {
@@ -298,8 +297,8 @@ func (c *Conn) CheckForError() error {
 // too. Of several calls at a time the first whose context ends decides for all.
 //
 // Over HTTP/2 it waits for the answers to the messages that are on their way,
-// which WritePushMsg returns, and then closes the connection. Messages that come
-// meanwhile are not sent. The error is that of ctx, if it ends first.
+// which WritePushMsg returns, and then closes the connection. Messages that wait for a
+// stream, and messages that come meanwhile, are not sent. The error is that of ctx, if it ends first.
 func (c *Conn) Shutdown(ctx context.Context) error {
 	if c.http2 != nil {
 		return c.http2.Shutdown(ctx)
@@ -347,7 +346,7 @@ func checkAddr(addr string) (host string, err error) {
 	if err == nil {
 		switch n, portErr := net.LookupPort("tcp", port); {
 		case strings.ContainsFunc(addr, func(r rune) bool { return r <= ' ' || strings.ContainsRune(`/\@?#"`, r) }):
-			err = errors.New("it has a character that is of neither")
+			err = errors.New("it contains a character that neither a host nor a port can have")
 		case portErr != nil:
 			err = portErr
 		case n == 0:
@@ -366,7 +365,7 @@ func (c *Conn) link() link {
 		Conn:             c.tls,
 		setReadDeadline:  c.interrupter(c.tls.SetReadDeadline),
 		setWriteDeadline: c.interrupter(c.tls.SetWriteDeadline),
-		hangUp:           func() { c.end(ending{cause: net.ErrClosed}); c.disconnect() },
+		closeNow:         func() { c.end(ending{cause: net.ErrClosed}); c.disconnect() },
 		explain:          c.explain,
 	}
 }
@@ -752,9 +751,9 @@ func (c *Conn) explain(err error) error {
 	var what string
 	switch text := alert.Err.Error(); {
 	case strings.Contains(text, "no application protocol"):
-		what = "the server wants another protocol"
+		return &setupError{fmt.Errorf("the server wants another protocol: %w", err)}
 	case strings.Contains(text, "handshake failure") && !c.hasCert:
-		what = "the server broke off the handshake, perhaps for want of a client certificate, and Config.TLS has none"
+		return &setupError{fmt.Errorf("the server broke off the handshake, perhaps for want of a client certificate, and Config.TLS has none: %w", err)}
 	case !strings.Contains(text, "certificate") && !strings.Contains(text, "access denied"):
 		return err
 	case !c.hasCert:
@@ -764,7 +763,7 @@ func (c *Conn) explain(err error) error {
 	default:
 		what = "the server refused the client certificate"
 	}
-	return &setupError{fmt.Errorf("%s: %w", what, err)}
+	return &setupError{&refusedError{fmt.Errorf("%s: %w", what, err)}}
 }
 
 // longAgo is a deadline that has passed.

@@ -562,6 +562,22 @@ func TestAllocations(t *testing.T) {
 			t.Errorf("WritePushMsg, %s: %v allocations, want 0", name, n)
 		}
 	}
+
+	// Over HTTP/2 those of all goroutines count, crypto/tls's and the server's too. So
+	// the floor is what they need; beyond it is the path, and a number.
+	config := http2Sink(t)
+	m.Topic = "com.example.app"
+	bare := newBareHTTP2(t, config, m)
+	defer bare.close()
+	h := dial(t, "localhost:443", config)
+	floor := testing.AllocsPerRun(1000, func() { bare.push(ctx, m) })
+	if n := testing.AllocsPerRun(1000, func() {
+		if err := h.WritePushMsg(ctx, m); err != nil {
+			t.Fatal(err)
+		}
+	}); n > floor+2 || n > 8 {
+		t.Errorf("WritePushMsg over HTTP/2: %v allocations, want at most %v", n, min(floor+2, 8))
+	}
 }
 
 // A connection that knows no deadlines, as a tunnel may not, is closed where a

@@ -164,8 +164,9 @@ const (
 // Error returns the word itself.
 func (r Reason) Error() string { return string(r) }
 
-// Is makes two other spellings match the constants: that of ServiceUnavailable which
-// Apple prints for broadcasts, and one of BadEnvironmentKeyIdInToken that is seen.
+// Is reports whether r is another spelling of target: "Service Unavailable", which
+// Apple prints for broadcasts, is ReasonServiceUnavailable, and
+// "BadEnvironmentKeyInToken" is ReasonBadEnvironmentKeyIDInToken.
 func (r Reason) Is(target error) bool {
 	return r == reasonServiceUnavailable && target == ReasonServiceUnavailable ||
 		r == reasonBadEnvironmentKey && target == ReasonBadEnvironmentKeyIDInToken
@@ -324,7 +325,7 @@ func (e *fieldError) Unwrap() error { return e.said }
 // A refusedError says that the server refuses the sender.
 type refusedError struct{ err error }
 
-func (e *refusedError) Error() string        { return "the server refuses this sender: " + e.err.Error() }
+func (e *refusedError) Error() string        { return e.err.Error() }
 func (e *refusedError) Is(target error) bool { return target == ErrRefused }
 func (e *refusedError) Unwrap() error        { return e.err }
 

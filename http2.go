@@ -29,12 +29,12 @@ type Receipt struct {
 type provider struct {
 	host   string       // as in the request
 	topic  string       // of messages that have none
-	tokens *tokenSource // nil: a certificate speaks for the sender
+	tokens *tokenSource // nil if a certificate identifies the sender
 	log    *slog.Logger
 
 	// Of the session's writer, which reuses them for each request:
 	out    h2.Request
-	bearer string // that out.Literals has
+	bearer string // the provider token in out.Literals
 }
 
 // newProvider returns the provider API of a server. The address is as Dial takes it.
@@ -97,9 +97,8 @@ func (p *provider) defaults(m *Message) (topic string, pushType PushType, priori
 	return topic, pushType, priority
 }
 
-// request returns the request of a message that was checked. It is valid until the
-// next call, and shares the message's payload. The bearer is the provider token
-// with which it is sent.
+// request returns the request for a checked message. It is valid until the next call,
+// and shares the message's payload. bearer is the provider token in it.
 //
 // What Apple asks of the compression is in "Sending notification requests to APNs":
 // authorization stays out of the table, and so do the values of apns-id,
@@ -141,9 +140,8 @@ func (p *provider) add(name, value string, indexing hpack.Indexing) {
 	}
 }
 
-// authorize puts the provider token into the request. There is one goroutine that
-// writes, so that a new token follows the last message with the old one; Apple
-// counts how often the token changes.
+// authorize puts the provider token into the request. Only the writer calls it, so that
+// no message with the old token follows one with the new: Apple counts the changes.
 func (p *provider) authorize() error {
 	bearer, refreshed, err := p.tokens.next()
 	if refreshed {
@@ -158,10 +156,9 @@ func (p *provider) authorize() error {
 	return nil
 }
 
-// outcome returns what became of a message. Why is why there is no answer, if there
-// is none, or nil.
+// outcome returns what became of a message. why is the reason for a missing answer, or
+// nil.
 func (p *provider) outcome(c *pushCall, o *h2.Outcome, why error) (Receipt, error) {
-	var text string
 	switch o.Kind {
 	case h2.Answered:
 		return p.answer(c, o.Response)
@@ -169,20 +166,16 @@ func (p *provider) outcome(c *pushCall, o *h2.Outcome, why error) (Receipt, erro
 		return Receipt{}, fmt.Errorf("%w: the answer breaks the rules of HTTP/2: %s", ErrInDoubt, o.Text)
 	case h2.Reset:
 		return Receipt{}, fmt.Errorf("%w: the server reset the stream (%v)", ErrInDoubt, o.Code)
-	case h2.Unprocessed:
-		text = o.Text
-	}
-	outcome := ErrInDoubt
-	if o.Kind == h2.Unprocessed {
-		outcome = ErrNotSent
+	case h2.Lost:
+		return Receipt{}, fmt.Errorf("%w: %w", ErrInDoubt, why)
 	}
 	switch {
+	case o.Text == "":
+		return Receipt{}, fmt.Errorf("%w: %w", ErrNotSent, why)
 	case why == nil:
-		return Receipt{}, fmt.Errorf("%w: %s", outcome, text)
-	case text == "":
-		return Receipt{}, fmt.Errorf("%w: %w", outcome, why)
+		return Receipt{}, fmt.Errorf("%w: %s", ErrNotSent, o.Text)
 	}
-	return Receipt{}, fmt.Errorf("%w: %s: %w", outcome, text, why)
+	return Receipt{}, fmt.Errorf("%w: %s: %w", ErrNotSent, o.Text, why)
 }
 
 // answer returns what the server's answer to a message means.
@@ -194,15 +187,15 @@ func (p *provider) answer(c *pushCall, r *h2.Response) (Receipt, error) {
 	said := &answerError{reason, r.Status}
 	switch {
 	case reason == "" && (r.Status/100 != 4 || r.Status == 408):
-		// That is not how APNs answers. Something in between may, after it has
-		// passed the message on.
+		// APNs does not answer like this. A proxy may, after it has passed the
+		// message on.
 		return Receipt{}, fmt.Errorf("%w: %s", ErrInDoubt, describeAnswer(r))
 	case reason == ReasonExpiredProviderToken && p.tokens != nil && p.tokens.expired(c.bearer):
 		return Receipt{}, fmt.Errorf("%w: %w", ErrNotSent, said) // the next message has a new token
 	case reason.isRefusal():
-		return Receipt{}, fmt.Errorf("%w: %w", ErrNotSent, &refusedError{said})
+		return Receipt{}, fmt.Errorf("%w: %w", ErrNotSent, &refusedError{fmt.Errorf("the server refuses this sender: %w", said)})
 	case reason.endsConnection():
-		return Receipt{}, fmt.Errorf("%w: %w", ErrNotSent, &leavingError{said})
+		return Receipt{}, fmt.Errorf("%w: %w", ErrNotSent, &drainError{said})
 	case reason == ReasonTooManyProviderTokenUpdates:
 		return Receipt{}, fmt.Errorf("%w: %w", ErrNotSent, said)
 	}
@@ -213,7 +206,7 @@ func (p *provider) answer(c *pushCall, r *h2.Response) (Receipt, error) {
 		APNsID:     string(r.Get("apns-id")),
 		RetryAfter: retryAfter(string(r.Get("retry-after"))),
 	}
-	if r.Status == 410 {
+	if r.Status == 410 && reason != "" {
 		e.DeadAt = deadAt
 	}
 	return Receipt{}, e
@@ -221,15 +214,15 @@ func (p *provider) answer(c *pushCall, r *h2.Response) (Receipt, error) {
 
 // describeAnswer describes an answer that APNs does not give.
 func describeAnswer(r *h2.Response) string {
-	text := fmt.Sprintf("HTTP status %d without a reason of APNs", r.Status)
+	text := fmt.Sprintf("HTTP status %d without a reason from APNs", r.Status)
 	if len(r.Body) > 0 {
 		text += fmt.Sprintf(", and the body begins with %q", r.Body[:min(len(r.Body), 100)])
 	}
 	return text
 }
 
-// readAnswer reads the JSON of a rejection, or of a GOAWAY. What is no JSON, or has
-// another shape, is no reason: it may come from something in between.
+// readAnswer reads the JSON of a rejection, or of a GOAWAY. A body that is not such JSON
+// gives no reason: it may come from a proxy.
 func readAnswer(b []byte) (reason Reason, at time.Time) {
 	var answer struct {
 		Reason    Reason          `json:"reason"`
@@ -238,8 +231,8 @@ func readAnswer(b []byte) (reason Reason, at time.Time) {
 	if json.Unmarshal(b, &answer) != nil {
 		return "", time.Time{}
 	}
-	// Milliseconds; but a number of seconds cannot be taken for that until the year
-	// 5138, nor the other way round since 1973.
+	// The timestamp is in milliseconds. Below 10^11 it is read as seconds: 10^11 ms is
+	// in 1973, and 10^11 s in the year 5138.
 	n, err := strconv.ParseFloat(string(answer.Timestamp), 64)
 	switch {
 	case err != nil || n <= 0 || n > 1e14:
@@ -300,17 +293,18 @@ type answerError struct {
 func (e *answerError) Error() string { return fmt.Sprintf("%s (HTTP status %d)", e.reason, e.status) }
 func (e *answerError) Unwrap() error { return e.reason }
 
-// A leavingError is an answer with which the server ends the connection, without
+// A drainError is an answer with which the server ends the connection, without
 // having processed the message.
-type leavingError struct{ err error }
+type drainError struct{ err error }
 
-func (e *leavingError) Error() string {
+func (e *drainError) Error() string {
 	return fmt.Sprintf("the server takes no more messages on this connection: %v", e.err)
 }
-func (e *leavingError) Unwrap() error { return e.err }
+func (e *drainError) Unwrap() error { return e.err }
 
 // A goAway is the server's announcement that it takes no more messages.
 type goAway struct {
+	last   uint32 // the last stream that the server may have processed
 	code   h2.Code
 	reason Reason
 	debug  string // of which the reason is a part
@@ -318,7 +312,7 @@ type goAway struct {
 
 func newGoAway(g *h2.GoAway) *goAway {
 	reason, _ := readAnswer([]byte(g.Debug))
-	return &goAway{code: g.Code, reason: reason, debug: g.Debug}
+	return &goAway{last: g.Last, code: g.Code, reason: reason, debug: g.Debug}
 }
 
 func (g *goAway) Error() string {
@@ -341,9 +335,8 @@ func (g *goAway) Unwrap() error {
 	return g.reason
 }
 
-// generalError returns why a connection has ended, as the error of any message. The
-// reason of a GOAWAY may be about another message, and then it is in the text
-// alone.
+// generalError returns the reason why a connection ended, as an error for any message.
+// A GOAWAY's reason that may be about another message stays in the text only.
 func generalError(err error) error {
 	if g, ok := err.(*goAway); ok && !g.reason.isGeneral() {
 		return errors.New(g.Error())

@@ -17,8 +17,8 @@ import (
 	"example.com/apns/internal/plain"
 )
 
-// A server that says anything at all after its SETTINGS: every push has one outcome,
-// and nothing hangs or is left.
+// The server sends arbitrary bytes after its SETTINGS: every push has one outcome,
+// nothing hangs, and nothing is left running.
 func FuzzHTTP2Bytes(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte("HTTP/1.1 400 Bad Request\r\n\r\n"))
@@ -29,7 +29,7 @@ func FuzzHTTP2Bytes(f *testing.F) {
 	f.Fuzz(func(t *testing.T, said []byte) { pushToPeer(t, said) })
 }
 
-// The same with a server that sends nothing but good frames, in any order.
+// The same with valid frames, or nearly, in any order.
 func FuzzHTTP2Frames(f *testing.F) {
 	f.Add([]byte("\x00\x01\x00\x00\x03\x00\x00\x05\x00"))
 	f.Add([]byte("\x01\x03\x00\x02\x03\x00\x03\x01\x07\x04\x01\x00"))

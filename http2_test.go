@@ -26,6 +26,7 @@ import (
 
 	"example.com/apns"
 	"example.com/apns/apnstest"
+	"example.com/apns/internal/plain"
 )
 
 func dialHTTP2(t *testing.T, config *apns.Config) *apns.Conn {
@@ -285,8 +286,8 @@ func TestHTTP2Answers(t *testing.T) {
 		{418, reason("NeverHeardOf"), []error{rejected, apns.Reason("NeverHeardOf")}, "", false},
 		{502, reason("NeverHeardOf"), []error{rejected, apns.Reason("NeverHeardOf")}, "", false},
 
-		{500, "", []error{apns.ErrInDoubt}, "HTTP status 500 without a reason of APNs", false},
-		{502, "<html>Bad gateway</html>", []error{apns.ErrInDoubt}, `HTTP status 502 without a reason of APNs, and the body begins with "<html>Bad gateway</html>"`, false},
+		{500, "", []error{apns.ErrInDoubt}, "HTTP status 500 without a reason from APNs", false},
+		{502, "<html>Bad gateway</html>", []error{apns.ErrInDoubt}, `HTTP status 502 without a reason from APNs, and the body begins with "<html>Bad gateway</html>"`, false},
 		{503, "no healthy upstream", []error{apns.ErrInDoubt}, `"no healthy upstream"`, false},
 		{504, strings.Repeat("x", 1<<20), []error{apns.ErrInDoubt}, `begins with "` + strings.Repeat("x", 100) + `"`, false},
 		{504, `{"reason":7}`, []error{apns.ErrInDoubt}, "HTTP status 504", false},
@@ -328,7 +329,7 @@ func TestHTTP2Answers(t *testing.T) {
 		default:
 			wantErr(t, err, test.matches...)
 			if errors.Is(err, apns.ErrRefused) != slices.Contains(test.matches, apns.ErrRefused) {
-				t.Errorf("%s: %v matches ErrRefused: %v, want it the other way round", name, err, errors.Is(err, apns.ErrRefused))
+				t.Errorf("%s: %v: matches ErrRefused: %v, want %v", name, err, errors.Is(err, apns.ErrRefused), slices.Contains(test.matches, apns.ErrRefused))
 			}
 		}
 		if !strings.Contains(fmt.Sprint(err), test.text) {
@@ -359,6 +360,7 @@ func TestHTTP2DeadAt(t *testing.T) {
 		{410, "1e300", time.Time{}},
 		{410, "null", time.Time{}},
 		{410, `"1700000000123"`, time.Time{}},
+		{410, `1700000000123,"reason":""`, time.Time{}},
 		{400, "1700000000123", time.Time{}},
 		{403, "1700000000123", time.Time{}},
 	} {
@@ -369,6 +371,9 @@ func TestHTTP2DeadAt(t *testing.T) {
 		c := dial(t, web.Listener.Addr().String(), trusting(web))
 		err := c.WritePushMsg(t.Context(), message(7))
 		want := apns.PushError{ID: 7, HTTPStatus: test.status, Reason: "NeverHeardOf", DeadAt: test.want}
+		if strings.Contains(test.timestamp, "reason") {
+			want.Reason = ""
+		}
 		if e, ok := err.(*apns.PushError); !ok || *e != want {
 			t.Errorf("status %d, timestamp %s:\ngot  %#v\nwant %#v", test.status, test.timestamp, err, want)
 		}
@@ -413,9 +418,8 @@ func TestHTTP2HeaderLimit(t *testing.T) {
 	}
 }
 
-// What switches off the HTTP/2 client of net/http for a whole process says nothing
-// about ours.
-func TestHTTP2WithoutThatOfNetHTTP(t *testing.T) {
+// GODEBUG=http2client=0 disables net/http's HTTP/2 client, not ours.
+func TestHTTP2WithNetHTTPDisabled(t *testing.T) {
 	t.Setenv("GODEBUG", "http2client=0")
 	s := apnstest.NewServer(nil)
 	defer s.Close()
@@ -444,7 +448,7 @@ func TestBadAddresses(t *testing.T) {
 		_, err = c.Push(t.Context(), message(1))
 		wantErr(t, err, apns.ErrNotSent)
 		if d := time.Since(start); d > 5*time.Second {
-			t.Errorf("Push to %q took %v, want none", addr, d)
+			t.Errorf("Push to %q took %v, want it to fail at once", addr, d)
 		}
 		c.Close()
 	}
@@ -901,6 +905,7 @@ func TestHTTP2CertificateRefused(t *testing.T) {
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
+	wantErr(t, err, apns.ErrRefused)
 }
 
 // A server that negotiates HTTP/2 and then says nothing.
@@ -1199,39 +1204,111 @@ func TestHTTP2ExpiredProviderToken(t *testing.T) {
 // connection takes over, and nothing is lost or sent twice. (RFC 9113, section 5.1.1)
 func TestHTTP2StreamNumbersUsedUp(t *testing.T) {
 	const last = 1<<31 - 1 - 1<<20 // the last number that is used
-	s := apnstest.NewServer(nil)
-	defer s.Close()
-	config := s.Config()
-	config.SetFirstStream(last - 2*9)
-	c := dialHTTP2(t, config)
-	for i := range uint32(10) {
-		if err := c.WritePushMsg(t.Context(), message(i)); err != nil {
-			t.Fatalf("message %d: %v", i, err)
+	synctest.Test(t, func(t *testing.T) {
+		s := inMemory(t, nil)
+		config := s.Config()
+		first := uint32(last - 2*9)
+		next := config.DialContext
+		config.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			c, err := next(plain.Context(ctx), network, addr)
+			return &plain.Conn{Conn: c, Protocol: "h2", FirstStream: first}, err
 		}
-	}
-	wantErr(t, c.WritePushMsg(t.Context(), message(10)), apns.ErrNotSent)
-	if err := c.CheckForError(); err == nil || !strings.Contains(err.Error(), "used up") {
-		t.Errorf("CheckForError: got %v, want that the stream numbers are used up", err)
-	}
+		c := dialHTTP2(t, config)
+		for i := range uint32(10) {
+			if err := c.WritePushMsg(t.Context(), message(i)); err != nil {
+				t.Fatalf("message %d: %v", i, err)
+			}
+		}
+		wantErr(t, c.WritePushMsg(t.Context(), message(10)), apns.ErrNotSent)
+		if err := c.CheckForError(); err == nil || !strings.Contains(err.Error(), "used up") {
+			t.Errorf("CheckForError: got %v, want that the stream numbers are used up", err)
+		}
 
-	config.SetFirstStream(last - 2*999)
-	client := &apns.Client{Config: config, MaxConns: 1}
-	defer client.Close()
-	const messages = 5000
-	for r := range client.PushAll(t.Context(), devices(messages)) {
-		if r.Err != nil {
-			t.Fatalf("message %s: %v", r.Message.Token, r.Err)
+		first = last - 2*999
+		client := &apns.Client{Config: config, MaxConns: 1}
+		defer client.Close()
+		const messages = 4500
+		for r := range client.PushAll(t.Context(), devices(messages)) {
+			if r.Err != nil {
+				t.Fatalf("message %s: %v", r.Message.Token, r.Err)
+			}
 		}
-	}
-	seen := make(map[string]int)
-	for _, r := range s.Records() {
-		seen[r.Message.Token]++
-	}
-	if n := len(seen); n != messages+1 { // and the one of Conn
-		t.Errorf("the server has %d messages, want %d", n, messages+1)
-	}
-	if stats := client.Stats(); stats.Accepted != messages || stats.Resent != 0 || stats.Connected != 5 && stats.Connected != 6 {
-		t.Errorf("Stats are %+v, want %d accepted, none resent, 5 connections", stats, messages)
+		seen := make(map[string]int)
+		for _, r := range s.Records() {
+			seen[r.Message.Token]++
+		}
+		if n := len(seen); n != messages+1 { // and the one of Conn
+			t.Errorf("the server has %d messages, want %d", n, messages+1)
+		}
+		if stats := client.Stats(); stats.Accepted != messages || stats.Resent != 0 || stats.Connected != 5 {
+			t.Errorf("Stats are %+v, want %d accepted, none resent, 5 connections", stats, messages)
+		}
+	})
+}
+
+// A server that does not read is noticed, also before it has taken a message; and
+// Close does not wait for it.
+func TestHTTP2ServerDoesNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := net.Pipe() // on which a write waits for a read
+		defer server.Close()
+		config := &apns.Config{DialContext: func(context.Context, string, string) (net.Conn, error) {
+			return &plain.Conn{Conn: client, Protocol: "h2"}, nil
+		}}
+		go server.Write([]byte(noSettings))
+		c := dial(t, "localhost:443", config)
+		start := time.Now()
+		m := message(1)
+		m.Topic = "t"
+		err := c.WritePushMsg(t.Context(), m)
+		wantErr(t, err, apns.ErrNotSent)
+		if d := time.Since(start); d < 20*time.Second || d > 22*time.Second {
+			t.Errorf("%v after %v, want it after 20s", err, d)
+		}
+		if err := c.CheckForError(); err == nil {
+			t.Error("CheckForError: nil, want that the server does not answer")
+		}
+		start = time.Now()
+		c.Close()
+		if d := time.Since(start); d > time.Second {
+			t.Errorf("Close took %v, want a second at the most", d)
+		}
+	})
+}
+
+// A server that shuts down may send two GOAWAYs, of which the second has the reason,
+// and lowers what it takes. ("A server that is attempting to gracefully shut down a
+// connection SHOULD send an initial GOAWAY frame with the last stream identifier set to
+// 2^31-1", RFC 9113, section 6.8)
+func TestHTTP2TwoGoAways(t *testing.T) {
+	const first = "\x7f\xff\xff\xff\x00\x00\x00\x00"
+	const second = "\x00\x00\x00\x00\x00\x00\x00\x00" + `{"reason":"Shutdown"}`
+	for _, then := range []string{frame(7, 0, 0, first) + frame(7, 0, 0, second), frame(7, 0, 0, second)} {
+		shutdown := then == frame(7, 0, 0, second) // which Shutdown must not hide
+		config := peer(t, func(c net.Conn) {
+			io.WriteString(c, noSettings)
+			buf := make([]byte, 4096)
+			for n := 0; n < 100; { // the request
+				k, err := c.Read(buf)
+				if err != nil {
+					return
+				}
+				if bytes.Contains(buf[:k], payload) {
+					break
+				}
+			}
+			time.Sleep(50 * time.Millisecond)
+			io.WriteString(c, then)
+			io.Copy(io.Discard, c)
+		})
+		c := dial(t, "localhost:443", config)
+		if shutdown {
+			time.AfterFunc(10*time.Millisecond, func() { c.Shutdown(context.Background()) })
+		}
+		wantErr(t, c.WritePushMsg(t.Context(), message(1)), apns.ErrNotSent, apns.ReasonShutdown)
+		if !shutdown {
+			wantErr(t, c.CheckForError(), apns.ReasonShutdown)
+		}
 	}
 }
 
@@ -1252,7 +1329,7 @@ const noSettings = "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 // What breaks the rules of HTTP/2 ends in an error that comes at once, from Dial or
 // from the push, and CheckForError knows of it.
 func TestHTTP2BrokenPeers(t *testing.T) {
-	goAwayText := "\x00\x00\x00\x01\x00\x00\x00\x00" + `{"reason":"http2: Transport received Server's graceful shutdown GOAWAY"}`
+	goAwayText := "\x00\x00\x00\x01\x00\x00\x00\x00" + `{"reason":"Shutdown"}`
 	for name, test := range map[string]struct {
 		first string // on connecting
 		then  string // after the first request
@@ -1325,19 +1402,21 @@ func TestHTTP2BrokenPeers(t *testing.T) {
 	}
 }
 
-// Answers that come before the request is done, or never to an end: none holds a
-// push beyond its context, and what is used again is used once.
+// Answers that come before the request is complete, or never end: none holds a push
+// beyond its context.
 func TestHTTP2EarlyAnswers(t *testing.T) {
+	bad := &apns.PushError{ID: 1, HTTPStatus: 400, Reason: apns.ReasonBadDeviceToken}
+	noReason := &apns.PushError{ID: 1, HTTPStatus: 400}
 	const noWindow = "\x00\x00\x06\x04\x00\x00\x00\x00\x00" + "\x00\x04\x00\x00\x00\x00" // SETTINGS: a window of 0
 	for name, test := range map[string]struct {
 		first, then string
-		err         bool // the push is not accepted
+		want        error // that of the push
 	}{
-		"accepted, no window":               {noWindow, frame(1, 5, 1, "\x88"), false},
-		"accepted, no window, without end":  {noWindow, frame(1, 4, 1, "\x88"), false},
-		"rejected, no window":               {noWindow, frame(1, 4, 1, "\x8c") + frame(0, 1, 1, `{"reason":"BadDeviceToken"}`), true},
-		"rejected, without end":             {noSettings, frame(1, 4, 1, "\x8c"), true},
-		"rejected, body in part, no window": {noWindow, frame(1, 4, 1, "\x8c") + frame(0, 0, 1, `{"reas`), true},
+		"accepted, no window":               {noWindow, frame(1, 5, 1, "\x88"), nil},
+		"accepted, no window, without end":  {noWindow, frame(1, 4, 1, "\x88"), nil},
+		"rejected, no window":               {noWindow, frame(1, 4, 1, "\x8c") + frame(0, 1, 1, `{"reason":"BadDeviceToken"}`), bad},
+		"rejected, without end":             {noSettings, frame(1, 4, 1, "\x8c"), noReason},
+		"rejected, body in part, no window": {noWindow, frame(1, 4, 1, "\x8c") + frame(0, 0, 1, `{"reas`), noReason},
 	} {
 		t.Run(name, func(t *testing.T) {
 			config := peer(t, func(c net.Conn) {
@@ -1366,8 +1445,8 @@ func TestHTTP2EarlyAnswers(t *testing.T) {
 			defer cancel()
 			start := time.Now()
 			err := c.WritePushMsg(ctx, message(1))
-			if (err != nil) != test.err {
-				t.Errorf("got %v, want an error: %v", err, test.err)
+			if !reflect.DeepEqual(err, test.want) {
+				t.Errorf("got %v, want %v", err, test.want)
 			}
 			if d := time.Since(start); d > 5*time.Second {
 				t.Errorf("the push took %v, want its context's 200ms", d)
@@ -1376,8 +1455,8 @@ func TestHTTP2EarlyAnswers(t *testing.T) {
 	}
 }
 
-// A message of which the server let nothing be sent, or not all, was not sent: it
-// cannot have been taken. (RFC 9113, section 6.9)
+// A message whose payload the server's window held back, wholly or in part, was not
+// sent. (RFC 9113, section 6.9)
 func TestHTTP2NoWindow(t *testing.T) {
 	for name, settings := range map[string]string{
 		"none":     "\x00\x04\x00\x00\x00\x00", // SETTINGS_INITIAL_WINDOW_SIZE
@@ -1426,8 +1505,8 @@ func TestHTTP2UnansweredButAlive(t *testing.T) {
 	})
 }
 
-// What is used again for the next message is of no message that is on its way:
-// each arrives with its own token, payload and headers.
+// Reused memory does not mix messages: each arrives with its own token, payload and
+// headers.
 func TestHTTP2MessagesDoNotMix(t *testing.T) {
 	var wrong atomic.Int32
 	s := apnstest.NewServer(func(m *apns.Message) error {

@@ -484,7 +484,7 @@ func (p *pool) refused(mem *member, answer *refusedError) {
 	}
 	p.mu.Unlock()
 	if first {
-		p.client.logger().Error("apns: the server refuses this sender", "error", answer.err)
+		p.client.logger().Error("apns: sender refused", "error", answer)
 	}
 }
 

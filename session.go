@@ -29,7 +29,7 @@ type session struct {
 	link     link
 	log      *slog.Logger
 
-	wake     chan struct{} // holds a token while there may be something to write
+	wake     chan struct{} // has a value while there may be something to write
 	ready    chan struct{} // closed when the server's first SETTINGS have come, or the reader is gone
 	readDone chan struct{} // closed when the reader is gone
 	done     chan struct{} // closed when the session has ended
@@ -40,15 +40,16 @@ type session struct {
 	reserved int        // streams that a Client has reserved
 	starved  bool       // a Client wants to reserve a stream, and there was none
 	trusted  bool       // a message was accepted
-	end      error      // why no more messages are taken; nil: they are
-	broken   bool       // what is in flight gets no more answers
-	changed  func()     // unless nil: told when the number of streams, or end, is another
+	end      error      // why no more messages are taken; nil while they are
+	broken   bool       // messages in flight get no more answers
+	goAway   *goAway    // the last one of the server that says most, or nil
+	changed  func()     // nil, or called when the number of streams or end changes
 
-	limit int // that changed was told
+	reported int // the stream limit at the last call of changed
 
 	heard   time.Time   // when something was read last
-	wanted  time.Time   // since when an answer has been expected; zero: none is
-	pinged  time.Time   // when a PING was sent; zero: or something was heard since
+	wanted  time.Time   // since when an answer is expected; zero if none is
+	pinged  time.Time   // when a PING was sent; zero once something was heard
 	probing bool        // nothing is sent until something is heard
 	timer   *time.Timer // calls checkAlive; nil until it is needed
 	timed   bool        // the timer is running
@@ -59,17 +60,17 @@ type link struct {
 	net.Conn         // with TLS
 	setWriteDeadline func(time.Time) error
 	setReadDeadline  func(time.Time) error
-	hangUp           func()            // closes the connection, and waits for nobody
-	explain          func(error) error // puts an error of TLS into words
+	closeNow         func()            // closes the connection without waiting for the server
+	explain          func(error) error // describes an error of TLS
 }
 
 // A pushCall is a message that has no outcome yet.
 type pushCall struct {
 	message *Message
-	bearer  string // with which it was sent
+	bearer  string // the provider token that it was sent with
 	stream  uint32 // 0: it is in the queue
 
-	receipt Receipt // the outcome, once done holds a token
+	receipt Receipt // the outcome; valid once done has a value
 	err     error
 	done    chan struct{}
 
@@ -77,23 +78,12 @@ type pushCall struct {
 }
 
 const (
-	// maxBatch is how many bytes are written together: about a TLS record. More
-	// makes nothing faster.
-	maxBatch = 16 << 10
+	// maxWrite is the size in bytes at which a write is sent rather than extended:
+	// about a TLS record. Larger writes are no faster.
+	maxWrite = 16 << 10
 	// requestSize estimates what a request takes beside its path, its token and its
 	// payload, in bytes: two frame headers, and fields that are in the table.
 	requestSize = 30
-
-	// pingAfter is how long nothing may be heard while an answer is expected,
-	// before a PING asks whether the server is there; and pingTimeout is how long
-	// that may take.
-	pingAfter   = 10 * time.Second
-	pingTimeout = 10 * time.Second
-	// idleAfter is how long nothing may be heard before the next message has to
-	// wait for the answer to a PING: it is not to be lost on a connection that has
-	// died meanwhile. While nothing is sent there are no PINGs, since Apple wants
-	// at most one an hour ("Sending notification requests to APNs").
-	idleAfter = time.Minute
 )
 
 var errConnClosed = fmt.Errorf("connection closed: %w", net.ErrClosed)
@@ -135,8 +125,8 @@ func newSession(ctx context.Context, l link, p *provider, firstStream uint32, lo
 	return s, nil
 }
 
-// push sends a message and waits for its outcome. With reserved, the caller has
-// reserved a stream.
+// push sends a message and waits for its outcome. reserved says that the caller has
+// reserved a stream for it.
 func (s *session) push(ctx context.Context, m *Message, reserved bool) (Receipt, error) {
 	err := s.provider.check(m)
 	if err == nil && ctx.Err() != nil {
@@ -161,6 +151,9 @@ func (s *session) push(ctx context.Context, m *Message, reserved bool) (Receipt,
 	c.message = m
 	s.queue.push(c)
 	first := s.queue.n == 1
+	if s.wanted.IsZero() {
+		s.expectLocked()
+	}
 	s.mu.Unlock()
 	if first {
 		s.wakeWriter() // it looks at the whole queue
@@ -177,8 +170,9 @@ func (s *session) push(ctx context.Context, m *Message, reserved bool) (Receipt,
 	return r, err
 }
 
-// cancel gives a call its outcome because its context has ended, unless it has one
-// already.
+// cancel resolves a call whose context has ended, unless it is resolved already. Once
+// push has returned, the message belongs to its caller again. So whoever reads it holds
+// s.mu and finds the call in the queue, or has taken it from the connection for good.
 func (s *session) cancel(c *pushCall, why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -202,7 +196,7 @@ func (s *session) resolveLocked(c *pushCall, r Receipt, err error) {
 	c.done <- struct{}{}
 }
 
-// CheckForError is that of Conn.
+// CheckForError implements Conn.CheckForError.
 func (s *session) CheckForError() error {
 	if err := s.ended(); err != nil {
 		return fmt.Errorf("apns: %w", err)
@@ -217,7 +211,7 @@ func (s *session) ended() error {
 	return s.end
 }
 
-// Shutdown is that of Conn.
+// Shutdown implements Conn.Shutdown.
 func (s *session) Shutdown(ctx context.Context) error {
 	s.drain(errConnClosed)
 	select {
@@ -226,7 +220,7 @@ func (s *session) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	s.close()
-	return fmt.Errorf("apns: Shutdown was given up while messages were in flight: %w", ctx.Err())
+	return fmt.Errorf("apns: Shutdown was cancelled while messages were in flight: %w", ctx.Err())
 }
 
 // close ends the session, and returns when it has ended.
@@ -235,9 +229,9 @@ func (s *session) close() {
 	<-s.done
 }
 
-// drain has no more messages taken, for the given reason or for the one that there
-// was before. Those in the queue are not sent. The session ends when those in
-// flight have their outcomes.
+// drain stops taking messages, for the reason why unless there is one already. Those
+// in the queue are resolved as not sent, and the session ends when those in flight are
+// resolved. It reports whether there was no reason before.
 func (s *session) drain(why error) (first bool) {
 	s.mu.Lock()
 	first = s.drainLocked(why)
@@ -261,8 +255,8 @@ func (s *session) drainLocked(why error) (first bool) {
 	return first
 }
 
-// fail ends the session: what is in flight gets no more answers. A write that is
-// under way has a moment to come to its end.
+// fail ends the session: messages in flight get no more answers. A write that is under
+// way has lastWords to finish.
 func (s *session) fail(why error) {
 	s.mu.Lock()
 	s.broken = true
@@ -273,26 +267,24 @@ func (s *session) fail(why error) {
 	s.link.setWriteDeadline(time.Now().Add(lastWords))
 }
 
-// notSentLocked is the error of a message that is not sent because of end. The
-// reason of a GOAWAY may be about another message, and then it stands in the text
-// alone.
+// notSentLocked returns the error of a message that is not sent because of end.
 func (s *session) notSentLocked() error {
 	return fmt.Errorf("%w: %w", ErrNotSent, generalError(s.end))
 }
 
-// What a Client needs of a session beside ended: to see which connection has a
-// stream free, and to take it.
+// What a Client needs besides ended: to find a connection with a free stream, and to
+// reserve it.
 
-// onChange has a function told when the number of streams changes, and when no more
-// messages are taken. It is called with no lock held.
+// onChange sets the function to call when the number of streams changes, or no more
+// messages are taken. It is called without a lock.
 func (s *session) onChange(changed func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.changed = changed
 }
 
-// streams returns how many the server allows, and whether that is all it ever will:
-// not if it waits for a message that it can accept.
+// streams returns how many streams the server allows. trusted is false until a message
+// was accepted: until then a server that takes provider tokens allows only one.
 func (s *session) streams() (n int, trusted bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -339,8 +331,8 @@ func (s *session) write() {
 	var err error
 	for err == nil && !s.isOver() {
 		<-s.wake
-		// Whoever is about to push may do so: to write two messages together costs
-		// little more than to write one.
+		// Let goroutines that are about to push queue their messages: to write two
+		// together costs little more than to write one.
 		runtime.Gosched()
 		for err == nil && s.fill() {
 			err = s.conn.Flush()
@@ -351,12 +343,12 @@ func (s *session) write() {
 		s.conn.Close(h2.CodeNo)
 		s.conn.Flush()
 	case !over:
-		// The server may have said why. The reader is to hear that first.
+		// The server may have said why: let the reader read that first.
 		s.link.setReadDeadline(time.Now().Add(lastWords))
 		<-s.readDone
 		s.fail(s.link.explain(err))
 	}
-	s.link.hangUp() // so that the reader ends
+	s.link.closeNow() // so that the reader ends
 	<-s.readDone
 	s.resolve(s.conn.Rest())
 	s.mu.Lock()
@@ -374,8 +366,8 @@ func (s *session) isOver() bool {
 	return s.broken || s.end != nil && s.conn.Active() == 0
 }
 
-// fill opens streams for messages of the queue, about as many as are written
-// together. It reports whether there is something to be written.
+// fill opens streams for queued messages, up to maxWrite bytes. It reports whether
+// there is something to write.
 func (s *session) fill() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -383,7 +375,7 @@ func (s *session) fill() bool {
 		return s.conn.Pending()
 	}
 	size := 0
-	for room := s.conn.Room(); size < maxBatch && s.queue.n > 0 && room > 0; room-- {
+	for room := s.conn.Room(); size < maxWrite && s.queue.n > 0 && room > 0; room-- {
 		c := s.queue.first
 		r, bearer, err := s.provider.request(c.message)
 		if err == nil {
@@ -436,7 +428,7 @@ func (s *session) noteReadError(err error) {
 	case err == io.EOF:
 		s.fail(errors.New("the server closed the connection"))
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		// The deadline is the writer's, whose own error is the one to report.
+		// The writer set this deadline; it reports its own error.
 	default:
 		s.fail(s.link.explain(err))
 	}
@@ -447,14 +439,23 @@ func (s *session) resolve(outcomes []h2.Outcome) {
 	if len(outcomes) == 0 {
 		return
 	}
-	why := generalError(s.ended())
+	s.mu.Lock()
+	lost, unprocessed := generalError(s.end), generalError(s.end)
+	if s.goAway != nil {
+		unprocessed = generalError(s.goAway)
+	}
+	s.mu.Unlock()
 	accepted := false
 	var leaving error
 	for i := range outcomes {
 		c := outcomes[i].Tag.(*pushCall)
+		why := lost
+		if outcomes[i].Kind == h2.Unprocessed {
+			why = unprocessed
+		}
 		c.receipt, c.err = s.provider.outcome(c, &outcomes[i], why)
 		accepted = accepted || c.err == nil
-		if e, ok := errors.AsType[*leavingError](c.err); ok {
+		if e, ok := errors.AsType[*drainError](c.err); ok {
 			leaving = e
 		}
 	}
@@ -481,28 +482,39 @@ func (s *session) trust() {
 	}
 }
 
-// noteGoAway sees to a GOAWAY, after which the server takes no more messages.
+// noteGoAway drains the session once the server has sent a GOAWAY. A server that shuts
+// down may send two, and give the reason in the second.
 func (s *session) noteGoAway() {
 	g := s.conn.GoAway()
-	if g == nil || s.ended() != nil {
+	s.mu.Lock()
+	known := s.goAway
+	if g == nil || known != nil && known.last == g.Last {
+		s.mu.Unlock()
 		return
 	}
 	e := newGoAway(g)
-	if s.drain(e) {
-		s.log.Warn("apns: GOAWAY", "reason", string(e.reason), "code", uint32(e.code), "debug", e.debug)
+	if known == nil || e.reason != "" {
+		s.goAway = e
+		if known != nil && s.end == known {
+			s.end = e
+		}
 	}
+	s.mu.Unlock()
+	s.log.Warn("apns: GOAWAY", "reason", string(e.reason), "code", uint32(e.code), "debug", e.debug)
+	s.drain(e)
 }
 
-// noteRead sees to what may have changed with what was read. With resolved, there
-// were outcomes, after which a Client looks for free streams by itself.
+// noteRead wakes whoever waits for what was read: the writer, and a Client without a
+// free stream. resolved says that there were outcomes, after which a Client looks for
+// free streams anyway.
 func (s *session) noteRead(resolved bool) {
 	s.mu.Lock()
 	s.heard, s.pinged, s.probing = time.Now(), time.Time{}, false
 	wake := s.queue.n > 0 || s.end != nil || s.conn.Pending()
 	var changed func()
 	limit := s.conn.Limit()
-	if limit != s.limit || s.starved && !resolved && s.conn.Room() > s.queue.n+s.reserved {
-		s.limit, s.starved = limit, false
+	if limit != s.reported || s.starved && !resolved && s.conn.Room() > s.queue.n+s.reserved {
+		s.reported, s.starved = limit, false
 		changed = s.changed
 	}
 	s.expectLocked()
@@ -513,80 +525,6 @@ func (s *session) noteRead(resolved bool) {
 	if changed != nil {
 		changed()
 	}
-}
-
-// Is the server there?
-
-// mayHaveDiedLocked reports whether the connection may have died while nothing was
-// sent. Then a PING finds out before the next message is sent.
-func (s *session) mayHaveDiedLocked() bool {
-	now := time.Now()
-	// The monotonic clock does not count the time that the machine was suspended.
-	quiet := max(now.Sub(s.heard), now.Round(0).Sub(s.heard.Round(0)))
-	if !s.probing && quiet >= idleAfter && s.conn.Active() == 0 {
-		s.probing = true
-		s.pingLocked()
-	}
-	return s.probing
-}
-
-func (s *session) pingLocked() {
-	s.pinged = time.Now()
-	s.conn.Ping()
-	s.expectLocked()
-}
-
-// expectLocked notes whether an answer is expected, and sees to it that checkAlive
-// is called when it is late.
-func (s *session) expectLocked() {
-	switch expected := s.conn.Active() > 0 || s.conn.Pinging(); {
-	case !expected:
-		s.wanted = time.Time{}
-	case s.wanted.IsZero():
-		s.wanted = time.Now()
-		if !s.timed {
-			s.startTimerLocked(pingAfter)
-		}
-	}
-}
-
-func (s *session) startTimerLocked(d time.Duration) {
-	s.timed = true
-	if s.timer == nil {
-		s.timer = time.AfterFunc(d, s.checkAlive)
-	} else {
-		s.timer.Reset(d)
-	}
-}
-
-// checkAlive ends the session if the server is not there any more. It asks with a
-// PING if nothing was heard for a while.
-func (s *session) checkAlive() {
-	s.mu.Lock()
-	s.timed = false
-	if s.wanted.IsZero() || s.broken {
-		s.mu.Unlock()
-		return
-	}
-	quiet := min(time.Since(s.heard), time.Since(s.wanted))
-	dead := false
-	switch pinged := !s.pinged.IsZero(); {
-	case pinged && time.Since(s.pinged) >= pingTimeout:
-		dead = true
-	case pinged:
-		s.startTimerLocked(pingTimeout - time.Since(s.pinged))
-	case quiet >= pingAfter:
-		s.pingLocked()
-		s.startTimerLocked(pingTimeout)
-	default:
-		s.startTimerLocked(pingAfter - quiet)
-	}
-	s.mu.Unlock()
-	if dead {
-		s.fail(errors.New("the server does not answer, not even a PING"))
-		return
-	}
-	s.wakeWriter()
 }
 
 // A callQueue is a list of calls, in the order in which they came.

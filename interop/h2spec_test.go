@@ -41,10 +41,10 @@ func TestH2spec(t *testing.T) {
 	}
 }
 
-// h2specd finds nothing wrong with our Conn. It takes any connection that is closed
-// for one that was ended because of what is wrong, and h2specd-client closes its own
-// after a second. So that one must not get so far, but in the cases where the frames
-// belong to a stream that the server itself has closed: they may be ignored.
+// h2specd finds nothing wrong with our Conn. It passes a case when the client closes the
+// connection, and h2specd-client closes its own after a second. So this test also
+// requires that the connection ended by itself, except in the cases about a closed
+// stream, whose frames may be ignored.
 func TestH2specd(t *testing.T) {
 	h2specd := findProgram(t, "h2specd")
 	goTool := findProgram(t, "go")
@@ -90,7 +90,7 @@ func TestH2specd(t *testing.T) {
 	t.Errorf("h2specd ended early: %s%s", strings.Join(shown, "\n"), &p.errs)
 }
 
-// freePorts returns the first of so many ports in a row that are free.
+// freePorts returns the first of n consecutive free ports.
 func freePorts(t *testing.T, n int) int {
 	t.Helper()
 	for range 100 {

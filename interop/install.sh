@@ -2,9 +2,8 @@
 # Installs what the tests of this folder run beside Node and the modules: needs
 # Debian, root and Go. Once all is there it does nothing.
 #
-# Most of it are servers, which Debian starts and enables when it installs them. So
-# the packages are unpacked into a cache, where the tests look after PATH, and the
-# system stays as it is.
+# Most are servers, which Debian would start on installation. So the packages are
+# unpacked into a cache, where the tests look after PATH; the system stays as it is.
 set -euo pipefail
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/apns-interop # findProgram in servers_test.go

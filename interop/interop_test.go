@@ -1,6 +1,6 @@
-// Package interop_test has clients that are not ours push to a server of
-// package apnstest, and ours to servers that are not ours. They come from Debian,
-// npm and the Go module proxy:
+// Package interop_test tests other authors' clients against apnstest's server, and our
+// client against other authors' servers. They come from Debian, npm and the Go module
+// proxy:
 //
 //	interop/install.sh
 //	apt-get install nodejs npm

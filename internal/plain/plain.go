@@ -23,6 +23,10 @@ type Session interface {
 type Conn struct {
 	net.Conn
 	Protocol string // that both ends pretend to have negotiated
+
+	// FirstStream is the number of the first HTTP/2 stream, as if all below it had
+	// been used.
+	FirstStream uint32
 }
 
 // CloseWrite does nothing: there is no close_notify.
