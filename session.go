@@ -412,7 +412,7 @@ func (s *session) read() {
 		if err != nil {
 			s.noteReadError(err)
 		}
-		if !isReady && (err != nil || s.conn.Settled()) {
+		if !isReady && (err != nil || s.conn.Ready()) {
 			isReady = true
 			close(s.ready)
 		}

@@ -31,7 +31,7 @@ type Conn struct {
 	reported  []*Response // by the last Read
 	unused    []*Response
 
-	mu      sync.Mutex // protects following; held for no I/O and no decoding
+	mu      sync.Mutex // protects following; never held during I/O or decoding
 	flushed sync.Cond  // of mu: Flush has taken the replies, or the connection is closed
 
 	out     []byte // encoded, and not taken by Flush
@@ -49,7 +49,7 @@ type Conn struct {
 	unblocked bool     // a window has grown since held was looked at
 	window    int64    // how many bytes of DATA the server takes on the connection
 	server    settings
-	settled   bool // the server's first SETTINGS have come
+	ready     bool // the server's first SETTINGS have come
 	ackDue    bool // the server has not acknowledged ours
 	goAway    *GoAway
 	closed    bool // nothing more is opened
@@ -59,10 +59,10 @@ type Conn struct {
 	confirmed []uint32 // streams that its answer confirms to be closed
 	reset     []uint32 // streams that were reset after it
 
-	credit  int // bytes of DATA that the server has sent and was not allowed anew
+	credit  int // bytes of DATA received and not yet given back by WINDOW_UPDATE
 	empty   int // DATA frames without payload and end
 	odd     int // frames that are legal and of no use
-	answers int
+	answers int // responses so far; each allows for one more odd frame
 }
 
 // The settings of a server. See RFC 9113, section 6.5.2.
@@ -81,8 +81,8 @@ const (
 	// defaultStreams is how many streams may be open if the server's first
 	// SETTINGS do not say. RFC 9113 has no limit then; other clients use the same.
 	defaultStreams = 1000
-	// lastStream is the number after which no stream is opened: early enough for
-	// another connection to take over.
+	// lastStream is the number after which no stream is opened. It leaves half a
+	// million numbers, so that no mistake in counting can use up the last one.
 	lastStream = MaxStream - 1<<20
 	// maxList bounds the fields of a response, as RFC 9113 counts them, in bytes.
 	// It is announced. What exceeds it makes the response malformed.
@@ -90,7 +90,8 @@ const (
 	// maxDecoded bounds what a header block can be decompressed to, in bytes. A
 	// block of 16 KiB could name a large entry of the table thousands of times.
 	maxDecoded = 64 << 10
-	// maxInformational bounds the 1xx responses before the final one.
+	// maxInformational bounds the 1xx responses before the final one. A server has a
+	// use for two, 100 and 103, and APNs for none.
 	maxInformational = 8
 	// maxBody is how much of a response's body is kept, in bytes. Apple's have less
 	// than 100.
@@ -98,23 +99,27 @@ const (
 	// maxReused is the size of the largest response whose memory is used again, in
 	// bytes.
 	maxReused = 2 << 10
-	// streamWindow is how many bytes of body a response can have. It is never given
-	// back: a stream that uses it up is reset, and its status counts.
+	// streamWindow is how many bytes of body a response can have. It is never extended:
+	// a stream that uses it up is reset, and its status is the answer.
 	streamWindow = DefaultWindow
 	// connWindow is how many bytes of DATA the server can send on all streams
 	// before it has to wait for credit.
 	connWindow = 1 << 20
-	// minCredit is how many bytes of DATA are allowed anew at a time.
+	// minCredit is the smallest credit that is worth a WINDOW_UPDATE, in bytes.
 	minCredit = connWindow / 2
-	// maxReplies bounds the frames that wait to be sent because the server made us:
-	// acknowledgements, resets. Read waits until they are sent.
+	// maxReplies bounds the frames queued because the server asked for them:
+	// acknowledgements, resets. Read waits until they are sent. A server that waits
+	// for answers as it should has one or two.
 	maxReplies = 100
-	// maxEmpty bounds the DATA frames that have nothing in them.
+	// maxEmpty bounds the DATA frames that have nothing in them and do not end a
+	// response, in addition to one for each answer: an odd server may send one.
 	maxEmpty = 100
-	// maxOdd bounds the frames that are legal and of no use, such as those of
-	// closed streams, in addition to one for each answer.
+	// maxOdd bounds the frames that are legal and of no use, such as those of closed
+	// streams, in addition to one for each answer. When many requests are cancelled
+	// at a time, their answers come all the same.
 	maxOdd = 10_000
-	// maxDebug is how much of a GOAWAY's debug data is kept, in bytes.
+	// maxDebug is how much of a GOAWAY's debug data is kept, in bytes. Apple's is JSON
+	// of less than 100.
 	maxDebug = 4 << 10
 )
 
@@ -183,8 +188,8 @@ func NewConn(rw io.ReadWriter) *Conn {
 	return c
 }
 
-// SkipTo has the next stream opened with a number of at least n. It is for tests of
-// what happens when the numbers are used up.
+// SkipTo makes n the lowest number that the next stream can have. It is for tests of
+// used-up numbers.
 func (c *Conn) SkipTo(n uint32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -200,7 +205,7 @@ func (c *Conn) Room() int {
 }
 
 func (c *Conn) roomLocked() int {
-	if c.closed || c.goAway != nil || !c.settled || c.next > lastStream || c.window <= 0 {
+	if c.closed || c.goAway != nil || !c.ready || c.next > lastStream || c.window <= 0 {
 		return 0
 	}
 	numbers := int(lastStream-c.next)/2 + 1
@@ -214,8 +219,8 @@ func (c *Conn) Limit() int {
 	return min(c.server.streams, c.limit)
 }
 
-// SetLimit sets how many streams this end opens at a time at most, below what the
-// server allows. It is 2,048 unless that was called.
+// SetLimit sets how many streams may be open at a time, if the server allows more. The
+// default is 2,048, which is also the largest.
 func (c *Conn) SetLimit(n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -229,11 +234,11 @@ func (c *Conn) Active() int {
 	return c.streams.active
 }
 
-// Settled reports whether the server's first SETTINGS have come.
-func (c *Conn) Settled() bool {
+// Ready reports whether the server's first SETTINGS have come.
+func (c *Conn) Ready() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.settled
+	return c.ready
 }
 
 // GoAway returns the server's last GOAWAY, or nil. It makes one up when the numbers
@@ -286,7 +291,7 @@ func (c *Conn) Open(r *Request) (stream uint32, err error) {
 }
 
 // appendBlockLocked appends the header block of a request. Apple asks that ":path",
-// which is another each time, stay out of the table ("Sending notification requests
+// which differs each time, stay out of the table ("Sending notification requests
 // to APNs").
 func (c *Conn) appendBlockLocked(r *Request) {
 	e := &c.encoder
@@ -381,14 +386,14 @@ func (c *Conn) Flush() error {
 	return err
 }
 
-// Ping has a PING sent with the next Flush, unless one has no answer yet.
+// Ping queues a PING for the next Flush, unless one is unanswered.
 func (c *Conn) Ping() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.pingLocked()
 }
 
-// Pinging reports whether a PING has no answer yet.
+// Pinging reports whether a PING is unanswered.
 func (c *Conn) Pinging() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -432,7 +437,7 @@ func (c *Conn) abandonLocked(s *stream, code Code) {
 	c.pingLocked()
 }
 
-// Close has no more streams opened, and a GOAWAY sent with the next Flush.
+// Close stops opening streams, and queues a GOAWAY for the next Flush.
 func (c *Conn) Close(code Code) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,7 +1,7 @@
 // Package h2 has the frames of HTTP/2 (RFC 9113), in both directions, and the
 // client's end of a connection. It knows nothing of push notifications.
 //
-//   - Reader cuts what a connection brings into frames, and checks them.
+//   - Reader reads frames and checks them.
 //   - The Append functions write frames.
 //   - Validator checks the fields of a request or a response.
 //   - Conn is the client's end.

@@ -9,7 +9,7 @@ type Outcome struct {
 	Kind     Kind
 	Response *Response // of Answered
 	Code     Code      // of Reset
-	Text     string    // of Malformed: what is wrong; of Unprocessed, unless that is the GOAWAY: why
+	Text     string    // of Malformed: what is wrong; of Unprocessed: why, empty if a GOAWAY says so
 }
 
 // A Kind is what an outcome comes to.

@@ -11,7 +11,8 @@ const (
 	// CONTINUATION frames. Requests and responses have a few hundred bytes.
 	maxBlock = 16 << 10
 	// maxContinuations bounds the CONTINUATION frames of a block, since empty ones
-	// cost work and add nothing to the block's size.
+	// cost work and add nothing to the block's size. A block of maxBlock bytes needs
+	// none, and eight if its sender is wasteful.
 	maxContinuations = 8
 	// maxSettings bounds the entries of a SETTINGS frame. Six are defined.
 	maxSettings = 32
@@ -25,9 +26,9 @@ type Frame struct {
 	Type   Type
 	Flags  Flags
 	Stream uint32
-	// Payload is without padding and, of HEADERS, without the priority. HEADERS
-	// have the whole block, of their CONTINUATION frames too, and FlagEndHeaders.
-	// It is valid until the Reader is used again.
+	// Payload has no padding and, in HEADERS, no priority. HEADERS carry the whole
+	// block, CONTINUATION included, and have FlagEndHeaders. It is valid until the
+	// Reader is used again.
 	Payload []byte
 	// Size is that of the payload as it was sent, with the padding: what counts for
 	// flow control.
@@ -59,7 +60,7 @@ func (f *Frame) Settings(set func(s Setting, value uint32) error) error {
 	return nil
 }
 
-// A Reader cuts the bytes of a connection into frames. Fill reads from the
+// A Reader reads frames from a connection, and checks them. Fill reads from the
 // connection, and is the only method that waits; Next returns the frames of what
 // was read. A Reader is for one goroutine.
 //

@@ -10,12 +10,12 @@ import (
 )
 
 // Read reads once from the connection and returns the outcomes that it brought, in
-// the order in which the server sent them. They are valid until the next Read. Only
-// the reader may call it. An error ends the connection, but the outcomes that are
-// returned with it are good.
+// the order in which the server sent them; those of a GOAWAY come in any order. They
+// are valid until the next Read. Only the reader may call it. An error ends the
+// connection, but the outcomes that are returned with it are good.
 //
-// The writer has to be told when Pending becomes true. Read waits for Flush while
-// too many replies wait for it.
+// After each Read, wake the writer if Pending is true. Read itself waits for Flush
+// while too many replies are queued.
 func (c *Conn) Read() ([]Outcome, error) {
 	c.recycle()
 	c.mu.Lock()
@@ -39,7 +39,7 @@ func (c *Conn) Read() ([]Outcome, error) {
 		}
 	}
 	if e, ok := errors.AsType[*ConnError](err); ok {
-		if bytes.HasPrefix(c.reader.Unread(), []byte("HTTP/1.")) && !c.Settled() {
+		if bytes.HasPrefix(c.reader.Unread(), []byte("HTTP/1.")) && !c.Ready() {
 			err = fmt.Errorf("the server speaks HTTP/1: %.60q", c.reader.Unread())
 		}
 		c.Close(e.Code)
@@ -94,8 +94,8 @@ func (c *Conn) handle(f *Frame) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.settled && f.Type != TypeGoAway && (f.Type != TypeSettings || f.Has(FlagAck)) {
-		return connError(CodeProtocol, "the server's first frame is %v, expected SETTINGS", f.Type)
+	if err := c.checkFirstLocked(f); err != nil {
+		return err
 	}
 	switch f.Type {
 	case TypeData:
@@ -116,6 +116,15 @@ func (c *Conn) handle(f *Frame) error {
 	return c.oddLocked() // PRIORITY, and what is not known
 }
 
+// checkFirstLocked enforces that the server begins with SETTINGS (RFC 9113, section
+// 3.4). It may end the connection before, with a GOAWAY.
+func (c *Conn) checkFirstLocked(f *Frame) error {
+	if !c.ready && f.Type != TypeGoAway && (f.Type != TypeSettings || f.Has(FlagAck)) {
+		return connError(CodeProtocol, "the server's first frame is %v, expected SETTINGS", f.Type)
+	}
+	return nil
+}
+
 // oddLocked counts a frame that is legal and of no use.
 func (c *Conn) oddLocked() error {
 	if c.odd++; c.odd > maxOdd+c.answers {
@@ -124,10 +133,10 @@ func (c *Conn) oddLocked() error {
 	return nil
 }
 
-// owesLocked counts an answer that the server asks for. It is false if the answer is
-// left out: once the connection is closed Read does not wait for Flush any more, so
-// that answers could pile up.
-func (c *Conn) owesLocked() bool {
+// countReplyLocked counts a reply that the server asks for, and reports whether to send
+// it. Once the connection is closed Read does not wait for Flush any more, and so replies
+// could pile up.
+func (c *Conn) countReplyLocked() bool {
 	c.replies++
 	return !c.closed || c.replies <= maxReplies
 }
@@ -171,11 +180,11 @@ func (c *Conn) addField(name, value []byte) {
 // handleHeaders takes a response, a 1xx response or trailers.
 func (c *Conn) handleHeaders(f *Frame) error {
 	c.mu.Lock()
-	if !c.settled {
-		c.mu.Unlock()
-		return connError(CodeProtocol, "the server's first frame is %v, expected SETTINGS", f.Type)
+	err := c.checkFirstLocked(f)
+	var s *stream
+	if err == nil {
+		s, err = c.lookupLocked(f)
 	}
-	s, err := c.lookupLocked(f)
 	section := ResponseHeader
 	if s != nil && s.response != nil {
 		section = Trailer
@@ -186,22 +195,10 @@ func (c *Conn) handleHeaders(f *Frame) error {
 	}
 	// A block is decoded whatever becomes of its stream, since it may change the
 	// table.
-	r := c.newResponse()
-	c.decoding = r
-	c.validator.Reset(section)
-	err = c.decoder.Decode(f.Payload, c.emit)
-	switch {
-	case errors.Is(err, hpack.ErrListSize):
-		return connError(CodeEnhanceYourCalm, "%v", err)
-	case err != nil:
-		return connError(CodeCompression, "%v", err)
+	r, fault, err := c.decode(f.Payload, section)
+	if err != nil {
+		return err
 	}
-	fault := c.validator.Malformed()
-	if r.list > maxList && fault == "" {
-		fault = fmt.Sprintf("a header of %d bytes, expected at most %d", r.list, maxList)
-	}
-	r.Status, r.length = c.validator.Status(), c.validator.ContentLength()
-
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	// It may have been cancelled meanwhile.
@@ -232,6 +229,26 @@ func (c *Conn) handleHeaders(f *Frame) error {
 		}
 	}
 	return nil
+}
+
+// decode decodes a header block, and says what is wrong with the section that it has.
+func (c *Conn) decode(block []byte, section Section) (r *Response, fault string, err error) {
+	r = c.newResponse()
+	c.decoding = r
+	c.validator.Reset(section)
+	err = c.decoder.Decode(block, c.emit)
+	switch {
+	case errors.Is(err, hpack.ErrListSize):
+		return nil, "", connError(CodeEnhanceYourCalm, "%v", err)
+	case err != nil:
+		return nil, "", connError(CodeCompression, "%v", err)
+	}
+	fault = c.validator.Malformed()
+	if r.list > maxList && fault == "" {
+		fault = fmt.Sprintf("a header of %d bytes, expected at most %d", r.list, maxList)
+	}
+	r.Status, r.length = c.validator.Status(), c.validator.ContentLength()
+	return r, fault, nil
 }
 
 // answeredLocked takes the end of a response.
@@ -266,7 +283,7 @@ func (c *Conn) handleDataLocked(f *Frame) error {
 	}
 	ends := f.Has(FlagEndStream)
 	if len(f.Payload) == 0 && !ends {
-		if c.empty++; c.empty > maxEmpty {
+		if c.empty++; c.empty > maxEmpty+c.answers {
 			return connError(CodeEnhanceYourCalm, "%d empty DATA frames", c.empty)
 		}
 	}
@@ -325,6 +342,7 @@ func (c *Conn) handleSettingsLocked(f *Frame) error {
 		c.ackDue = false
 		return nil
 	}
+	window := c.server.window
 	err := f.Settings(func(setting Setting, value uint32) error {
 		switch setting {
 		case SettingHeaderTableSize:
@@ -336,17 +354,20 @@ func (c *Conn) handleSettingsLocked(f *Frame) error {
 		case SettingMaxConcurrentStreams:
 			c.server.streams = int(min(value, maxStreams))
 		case SettingInitialWindowSize:
-			return c.setInitialWindowLocked(int64(value))
+			window = int64(value)
 		case SettingMaxHeaderListSize:
 			c.server.headerList = int64(value)
 		}
 		return nil
 	})
+	if err == nil && window != c.server.window { // once, since that looks at each stream
+		err = c.setInitialWindowLocked(window)
+	}
 	if err != nil {
 		return err
 	}
-	c.settled = true
-	if c.owesLocked() {
+	c.ready = true
+	if c.countReplyLocked() {
 		c.out = AppendSettingsAck(c.out)
 	}
 	return nil
@@ -389,7 +410,7 @@ func (c *Conn) handleWindowUpdateLocked(f *Frame) error {
 
 func (c *Conn) handlePingLocked(f *Frame) error {
 	if !f.Has(FlagAck) {
-		if c.owesLocked() {
+		if c.countReplyLocked() {
 			c.out = AppendPing(c.out, FlagAck, [8]byte(f.Payload))
 		}
 		return nil
