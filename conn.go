@@ -175,7 +175,7 @@ func Dial(ctx context.Context, addr string, config *Config) (*Conn, error) {
 			tokens = &tokenSource{key: config.Key}
 		}
 		log := c.log.With("host", host)
-		c.http2, err = newSession(ctx, c.link(), newProvider(addr, config.Topic, tokens, log), firstStream, log)
+		c.http2, err = newSession(ctx, c.link(), newProvider(addr, config.Topic, tokens), firstStream, log)
 		if err != nil {
 			c.Close()
 			return nil, fmt.Errorf("apns: HTTP/2 with %s: %w", addr, err)
@@ -363,7 +363,6 @@ func checkAddr(addr string) (host string, err error) {
 func (c *Conn) link() link {
 	return link{
 		Conn:             c.tls,
-		setReadDeadline:  c.interrupter(c.tls.SetReadDeadline),
 		setWriteDeadline: c.interrupter(c.tls.SetWriteDeadline),
 		closeNow:         func() { c.end(ending{cause: net.ErrClosed}); c.disconnect() },
 		explain:          c.explain,

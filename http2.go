@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strconv"
 	"strings"
 	"time"
@@ -30,16 +29,16 @@ type provider struct {
 	host   string       // as in the request
 	topic  string       // of messages that have none
 	tokens *tokenSource // nil if a certificate identifies the sender
-	log    *slog.Logger
 
 	// Of the session's writer, which reuses them for each request:
-	out    h2.Request
-	bearer string // the provider token in out.Literals
+	out     h2.Request
+	bearer  string // the provider token in out.Literals
+	renewed bool   // that was another one
 }
 
 // newProvider returns the provider API of a server. The address is as Dial takes it.
-func newProvider(addr, topic string, tokens *tokenSource, log *slog.Logger) *provider {
-	return &provider{host: strings.TrimSuffix(addr, ":443"), topic: topic, tokens: tokens, log: log}
+func newProvider(addr, topic string, tokens *tokenSource) *provider {
+	return &provider{host: strings.TrimSuffix(addr, ":443"), topic: topic, tokens: tokens}
 }
 
 // check says which rule a message breaks, or returns nil.
@@ -144,9 +143,7 @@ func (p *provider) add(name, value string, indexing hpack.Indexing) {
 // no message with the old token follows one with the new: Apple counts the changes.
 func (p *provider) authorize() error {
 	bearer, refreshed, err := p.tokens.next()
-	if refreshed {
-		p.log.Info("apns: new provider token")
-	}
+	p.renewed = p.renewed || refreshed
 	if err != nil || bearer == p.bearer {
 		return err
 	}
@@ -161,12 +158,15 @@ func (p *provider) authorize() error {
 func (p *provider) outcome(c *pushCall, o *h2.Outcome, why error) (Receipt, error) {
 	switch o.Kind {
 	case h2.Answered:
-		return p.answer(c, o.Response)
+		return p.answer(c, o, why)
 	case h2.Malformed:
 		return Receipt{}, fmt.Errorf("%w: the answer breaks the rules of HTTP/2: %s", ErrInDoubt, o.Text)
 	case h2.Reset:
 		return Receipt{}, fmt.Errorf("%w: the server reset the stream (%v)", ErrInDoubt, o.Code)
 	case h2.Lost:
+		if errors.Is(why, ErrRefused) {
+			why = errors.New(why.Error()) // it was sent
+		}
 		return Receipt{}, fmt.Errorf("%w: %w", ErrInDoubt, why)
 	}
 	switch {
@@ -178,8 +178,10 @@ func (p *provider) outcome(c *pushCall, o *h2.Outcome, why error) (Receipt, erro
 	return Receipt{}, fmt.Errorf("%w: %s: %w", ErrNotSent, o.Text, why)
 }
 
-// answer returns what the server's answer to a message means.
-func (p *provider) answer(c *pushCall, r *h2.Response) (Receipt, error) {
+// answer returns what the server's answer to a message means. why is the reason if the
+// rest of the answer is missing, or nil.
+func (p *provider) answer(c *pushCall, o *h2.Outcome, why error) (Receipt, error) {
+	r := o.Response
 	if r.Status == 200 {
 		return Receipt{APNsID: string(r.Get("apns-id")), UniqueID: string(r.Get("apns-unique-id"))}, nil
 	}
@@ -189,7 +191,14 @@ func (p *provider) answer(c *pushCall, r *h2.Response) (Receipt, error) {
 	case reason == "" && (r.Status/100 != 4 || r.Status == 408):
 		// APNs does not answer like this. A proxy may, after it has passed the
 		// message on.
-		return Receipt{}, fmt.Errorf("%w: %s", ErrInDoubt, describeAnswer(r))
+		outcome := ErrInDoubt
+		if o.Early {
+			outcome = ErrNotSent
+		}
+		if !r.Whole && why != nil {
+			return Receipt{}, fmt.Errorf("%w: %s, and then: %w", outcome, describeAnswer(r), why)
+		}
+		return Receipt{}, fmt.Errorf("%w: %s", outcome, describeAnswer(r))
 	case reason == ReasonExpiredProviderToken && p.tokens != nil && p.tokens.expired(c.bearer):
 		return Receipt{}, fmt.Errorf("%w: %w", ErrNotSent, said) // the next message has a new token
 	case reason.isRefusal():
@@ -304,7 +313,6 @@ func (e *drainError) Unwrap() error { return e.err }
 
 // A goAway is the server's announcement that it takes no more messages.
 type goAway struct {
-	last   uint32 // the last stream that the server may have processed
 	code   h2.Code
 	reason Reason
 	debug  string // of which the reason is a part
@@ -312,7 +320,7 @@ type goAway struct {
 
 func newGoAway(g *h2.GoAway) *goAway {
 	reason, _ := readAnswer([]byte(g.Debug))
-	return &goAway{last: g.Last, code: g.Code, reason: reason, debug: g.Debug}
+	return &goAway{code: g.Code, reason: reason, debug: g.Debug}
 }
 
 func (g *goAway) Error() string {

@@ -1,6 +1,7 @@
 package apns
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,7 +9,6 @@ import (
 	"log/slog"
 	"math"
 	"net"
-	"os"
 	"runtime"
 	"sync"
 	"time"
@@ -41,8 +41,9 @@ type session struct {
 	starved  bool       // a Client wants to reserve a stream, and there was none
 	trusted  bool       // a message was accepted
 	end      error      // why no more messages are taken; nil while they are
-	broken   bool       // messages in flight get no more answers
-	goAway   *goAway    // the last one of the server that says most, or nil
+	broken   error      // why messages in flight get no more answers; nil while they may
+	seen     *h2.GoAway // the last one that was looked at
+	goAway   *goAway    // that one, or the one before if only that had a reason; or nil
 	changed  func()     // nil, or called when the number of streams or end changes
 
 	reported int // the stream limit at the last call of changed
@@ -59,7 +60,6 @@ type session struct {
 type link struct {
 	net.Conn         // with TLS
 	setWriteDeadline func(time.Time) error
-	setReadDeadline  func(time.Time) error
 	closeNow         func()            // closes the connection without waiting for the server
 	explain          func(error) error // describes an error of TLS
 }
@@ -179,6 +179,7 @@ func (s *session) cancel(c *pushCall, why error) {
 	switch {
 	case s.queue.remove(c):
 		s.resolveLocked(c, Receipt{}, fmt.Errorf("%w: waiting for a stream: %w", ErrNotSent, why))
+		s.expectLocked()
 	case c.stream != 0:
 		o, ok := s.conn.Cancel(c.stream)
 		if !ok {
@@ -219,7 +220,11 @@ func (s *session) Shutdown(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
+	inFlight := s.conn.Active()
 	s.close()
+	if inFlight == 0 {
+		return nil
+	}
 	return fmt.Errorf("apns: Shutdown was cancelled while messages were in flight: %w", ctx.Err())
 }
 
@@ -232,19 +237,24 @@ func (s *session) close() {
 // drain stops taking messages, for the reason why unless there is one already. Those
 // in the queue are resolved as not sent, and the session ends when those in flight are
 // resolved. It reports whether there was no reason before.
-func (s *session) drain(why error) (first bool) {
-	s.mu.Lock()
-	first = s.drainLocked(why)
-	changed := s.changed
-	s.mu.Unlock()
-	s.wakeWriter()
-	if first && changed != nil {
-		changed()
+func (s *session) drain(why error) (first bool) { return s.stop(why, nil) }
+
+// fail ends the session: messages in flight get no more answers. A write that is under
+// way has lastWords to finish.
+func (s *session) fail(why error) {
+	if s.stop(why, why) && why != errConnClosed {
+		s.log.Warn("apns: connection ended", "error", why)
 	}
-	return first
+	s.link.setWriteDeadline(time.Now().Add(lastWords))
 }
 
-func (s *session) drainLocked(why error) (first bool) {
+// stop is drain and, with broken, fail. The two must not be told apart by others: what
+// is seen to be broken has its reason.
+func (s *session) stop(why, broken error) (first bool) {
+	s.mu.Lock()
+	if s.broken == nil {
+		s.broken = broken
+	}
 	first = s.end == nil
 	if first {
 		s.end = why
@@ -252,19 +262,14 @@ func (s *session) drainLocked(why error) (first bool) {
 	for c := s.queue.pop(); c != nil; c = s.queue.pop() {
 		s.resolveLocked(c, Receipt{}, s.notSentLocked())
 	}
-	return first
-}
-
-// fail ends the session: messages in flight get no more answers. A write that is under
-// way has lastWords to finish.
-func (s *session) fail(why error) {
-	s.mu.Lock()
-	s.broken = true
+	s.expectLocked()
+	changed := s.changed
 	s.mu.Unlock()
-	if s.drain(why) && why != errConnClosed {
-		s.log.Warn("apns: connection ended", "error", why)
+	s.wakeWriter()
+	if first && changed != nil {
+		changed()
 	}
-	s.link.setWriteDeadline(time.Now().Add(lastWords))
+	return first
 }
 
 // notSentLocked returns the error of a message that is not sent because of end.
@@ -344,14 +349,19 @@ func (s *session) write() {
 		s.conn.Flush()
 	case !over:
 		// The server may have said why: let the reader read that first.
-		s.link.setReadDeadline(time.Now().Add(lastWords))
-		<-s.readDone
+		select {
+		case <-s.readDone:
+		case <-time.After(lastWords):
+		}
 		s.fail(s.link.explain(err))
 	}
 	s.link.closeNow() // so that the reader ends
 	<-s.readDone
-	s.resolve(s.conn.Rest())
+	rest := s.conn.Rest()
+	s.resolve(rest)
+	deliver(rest)
 	s.mu.Lock()
+	s.broken = cmp.Or(s.broken, s.end)
 	if s.timer != nil {
 		s.timer.Stop()
 	}
@@ -363,19 +373,31 @@ func (s *session) write() {
 func (s *session) isOver() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.broken || s.end != nil && s.conn.Active() == 0
+	return s.broken != nil || s.end != nil && s.conn.Active() == 0
 }
 
 // fill opens streams for queued messages, up to maxWrite bytes. It reports whether
 // there is something to write.
 func (s *session) fill() bool {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.queue.n > 0 && s.mayHaveDiedLocked() {
-		return s.conn.Pending()
+	s.openLocked()
+	s.expectLocked()
+	pending, renewed := s.conn.Pending(), s.provider.renewed
+	s.provider.renewed = false
+	s.mu.Unlock()
+	if renewed {
+		s.log.Info("apns: new provider token")
 	}
-	size := 0
-	for room := s.conn.Room(); size < maxWrite && s.queue.n > 0 && room > 0; room-- {
+	return pending
+}
+
+// openLocked opens streams for queued messages. A call has its stream before the reader
+// can resolve it, since that takes s.mu first.
+func (s *session) openLocked() {
+	if s.queue.n > 0 && s.mayHaveDiedLocked() {
+		return
+	}
+	for size := 0; size < maxWrite && s.queue.n > 0 && s.conn.Room() > 0; {
 		c := s.queue.first
 		r, bearer, err := s.provider.request(c.message)
 		if err == nil {
@@ -383,7 +405,7 @@ func (s *session) fill() bool {
 			c.bearer = bearer
 			c.stream, err = s.conn.Open(r)
 			if c.stream == 0 && err == nil {
-				break // there is no room any more
+				return // there is no room any more
 			}
 		}
 		s.queue.remove(c)
@@ -394,8 +416,6 @@ func (s *session) fill() bool {
 		}
 		size += requestSize + len(r.Path) + len(r.Literals) + len(r.Body)
 	}
-	s.expectLocked()
-	return s.conn.Pending()
 }
 
 // The reader.
@@ -411,7 +431,11 @@ func (s *session) read() {
 		s.resolve(outcomes)
 		if err != nil {
 			s.noteReadError(err)
+		} else {
+			s.noteRead(len(outcomes) > 0)
 		}
+		// Last, so that the callers, who may push again at once, find all else done.
+		deliver(outcomes)
 		if !isReady && (err != nil || s.conn.Ready()) {
 			isReady = true
 			close(s.ready)
@@ -419,28 +443,23 @@ func (s *session) read() {
 		if err != nil {
 			return
 		}
-		s.noteRead(len(outcomes) > 0)
 	}
 }
 
 func (s *session) noteReadError(err error) {
-	switch {
-	case err == io.EOF:
-		s.fail(errors.New("the server closed the connection"))
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		// The writer set this deadline; it reports its own error.
-	default:
-		s.fail(s.link.explain(err))
+	if err == io.EOF {
+		err = errors.New("the server closed the connection")
 	}
+	s.fail(s.link.explain(err))
 }
 
-// resolve gives messages their outcomes.
+// resolve gives messages their outcomes, which deliver then tells their callers.
 func (s *session) resolve(outcomes []h2.Outcome) {
 	if len(outcomes) == 0 {
 		return
 	}
 	s.mu.Lock()
-	lost, unprocessed := generalError(s.end), generalError(s.end)
+	lost, unprocessed := generalError(cmp.Or(s.broken, s.end)), generalError(s.end)
 	if s.goAway != nil {
 		unprocessed = generalError(s.goAway)
 	}
@@ -465,9 +484,11 @@ func (s *session) resolve(outcomes []h2.Outcome) {
 	if leaving != nil && s.drain(leaving) {
 		s.log.Warn("apns: the server ends the connection", "error", leaving)
 	}
+}
+
+func deliver(outcomes []h2.Outcome) {
 	for i := range outcomes {
-		c := outcomes[i].Tag.(*pushCall)
-		c.done <- struct{}{}
+		outcomes[i].Tag.(*pushCall).done <- struct{}{}
 	}
 }
 
@@ -483,19 +504,19 @@ func (s *session) trust() {
 }
 
 // noteGoAway drains the session once the server has sent a GOAWAY. A server that shuts
-// down may send two, and give the reason in the second.
+// down may send two, and give the reason in either.
 func (s *session) noteGoAway() {
 	g := s.conn.GoAway()
 	s.mu.Lock()
-	known := s.goAway
-	if g == nil || known != nil && known.last == g.Last {
+	if g == s.seen {
 		s.mu.Unlock()
 		return
 	}
-	e := newGoAway(g)
-	if known == nil || e.reason != "" {
+	s.seen = g
+	e, before := newGoAway(g), s.goAway
+	if before == nil || e.reason != "" {
 		s.goAway = e
-		if known != nil && s.end == known {
+		if before != nil && s.end == before {
 			s.end = e
 		}
 	}

@@ -26,7 +26,7 @@ func (s *session) mayHaveDiedLocked() bool {
 	now := time.Now()
 	// The monotonic clock does not count the time that the machine was suspended.
 	quiet := max(now.Sub(s.heard), now.Round(0).Sub(s.heard.Round(0)))
-	if !s.probing && quiet >= idleAfter && s.conn.Active() == 0 {
+	if !s.probing && quiet >= idleAfter {
 		s.probing = true
 		s.pingLocked()
 	}
@@ -40,10 +40,13 @@ func (s *session) pingLocked() {
 }
 
 // expectLocked records whether something is expected of the server, and starts the
-// timer of checkAlive if so: an answer; or, while there is room for a message of the
-// queue, that the server reads what is written.
+// timer of checkAlive if so: an answer, room for a message of the queue or, once the
+// session drains, that the server reads what is still to be written.
 func (s *session) expectLocked() {
-	switch expected := s.conn.Active() > 0 || s.conn.Pinging() || s.queue.n > 0 && s.conn.Room() > 0; {
+	if s.broken != nil {
+		return
+	}
+	switch expected := s.queue.n > 0 || s.end != nil || s.conn.Active() > 0 || s.conn.Pinging(); {
 	case !expected:
 		s.wanted = time.Time{}
 	case s.wanted.IsZero():
@@ -68,7 +71,7 @@ func (s *session) startTimerLocked(d time.Duration) {
 func (s *session) checkAlive() {
 	s.mu.Lock()
 	s.timed = false
-	if s.wanted.IsZero() || s.broken {
+	if s.wanted.IsZero() || s.broken != nil {
 		s.mu.Unlock()
 		return
 	}

@@ -247,7 +247,7 @@ func (c *Conn) GoAway() *GoAway {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.goAway == nil && c.next > lastStream {
-		return &GoAway{Last: MaxStream, Debug: "the stream numbers of this connection are used up"}
+		c.goAway = &GoAway{Last: MaxStream, Debug: "the stream numbers of this connection are used up"}
 	}
 	return c.goAway
 }
@@ -422,7 +422,7 @@ func (c *Conn) Cancel(stream uint32) (Outcome, bool) {
 	if s == nil || s.abandoned {
 		return Outcome{}, false
 	}
-	o := c.outcomeLocked(s, c.broken != nil)
+	o := c.outcomeLocked(s)
 	c.abandonLocked(s, CodeCancel)
 	return o, true
 }
@@ -457,10 +457,13 @@ func (c *Conn) closeLocked() {
 func (c *Conn) Rest() []Outcome {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.broken == nil {
+		c.broken = io.ErrClosedPipe // nothing more will be written
+	}
 	var rest []Outcome
 	for s := range c.streams.all() {
 		if !s.abandoned {
-			rest = append(rest, c.outcomeLocked(s, true))
+			rest = append(rest, c.outcomeLocked(s))
 		}
 		c.streams.remove(s)
 	}

@@ -270,6 +270,9 @@ func (m *model) end(s *modelStream, ended bool) {
 	}
 }
 
+// sent reports whether the server may have the whole request.
+func (m *model) sent(s *modelStream) bool { return s.whole && (!m.broken || s.written) }
+
 // reset resets a stream that has its outcome.
 func (m *model) reset(s *modelStream, code h2.Code) {
 	s.state = streamCancelled
@@ -278,7 +281,11 @@ func (m *model) reset(s *modelStream, code h2.Code) {
 }
 
 func (m *model) malformed(s *modelStream, code h2.Code) {
-	m.resolve(s, h2.Malformed, 0, false)
+	kind := h2.Malformed
+	if !m.sent(s) {
+		kind = h2.Unprocessed
+	}
+	m.resolve(s, kind, 0, false)
 	m.reset(s, code)
 	m.replies++
 }
@@ -492,7 +499,7 @@ func (m *model) rstStream(id uint32, code h2.Code) {
 		switch {
 		case s.status != 0:
 			m.resolve(s, h2.Answered, 0, false)
-		case !s.whole || code == h2.CodeRefusedStream:
+		case !m.sent(s) || code == h2.CodeRefusedStream:
 			m.resolve(s, h2.Unprocessed, 0, false)
 		default:
 			m.resolve(s, h2.Reset, code, false)

@@ -8,6 +8,7 @@ type Outcome struct {
 	Stream   uint32
 	Kind     Kind
 	Response *Response // of Answered
+	Early    bool      // of Answered: before the whole request was written
 	Code     Code      // of Reset
 	Text     string    // of Malformed: what is wrong; of Unprocessed: why, empty if a GOAWAY says so
 }
@@ -41,19 +42,23 @@ func (k Kind) String() string {
 }
 
 // outcomeLocked returns what can be said of a request without any further word from
-// the server. With ended, nothing more will be written. Together with the GOAWAY
-// and the RST_STREAM of the server, this is where outcomes are decided.
-func (c *Conn) outcomeLocked(s *stream, ended bool) Outcome {
+// the server. Together with the server's GOAWAY and RST_STREAM, this is where outcomes
+// are decided.
+func (c *Conn) outcomeLocked(s *stream) Outcome {
 	o := Outcome{Tag: s.tag, Stream: s.id, Kind: Lost}
 	switch {
 	case s.response != nil:
 		// The server has decided, although its response is not whole.
-		o.Kind, o.Response = Answered, s.response
-	case s.end == 0, ended && s.end > c.written:
-		// The server cannot have the whole request.
+		o.Kind, o.Response, o.Early = Answered, s.response, !c.isSentLocked(s)
+	case !c.isSentLocked(s):
 		o.Kind, o.Text = Unprocessed, "not all of it was written"
 	}
 	return o
+}
+
+// isSentLocked reports whether the server may have the whole request.
+func (c *Conn) isSentLocked(s *stream) bool {
+	return s.end != 0 && (c.broken == nil || s.end <= c.written)
 }
 
 // A Response is what the server answers. It is valid until the next Read, unless it

@@ -260,7 +260,7 @@ func (c *Conn) answeredLocked(s *stream) {
 		return
 	}
 	c.answers++
-	c.report(Outcome{Tag: s.tag, Stream: s.id, Kind: Answered, Response: r})
+	c.report(c.outcomeLocked(s))
 	if s.end == 0 {
 		// The rest of the request is not wanted. The server learns that before it
 		// sees another stream, so that this one need not count any longer.
@@ -272,7 +272,11 @@ func (c *Conn) answeredLocked(s *stream) {
 
 // malformedLocked reports a response that breaks the rules, and resets its stream.
 func (c *Conn) malformedLocked(s *stream, code Code, fault string) {
-	c.report(Outcome{Tag: s.tag, Stream: s.id, Kind: Malformed, Text: fault})
+	o := Outcome{Tag: s.tag, Stream: s.id, Kind: Malformed, Text: fault}
+	if !c.isSentLocked(s) {
+		o.Kind = Unprocessed
+	}
+	c.report(o)
 	c.abandonLocked(s, code)
 	c.replies++
 }
@@ -307,7 +311,7 @@ func (c *Conn) handleDataLocked(f *Frame) error {
 	case s.received == streamWindow:
 		// A body without end. The status is all that matters of it.
 		c.answers++
-		c.report(Outcome{Tag: s.tag, Stream: s.id, Kind: Answered, Response: s.response})
+		c.report(c.outcomeLocked(s))
 		c.abandonLocked(s, CodeCancel)
 		c.replies++
 	}
@@ -319,7 +323,7 @@ func (c *Conn) handleResetLocked(f *Frame) error {
 	if s == nil {
 		return err
 	}
-	o := c.outcomeLocked(s, false)
+	o := c.outcomeLocked(s)
 	switch {
 	case o.Kind != Lost:
 	case f.Code() == CodeRefusedStream:
@@ -446,7 +450,7 @@ func (c *Conn) handleGoAwayLocked(f *Frame) error {
 		if s.id <= g.Last || s.abandoned {
 			continue
 		}
-		o := c.outcomeLocked(s, false)
+		o := c.outcomeLocked(s)
 		if o.Kind == Lost {
 			o.Kind = Unprocessed
 		}
