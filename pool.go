@@ -383,7 +383,9 @@ func (p *pool) free() *member {
 			p.retire(mem)
 			return p.free()
 		}
-		if !mem.retired && mem.wire.reserve() {
+		// A stream is free before the outcome of its message is known here, which may
+		// be that the server refuses the sender. So those inside are counted, too.
+		if n, _ := mem.wire.streams(); !mem.retired && mem.inside < n && mem.wire.reserve() {
 			mem.inside++
 			return mem
 		}
