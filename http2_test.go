@@ -748,15 +748,7 @@ func TestHTTP2DeathIsNoticed(t *testing.T) {
 		wantErr(t, c.WritePushMsg(t.Context(), message(2)), apns.ErrNotSent)
 	})
 	synctest.Test(t, func(t *testing.T) {
-		s := inMemory(t, nil)
-		config := s.Config()
-		hole := new(blackHole)
-		config.DialContext = hole.dialer(config.DialContext)
-		c := dialHTTP2(t, config)
-		if err := c.WritePushMsg(t.Context(), message(1)); err != nil {
-			t.Fatal(err)
-		}
-		hole.open.Store(true)
+		c := dialBlackHole(t)
 		time.Sleep(time.Hour / 2)
 		// A PING finds out, and the message is not sent before its answer.
 		start := time.Now()
@@ -773,15 +765,7 @@ func TestHTTP2DeathIsNoticed(t *testing.T) {
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
-		s := inMemory(t, nil)
-		config := s.Config()
-		hole := new(blackHole)
-		config.DialContext = hole.dialer(config.DialContext)
-		c := dialHTTP2(t, config)
-		if err := c.WritePushMsg(t.Context(), message(1)); err != nil {
-			t.Fatal(err)
-		}
-		hole.open.Store(true)
+		c := dialBlackHole(t)
 		start := time.Now()
 		wantErr(t, c.WritePushMsg(t.Context(), message(2)), apns.ErrInDoubt)
 		if d := time.Since(start); d != 20*time.Second {
@@ -789,6 +773,20 @@ func TestHTTP2DeathIsNoticed(t *testing.T) {
 		}
 		wantErr(t, c.WritePushMsg(t.Context(), message(3)), apns.ErrNotSent)
 	})
+}
+
+// dialBlackHole returns a connection that has worked, and whose other end is cut off.
+func dialBlackHole(t *testing.T) *apns.Conn {
+	t.Helper()
+	config := inMemory(t, nil).Config()
+	hole := new(blackHole)
+	config.DialContext = hole.dialer(config.DialContext)
+	c := dialHTTP2(t, config)
+	if err := c.WritePushMsg(t.Context(), message(1)); err != nil {
+		t.Fatal(err)
+	}
+	hole.open.Store(true)
+	return c
 }
 
 // While nothing is sent there are no PINGs, and a connection that was idle for hours

@@ -276,6 +276,33 @@ func TestPoolAnswerMeansAnotherConnection(t *testing.T) {
 	}
 }
 
+// A connection that was cut off while idle costs no message: the next one goes over
+// another.
+func TestPoolCutOffWhileIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := inMemory(t, nil)
+		config := server.Config()
+		next := config.DialContext
+		var holes []*blackHole
+		config.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			holes = append(holes, new(blackHole))
+			return holes[len(holes)-1].dialer(next)(ctx, network, addr)
+		}
+		c := poolClient(t, config)
+		if _, err := c.Push(t.Context(), message(1)); err != nil {
+			t.Fatal(err)
+		}
+		holes[0].open.Store(true)
+		time.Sleep(5 * time.Minute)
+		if _, err := c.Push(t.Context(), message(2)); err != nil {
+			t.Errorf("got %v, want nil", err)
+		}
+		if s := c.Stats(); s.Accepted != 2 || s.Connected != 2 || len(server.Records()) != 2 {
+			t.Errorf("Stats are %+v, and the server has %d messages; want 2 accepted on 2 connections", s, len(server.Records()))
+		}
+	})
+}
+
 // "429 TooManyProviderTokenUpdates" ("Handling notification responses from APNs") is
 // about the sender, who keeps its token and tries later. Out of attempts, the message
 // was not sent.
