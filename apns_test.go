@@ -494,13 +494,13 @@ func TestErrorPacketCutShort(t *testing.T) {
 func TestEndsBeforeTheFirstMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := inMemory(t, nil, func(s *apnstest.Server) {
-			s.OnConnect = func(int, tlsState) error { return apnstest.Fault{} }
+			s.OnConnect = func(int, tlsState) error { return apnstest.Fault{Delay: time.Second} }
 		})
 		c := dialPush(t, s)
 		if err := c.CheckForError(); err != nil {
 			t.Errorf("CheckForError: %v, want nil: it does not wait", err)
 		}
-		synctest.Wait()
+		time.Sleep(2 * time.Second)
 		wantErr(t, c.CheckForError(), apns.ErrNotSent)
 		wantErr(t, c.WritePushMsg(t.Context(), message(1)), apns.ErrNotSent)
 		wantErr(t, c.Shutdown(t.Context()), apns.ErrNotSent)
