@@ -30,7 +30,7 @@ type pool struct {
 // A member is a connection of a pool.
 type member struct {
 	conn    *Conn
-	wire    *session
+	session *session
 	inside  int       // messages on their way
 	since   time.Time // when inside became 0
 	peak    int       // the most streams that the server has allowed
@@ -100,7 +100,7 @@ func (p *pool) giveUp(of settler, _ error) {
 }
 
 func (p *pool) add(conn *Conn) bool {
-	mem := &member{conn: conn, wire: conn.http2}
+	mem := &member{conn: conn, session: conn.http2}
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
@@ -109,7 +109,7 @@ func (p *pool) add(conn *Conn) bool {
 	p.members = append(p.members, mem)
 	p.idle(mem)
 	p.mu.Unlock()
-	mem.wire.onChange(p.changed)
+	mem.session.onChange(p.changed)
 	p.changed() // for what happened before that
 	return true
 }
@@ -216,7 +216,7 @@ func (p *pool) deliver(ctx context.Context, m *Message, rest func(resting bool))
 		if try > 1 {
 			p.client.resent(1)
 		}
-		r, err := mem.wire.push(ctx, m, true)
+		r, err := mem.session.push(ctx, m, true)
 		said, rejected := errors.AsType[*PushError](err)
 		if refused, ok := errors.AsType[*refusedError](err); ok {
 			p.refused(mem, refused)
@@ -319,7 +319,7 @@ func (p *pool) isClosed() bool {
 func (p *pool) count() {
 	sum, open := 0, 0
 	for _, mem := range p.members {
-		n, _ := mem.wire.streams()
+		n, _ := mem.session.streams()
 		if mem.peak = max(mem.peak, n); !mem.retired {
 			sum += n
 			open++
@@ -364,7 +364,7 @@ func (p *pool) reserve(ctx context.Context) (*member, error) {
 	case s := <-got: // at the same moment
 		p.mu.Unlock()
 		if s.err == nil {
-			s.on.wire.release()
+			s.on.session.release()
 			p.release(s.on, ErrNotSent)
 		}
 	default:
@@ -385,7 +385,7 @@ func (p *pool) free() *member {
 		}
 		// A stream is free before the outcome of its message is known here, which may
 		// be that the server refuses the sender. So those inside are counted, too.
-		if n, _ := mem.wire.streams(); !mem.retired && mem.inside < n && mem.wire.reserve() {
+		if n, _ := mem.session.streams(); !mem.retired && mem.inside < n && mem.session.reserve() {
 			mem.inside++
 			return mem
 		}
@@ -421,7 +421,7 @@ func (p *pool) grow() {
 			continue
 		}
 		open++
-		n, trusted := mem.wire.streams()
+		n, trusted := mem.session.streams()
 		// A server that says nothing of a new connection yet, or allows one stream
 		// after a rejection, does not want another connection.
 		if !trusted || n == 1 && mem.peak > 1 {
@@ -495,7 +495,7 @@ func (p *pool) changed() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, mem := range slices.Clone(p.members) {
-		if err := mem.wire.ended(); err != nil && !mem.retired {
+		if err := mem.session.ended(); err != nil && !mem.retired {
 			if !mem.worked {
 				p.client.failed(err)
 			}
