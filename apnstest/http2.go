@@ -83,7 +83,7 @@ func (s *Server) serveHTTP2(c *conn) {
 	h.mu.Lock()
 	s.setHTTP2(h, true)
 	defer s.setHTTP2(h, false)
-	h.begin()
+	h.beginLocked()
 	h.w.Flush()
 	h.mu.Unlock()
 	if err := s.onConnect(c, apns.ProviderPort); judge(err, 0).ends {
@@ -93,7 +93,7 @@ func (s *Server) serveHTTP2(c *conn) {
 	err := h.read()
 	if e, ok := errors.AsType[*h2.ConnError](err); ok {
 		h.mu.Lock()
-		h.goAway(h.lastTaken(), e.Code, []byte(e.Text))
+		h.goAwayLocked(h.lastTakenLocked(), e.Code, []byte(e.Text))
 		h.mu.Unlock()
 	} else if err != nil {
 		c.tls.Close()
@@ -182,19 +182,19 @@ func (h *http2Conn) handle(f *h2.Frame) error {
 	defer h.mu.Unlock()
 	switch f.Type {
 	case h2.TypeSettings:
-		return h.clientSettings(f)
+		return h.clientSettingsLocked(f)
 	case h2.TypePing:
 		if !f.Has(h2.FlagAck) {
-			h.write(h2.AppendPing(h.buffer(), h2.FlagAck, [8]byte(f.Payload)))
+			h.writeLocked(h2.AppendPing(h.bufferLocked(), h2.FlagAck, [8]byte(f.Payload)))
 		}
 	case h2.TypeWindowUpdate:
-		return h.windowUpdate(f)
+		return h.windowUpdateLocked(f)
 	case h2.TypeRSTStream:
-		if h.idle(f.Stream) {
+		if h.idleLocked(f.Stream) {
 			return connError(h2.CodeProtocol, "RST_STREAM of stream %d, which is idle", f.Stream)
 		}
 		if st := h.streams[f.Stream]; st != nil {
-			h.forget(st)
+			h.forgetLocked(st)
 		}
 	case h2.TypePushPromise:
 		return connError(h2.CodeProtocol, "PUSH_PROMISE from a client")
@@ -202,9 +202,8 @@ func (h *http2Conn) handle(f *h2.Frame) error {
 	return nil // PRIORITY and GOAWAY change nothing; unknown types must be ignored
 }
 
-// clientSettings takes the client's SETTINGS, or its acknowledgement of ours; the
-// caller holds h.mu.
-func (h *http2Conn) clientSettings(f *h2.Frame) error {
+// clientSettingsLocked takes the client's SETTINGS, or its acknowledgement of ours.
+func (h *http2Conn) clientSettingsLocked(f *h2.Frame) error {
 	if f.Has(h2.FlagAck) {
 		if !h.announced.ack() {
 			return connError(h2.CodeProtocol, "acknowledgement of SETTINGS that were not sent")
@@ -217,7 +216,7 @@ func (h *http2Conn) clientSettings(f *h2.Frame) error {
 		case h2.SettingHeaderTableSize:
 			h.encoder.SetMaxTableSize(value)
 		case h2.SettingInitialWindowSize:
-			return h.setInitialWindow(int(value))
+			return h.setInitialWindowLocked(int(value))
 		case h2.SettingMaxFrameSize:
 			h.out.maxFrame = int(value)
 		}
@@ -226,15 +225,16 @@ func (h *http2Conn) clientSettings(f *h2.Frame) error {
 	if err != nil {
 		return err
 	}
-	h.write(h2.AppendSettingsAck(h.buffer()))
-	h.unblock()
+	h.writeLocked(h2.AppendSettingsAck(h.bufferLocked()))
+	h.unblockLocked()
 	return nil
 }
 
-// buffer and write write frames: h.write(h2.AppendPing(h.buffer(), ...)). An error is
-// ignored, since reading fails then too. The caller holds h.mu.
-func (h *http2Conn) buffer() []byte { return h.w.AvailableBuffer() }
-func (h *http2Conn) write(b []byte) { h.w.Write(b) }
+// bufferLocked and writeLocked write frames:
+// h.writeLocked(h2.AppendPing(h.bufferLocked(), ...)). An error is ignored, since
+// reading fails then too.
+func (h *http2Conn) bufferLocked() []byte { return h.w.AvailableBuffer() }
+func (h *http2Conn) writeLocked(b []byte) { h.w.Write(b) }
 
 func connError(code h2.Code, format string, args ...any) error {
 	return &h2.ConnError{Code: code, Text: fmt.Sprintf(format, args...)}

@@ -44,19 +44,18 @@ func (h *http2Conn) request(st *stream) {
 	st.taken = v.fate != Discarded
 	if v.fate == Accepted {
 		h.auth.trusted = true
-		h.announce()
+		h.announceLocked()
 	}
-	answer := func() { h.answer(st, v, m) }
+	answer := func() { h.answerLocked(st, v, m) }
 	if v.fault.Delay > 0 {
-		h.answerLate(st, answer, v.fault.Delay)
+		h.answerLateLocked(st, answer, v.fault.Delay)
 	} else {
 		answer()
 	}
 }
 
-// answerLate calls answer after a delay, on a goroutine of its own; the caller holds
-// h.mu.
-func (h *http2Conn) answerLate(st *stream, answer func(), delay time.Duration) {
+// answerLateLocked calls answer after a delay, on a goroutine of its own.
+func (h *http2Conn) answerLateLocked(st *stream, answer func(), delay time.Duration) {
 	st.now = answer
 	h.late.Add(1)
 	st.timer = time.AfterFunc(delay, func() {
@@ -75,15 +74,15 @@ func (h *http2Conn) answerLate(st *stream, answer func(), delay time.Duration) {
 	})
 }
 
-// answer does what the verdict says of the message; the caller holds h.mu.
-func (h *http2Conn) answer(st *stream, v verdict, m *apns.Message) {
+// answerLocked does what the verdict says of the message.
+func (h *http2Conn) answerLocked(st *stream, v verdict, m *apns.Message) {
 	f := v.fault
 	switch f.End {
 	case EndReset:
-		h.reset(st, h2.CodeCancel)
+		h.resetLocked(st, h2.CodeCancel)
 		return
 	case EndRefuse:
-		h.reset(st, h2.CodeRefusedStream)
+		h.resetLocked(st, h2.CodeRefusedStream)
 		return
 	case EndStall:
 		return // never answered
@@ -92,16 +91,16 @@ func (h *http2Conn) answer(st *stream, v verdict, m *apns.Message) {
 		h.conn.raw.Close()
 		return
 	case EndGoAwayNow:
-		h.giveLateAnswers()
-		h.goAway(h.lastTaken(), h2.CodeEnhanceYourCalm, reasonJSON(f.Reason, time.Time{}))
+		h.giveLateAnswersLocked()
+		h.goAwayLocked(h.lastTakenLocked(), h2.CodeEnhanceYourCalm, reasonJSON(f.Reason, time.Time{}))
 		h.conn.tls.CloseWrite()
 		h.conn.raw.CloseWrite()
 		for _, st := range h.streams {
-			h.forget(st)
+			h.forgetLocked(st)
 		}
 		return
 	case EndGoAway:
-		h.goAway(h.last, h2.CodeNo, reasonJSON(f.Reason, time.Time{}))
+		h.goAwayLocked(h.last, h2.CodeNo, reasonJSON(f.Reason, time.Time{}))
 	}
 	e := v.said
 	switch {
@@ -110,23 +109,22 @@ func (h *http2Conn) answer(st *stream, v verdict, m *apns.Message) {
 	case v.fate == Accepted && e != nil:
 		// StatusShutdown: this one is the last.
 		e = nil
-		h.goAway(h.last, h2.CodeNo, reasonJSON(apns.ReasonShutdown, time.Time{}))
+		h.goAwayLocked(h.last, h2.CodeNo, reasonJSON(apns.ReasonShutdown, time.Time{}))
 	}
-	h.respond(st, e, m.APNsID)
+	h.respondLocked(st, e, m.APNsID)
 }
 
-// respond sends an answer: the status 200, or the rejection e. The caller holds
-// h.mu.
-func (h *http2Conn) respond(st *stream, e *apns.PushError, id string) {
+// respondLocked sends an answer: the status 200, or the rejection e.
+func (h *http2Conn) respondLocked(st *stream, e *apns.PushError, id string) {
 	var block []byte
 	if e == nil {
-		block = h.appendStatus(200)
+		block = h.appendStatusLocked(200)
 	} else {
 		reason, status := toReason(e), e.HTTPStatus
 		if status == 0 {
 			status = httpStatus(reason)
 		}
-		block = h.appendStatus(status)
+		block = h.appendStatusLocked(status)
 		st.answer = reasonJSON(reason, e.DeadAt)
 		if e.RetryAfter > 0 {
 			seconds := (e.RetryAfter + time.Second - 1) / time.Second
@@ -144,18 +142,17 @@ func (h *http2Conn) respond(st *stream, e *apns.PushError, id string) {
 	if len(st.answer) == 0 {
 		flags = h2.FlagEndStream
 	}
-	h.write(h2.AppendHeaders(h.buffer(), flags, st.id, block, h.out.maxFrame))
+	h.writeLocked(h2.AppendHeaders(h.bufferLocked(), flags, st.id, block, h.out.maxFrame))
 	if len(st.answer) == 0 {
-		h.forget(st)
+		h.forgetLocked(st)
 	} else {
-		h.sendBody(st)
+		h.sendBodyLocked(st)
 	}
 }
 
-// appendStatus begins the header block of an answer. The block must be sent, since
-// it can begin with a new size of the server's table. No field uses that table. The
-// caller holds h.mu.
-func (h *http2Conn) appendStatus(code int) []byte {
+// appendStatusLocked begins the header block of an answer. The block must be sent, since
+// it can begin with a new size of the server's table. No field uses that table.
+func (h *http2Conn) appendStatusLocked(code int) []byte {
 	return h.appendField(h.encoder.AppendBegin(nil), ":status", strconv.Itoa(code))
 }
 

@@ -40,27 +40,25 @@ func newOutflow() outflow {
 	return outflow{window: h2.DefaultWindow, initial: h2.DefaultWindow, maxFrame: h2.MinMaxFrameSize}
 }
 
-// returnWindow lets the window of the connection grow if that is due; the caller
-// holds h.mu.
-func (h *http2Conn) returnWindow() {
+// returnWindowLocked lets the window of the connection grow if that is due.
+func (h *http2Conn) returnWindowLocked() {
 	if n := h.in.giveBack(h.settings.ConnectionWindow); n > 0 {
-		h.write(h2.AppendWindowUpdate(h.buffer(), 0, uint32(n)))
+		h.writeLocked(h2.AppendWindowUpdate(h.bufferLocked(), 0, uint32(n)))
 	}
 }
 
-// returnStreamWindow does the same for a stream whose request is not complete; the
-// caller holds h.mu.
-func (h *http2Conn) returnStreamWindow(st *stream) {
+// returnStreamWindowLocked does the same for a stream whose request is not complete.
+func (h *http2Conn) returnStreamWindowLocked(st *stream) {
 	if st.ended {
 		return
 	}
 	if n := st.in.giveBack(h.announced.last.window); n > 0 {
-		h.write(h2.AppendWindowUpdate(h.buffer(), st.id, uint32(n)))
+		h.writeLocked(h2.AppendWindowUpdate(h.bufferLocked(), st.id, uint32(n)))
 	}
 }
 
-// windowUpdate takes a WINDOW_UPDATE; the caller holds h.mu.
-func (h *http2Conn) windowUpdate(f *h2.Frame) error {
+// windowUpdateLocked takes a WINDOW_UPDATE.
+func (h *http2Conn) windowUpdateLocked(f *h2.Frame) error {
 	n := int(f.Uint32())
 	st := h.streams[f.Stream]
 	switch {
@@ -70,18 +68,18 @@ func (h *http2Conn) windowUpdate(f *h2.Frame) error {
 		}
 	case st != nil:
 		if st.window += n; st.window > h2.MaxWindow {
-			h.reset(st, h2.CodeFlowControl)
+			h.resetLocked(st, h2.CodeFlowControl)
 		}
-	case h.idle(f.Stream):
+	case h.idleLocked(f.Stream):
 		return connError(h2.CodeProtocol, "WINDOW_UPDATE of stream %d, which is idle", f.Stream)
 	}
-	h.unblock()
+	h.unblockLocked()
 	return nil
 }
 
-// setInitialWindow takes the client's SETTINGS_INITIAL_WINDOW_SIZE, which changes
-// the windows of all streams; the caller holds h.mu.
-func (h *http2Conn) setInitialWindow(n int) error {
+// setInitialWindowLocked takes the client's SETTINGS_INITIAL_WINDOW_SIZE, which changes
+// the windows of all streams.
+func (h *http2Conn) setInitialWindowLocked(n int) error {
 	for _, st := range h.streams {
 		if st.window += n - h.out.initial; st.window > h2.MaxWindow {
 			return connError(h2.CodeFlowControl, "window of %d bytes on stream %d, expected at most %d", st.window, st.id, h2.MaxWindow)
@@ -91,9 +89,9 @@ func (h *http2Conn) setInitialWindow(n int) error {
 	return nil
 }
 
-// sendBody sends as much of an answer's body as the windows allow. If some is left,
-// the stream is blocked. The caller holds h.mu.
-func (h *http2Conn) sendBody(st *stream) {
+// sendBodyLocked sends as much of an answer's body as the windows allow. If some is
+// left, the stream is blocked.
+func (h *http2Conn) sendBodyLocked(st *stream) {
 	for {
 		n := min(len(st.answer), h.out.window, st.window, h.out.maxFrame)
 		if n <= 0 {
@@ -105,19 +103,19 @@ func (h *http2Conn) sendBody(st *stream) {
 		st.window -= n
 		h.out.window -= n
 		if len(st.answer) == 0 {
-			h.write(h2.AppendFrame(h.buffer(), h2.TypeData, h2.FlagEndStream, st.id, part))
-			h.forget(st)
+			h.writeLocked(h2.AppendFrame(h.bufferLocked(), h2.TypeData, h2.FlagEndStream, st.id, part))
+			h.forgetLocked(st)
 			return
 		}
-		h.write(h2.AppendFrame(h.buffer(), h2.TypeData, 0, st.id, part))
+		h.writeLocked(h2.AppendFrame(h.bufferLocked(), h2.TypeData, 0, st.id, part))
 	}
 }
 
-// unblock sends what waits for a window, after one has grown; the caller holds h.mu.
-func (h *http2Conn) unblock() {
+// unblockLocked sends what waits for a window, after one has grown.
+func (h *http2Conn) unblockLocked() {
 	waiting := h.blocked
 	h.blocked = nil
 	for _, st := range waiting {
-		h.sendBody(st)
+		h.sendBodyLocked(st)
 	}
 }

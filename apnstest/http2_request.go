@@ -14,7 +14,7 @@ const maxBody = 64 << 10
 // headers takes the header of a request, or its trailers.
 func (h *http2Conn) headers(f *h2.Frame) error {
 	h.mu.Lock()
-	complete, err := h.takeHeaders(f)
+	complete, err := h.takeHeadersLocked(f)
 	h.mu.Unlock()
 	if complete != nil {
 		h.request(complete)
@@ -22,8 +22,8 @@ func (h *http2Conn) headers(f *h2.Frame) error {
 	return err
 }
 
-// takeHeaders returns the stream if its request is complete; the caller holds h.mu.
-func (h *http2Conn) takeHeaders(f *h2.Frame) (complete *stream, err error) {
+// takeHeadersLocked returns the stream if its request is complete.
+func (h *http2Conn) takeHeadersLocked(f *h2.Frame) (complete *stream, err error) {
 	st := h.streams[f.Stream]
 	section := h2.RequestHeader
 	if st != nil {
@@ -37,24 +37,24 @@ func (h *http2Conn) takeHeaders(f *h2.Frame) (complete *stream, err error) {
 	}
 	switch {
 	case st == nil:
-		if opens, err := h.checkNumber(f.Stream); !opens || err != nil {
+		if opens, err := h.checkNumberLocked(f.Stream); !opens || err != nil {
 			return nil, err
 		}
-		st = h.open(f.Stream)
+		st = h.openLocked(f.Stream)
 		st.fields, st.length = b.fields, b.ContentLength()
 	case st.ended:
 		return nil, connError(h2.CodeStreamClosed, "HEADERS after the end of stream %d", st.id)
 	case !f.Has(h2.FlagEndStream):
-		h.reset(st, h2.CodeProtocol)
+		h.resetLocked(st, h2.CodeProtocol)
 		return nil, nil
 	}
 	switch {
 	case b.tooLarge:
-		h.refuseHeader(st, f.Has(h2.FlagEndStream))
+		h.refuseHeaderLocked(st, f.Has(h2.FlagEndStream))
 	case b.Malformed() != "":
-		h.reset(st, h2.CodeProtocol)
+		h.resetLocked(st, h2.CodeProtocol)
 	case f.Has(h2.FlagEndStream):
-		return h.end(st), nil
+		return h.endLocked(st), nil
 	}
 	return nil, nil
 }
@@ -106,15 +106,15 @@ func (h *http2Conn) checkTableSize(block []byte) error {
 	return nil
 }
 
-// checkNumber reports whether HEADERS with a number that no open stream has open a
-// stream. It returns false if they have to be dropped. The caller holds h.mu.
-func (h *http2Conn) checkNumber(id uint32) (opens bool, err error) {
+// checkNumberLocked reports whether HEADERS with a number that no open stream has open a
+// stream. It returns false if they have to be dropped.
+func (h *http2Conn) checkNumberLocked(id uint32) (opens bool, err error) {
 	if id%2 == 0 {
 		return false, connError(h2.CodeProtocol, "HEADERS of stream %d, which is not a client's", id)
 	}
 	if id <= h.highest {
 		switch kind := h.closed.kind(id); {
-		case kind == closedByReset, h.ignored(id):
+		case kind == closedByReset, h.ignoredLocked(id):
 			return false, nil
 		case kind == closedByClient:
 			return false, connError(h2.CodeStreamClosed, "HEADERS of stream %d, which is closed", id)
@@ -123,7 +123,7 @@ func (h *http2Conn) checkNumber(id uint32) (opens bool, err error) {
 	}
 	h.highest = id
 	switch {
-	case h.ignored(id):
+	case h.ignoredLocked(id):
 		return false, nil // the GOAWAY has told the client
 	case len(h.streams) >= h.announced.allowed.limit:
 		return false, connError(h2.CodeEnhanceYourCalm, "Maximum active streams violated") // Apple's words
@@ -131,8 +131,8 @@ func (h *http2Conn) checkNumber(id uint32) (opens bool, err error) {
 	return true, nil
 }
 
-// open opens a stream; the caller holds h.mu.
-func (h *http2Conn) open(id uint32) *stream {
+// openLocked opens a stream.
+func (h *http2Conn) openLocked(id uint32) *stream {
 	st := &stream{id: id, window: h.out.initial}
 	h.streams[id] = st
 	h.last = id
@@ -142,7 +142,7 @@ func (h *http2Conn) open(id uint32) *stream {
 // data takes a part of a request's body.
 func (h *http2Conn) data(f *h2.Frame) error {
 	h.mu.Lock()
-	complete, err := h.takeData(f)
+	complete, err := h.takeDataLocked(f)
 	h.mu.Unlock()
 	if complete != nil {
 		h.request(complete)
@@ -150,32 +150,32 @@ func (h *http2Conn) data(f *h2.Frame) error {
 	return err
 }
 
-// takeData returns the stream if its request is complete; the caller holds h.mu.
-func (h *http2Conn) takeData(f *h2.Frame) (complete *stream, err error) {
+// takeDataLocked returns the stream if its request is complete.
+func (h *http2Conn) takeDataLocked(f *h2.Frame) (complete *stream, err error) {
 	st := h.streams[f.Stream]
 	switch {
-	case h.idle(f.Stream):
+	case h.idleLocked(f.Stream):
 		return nil, connError(h2.CodeProtocol, "DATA of stream %d, which is idle", f.Stream)
 	case st != nil && st.ended:
 		return nil, connError(h2.CodeStreamClosed, "DATA after the end of stream %d", st.id)
 	case !h.in.take(f.Size, h.settings.ConnectionWindow):
 		return nil, connError(h2.CodeFlowControl, "DATA of %d bytes, which is more than the connection's window", f.Size)
 	}
-	h.returnWindow()
+	h.returnWindowLocked()
 	if st == nil {
-		h.resetClosed(f.Stream, h2.CodeStreamClosed)
+		h.resetClosedLocked(f.Stream, h2.CodeStreamClosed)
 		return nil, nil
 	}
 	st.keep(f.Payload)
 	switch {
 	case !st.in.take(f.Size, h.announced.allowed.window):
-		h.reset(st, h2.CodeFlowControl)
+		h.resetLocked(st, h2.CodeFlowControl)
 	case st.length >= 0 && st.received > st.length:
-		h.reset(st, h2.CodeProtocol)
+		h.resetLocked(st, h2.CodeProtocol)
 	case f.Has(h2.FlagEndStream):
-		return h.end(st), nil
+		return h.endLocked(st), nil
 	default:
-		h.returnStreamWindow(st)
+		h.returnStreamWindowLocked(st)
 	}
 	return nil, nil
 }
@@ -188,23 +188,23 @@ func (st *stream) keep(p []byte) {
 	}
 }
 
-// end completes a request. It returns the stream, or nil if the body does not have
-// its content-length; the caller holds h.mu.
-func (h *http2Conn) end(st *stream) *stream {
+// endLocked completes a request. It returns the stream, or nil if the body does not have
+// its content-length.
+func (h *http2Conn) endLocked(st *stream) *stream {
 	st.ended = true
 	if st.length >= 0 && st.received != st.length {
-		h.reset(st, h2.CodeProtocol)
+		h.resetLocked(st, h2.CodeProtocol)
 		return nil
 	}
 	return st
 }
 
-// refuseHeader answers a request whose header is too large; the caller holds h.mu.
-func (h *http2Conn) refuseHeader(st *stream, ended bool) {
-	h.write(h2.AppendHeaders(h.buffer(), h2.FlagEndStream, st.id, h.appendStatus(431), h.out.maxFrame))
+// refuseHeaderLocked answers a request whose header is too large.
+func (h *http2Conn) refuseHeaderLocked(st *stream, ended bool) {
+	h.writeLocked(h2.AppendHeaders(h.bufferLocked(), h2.FlagEndStream, st.id, h.appendStatusLocked(431), h.out.maxFrame))
 	if ended {
-		h.forget(st)
+		h.forgetLocked(st)
 	} else {
-		h.reset(st, h2.CodeNo) // the rest of the request is not needed (section 8.1)
+		h.resetLocked(st, h2.CodeNo) // the rest of the request is not needed (section 8.1)
 	}
 }

@@ -28,16 +28,15 @@ type stream struct {
 
 type headerField struct{ name, value string }
 
-// idle reports whether a stream was never begun; the caller holds h.mu. Streams
-// with even numbers are the server's to open, and it opens none.
-func (h *http2Conn) idle(id uint32) bool { return id%2 == 0 || id > h.highest }
+// idleLocked reports whether a stream was never begun. Streams with even numbers are the
+// server's to open, and it opens none.
+func (h *http2Conn) idleLocked(id uint32) bool { return id%2 == 0 || id > h.highest }
 
-// ignored reports whether a stream is after the last one of a GOAWAY; the caller
-// holds h.mu.
-func (h *http2Conn) ignored(id uint32) bool { return h.going && id > h.after }
+// ignoredLocked reports whether a stream is after the last one of a GOAWAY.
+func (h *http2Conn) ignoredLocked(id uint32) bool { return h.going && id > h.after }
 
-// inOrder returns the streams by their number; the caller holds h.mu.
-func (h *http2Conn) inOrder() []*stream {
+// inOrderLocked returns the streams by their number.
+func (h *http2Conn) inOrderLocked() []*stream {
 	var list []*stream
 	for _, id := range slices.Sorted(maps.Keys(h.streams)) {
 		list = append(list, h.streams[id])
@@ -89,16 +88,16 @@ func (c *closedStreams) kind(id uint32) closedKind {
 	return kind
 }
 
-// forget lets go of a stream that has come to its end; the caller holds h.mu.
-func (h *http2Conn) forget(st *stream) { h.close(st, closedByClient) }
+// forgetLocked lets go of a stream that has come to its end.
+func (h *http2Conn) forgetLocked(st *stream) { h.closeLocked(st, closedByClient) }
 
-// reset ends a stream with a RST_STREAM; the caller holds h.mu.
-func (h *http2Conn) reset(st *stream, code h2.Code) {
-	h.write(h2.AppendRSTStream(h.buffer(), st.id, code))
-	h.close(st, closedByReset)
+// resetLocked ends a stream with a RST_STREAM.
+func (h *http2Conn) resetLocked(st *stream, code h2.Code) {
+	h.writeLocked(h2.AppendRSTStream(h.bufferLocked(), st.id, code))
+	h.closeLocked(st, closedByReset)
 }
 
-func (h *http2Conn) close(st *stream, kind closedKind) {
+func (h *http2Conn) closeLocked(st *stream, kind closedKind) {
 	if st.timer != nil && st.timer.Stop() {
 		h.late.Done()
 	}
@@ -109,14 +108,14 @@ func (h *http2Conn) close(st *stream, kind closedKind) {
 	h.closed.add(st.id, kind)
 }
 
-// resetClosed answers a frame that a client must not send on a closed stream; the
-// caller holds h.mu. It does nothing if the server has closed the stream by a
-// RST_STREAM or a GOAWAY, since the client may not have known that.
-func (h *http2Conn) resetClosed(id uint32, code h2.Code) {
-	if h.ignored(id) || h.closed.kind(id) == closedByReset {
+// resetClosedLocked answers a frame that a client must not send on a closed stream. It
+// does nothing if the server has closed the stream by a RST_STREAM or a GOAWAY, since
+// the client may not have known that.
+func (h *http2Conn) resetClosedLocked(id uint32, code h2.Code) {
+	if h.ignoredLocked(id) || h.closed.kind(id) == closedByReset {
 		return
 	}
-	h.write(h2.AppendRSTStream(h.buffer(), id, code))
+	h.writeLocked(h2.AppendRSTStream(h.bufferLocked(), id, code))
 	h.closed.add(id, closedByReset)
 }
 
@@ -126,18 +125,18 @@ func (h *http2Conn) streamError(e *h2.StreamError) error {
 	defer h.mu.Unlock()
 	switch st := h.streams[e.Stream]; {
 	case st != nil:
-		h.reset(st, e.Code)
-	case h.idle(e.Stream):
+		h.resetLocked(st, e.Code)
+	case h.idleLocked(e.Stream):
 		return &h2.ConnError{Code: e.Code, Text: e.Text} // an idle stream cannot be reset
 	default:
-		h.resetClosed(e.Stream, e.Code)
+		h.resetClosedLocked(e.Stream, e.Code)
 	}
 	return nil
 }
 
-// lastTaken returns the last stream that a GOAWAY has to own up to: every one
-// after it that has no answer was not processed. The caller holds h.mu.
-func (h *http2Conn) lastTaken() uint32 {
+// lastTakenLocked returns the last stream that a GOAWAY has to own up to: every one
+// after it that has no answer was not processed.
+func (h *http2Conn) lastTakenLocked() uint32 {
 	last := uint32(0)
 	first := h.last + 2
 	for id, st := range h.streams {
@@ -150,18 +149,16 @@ func (h *http2Conn) lastTaken() uint32 {
 	return max(last, max(first, 2)-2)
 }
 
-// goAway tells the client that no stream after last will be processed; the caller
-// holds h.mu.
-func (h *http2Conn) goAway(last uint32, code h2.Code, debug []byte) {
-	h.write(h2.AppendGoAway(h.buffer(), last, code, debug))
+// goAwayLocked tells the client that no stream after last will be processed.
+func (h *http2Conn) goAwayLocked(last uint32, code h2.Code, debug []byte) {
+	h.writeLocked(h2.AppendGoAway(h.bufferLocked(), last, code, debug))
 	h.going, h.after = true, last
 	h.w.Flush()
 }
 
-// giveLateAnswers answers at once what was to be answered later; the caller holds
-// h.mu.
-func (h *http2Conn) giveLateAnswers() {
-	for _, st := range h.inOrder() {
+// giveLateAnswersLocked answers at once what was to be answered later.
+func (h *http2Conn) giveLateAnswersLocked() {
+	for _, st := range h.inOrderLocked() {
 		if now := st.now; now != nil {
 			st.now = nil
 			now()
@@ -184,7 +181,7 @@ func (h *http2Conn) drained() bool {
 func (h *http2Conn) stopTimers() {
 	h.mu.Lock()
 	for _, st := range h.streams {
-		h.forget(st)
+		h.forgetLocked(st)
 	}
 	h.mu.Unlock()
 	h.late.Wait()

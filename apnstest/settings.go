@@ -93,7 +93,7 @@ func (s *Server) setAnnounced(change func(*announcement)) {
 	s.mu.Unlock()
 	for _, h := range conns {
 		h.mu.Lock()
-		h.announce()
+		h.announceLocked()
 		h.w.Flush()
 		h.mu.Unlock()
 	}
@@ -158,9 +158,9 @@ func (a *announcements) allow() {
 	}
 }
 
-// begin sends the first SETTINGS, and gives the client the window of the
-// connection; the caller holds h.mu.
-func (h *http2Conn) begin() {
+// beginLocked sends the first SETTINGS, and gives the client the window of the
+// connection.
+func (h *http2Conn) beginLocked() {
 	now := h.server.announcementFor(&h.auth)
 	fixed := &h.settings
 	values := []h2.SettingValue{
@@ -172,14 +172,14 @@ func (h *http2Conn) begin() {
 		values = append(values, h2.SettingValue{Setting: h2.SettingHeaderTableSize, Value: uint32(fixed.HeaderTableSize)})
 	}
 	h.announced.send(now)
-	h.write(h2.AppendSettings(h.buffer(), values...))
+	h.writeLocked(h2.AppendSettings(h.bufferLocked(), values...))
 	if more := fixed.ConnectionWindow - h2.DefaultWindow; more > 0 {
-		h.write(h2.AppendWindowUpdate(h.buffer(), 0, uint32(more)))
+		h.writeLocked(h2.AppendWindowUpdate(h.bufferLocked(), 0, uint32(more)))
 	}
 }
 
-// announce sends SETTINGS if any has changed; the caller holds h.mu.
-func (h *http2Conn) announce() {
+// announceLocked sends SETTINGS if any has changed.
+func (h *http2Conn) announceLocked() {
 	before, now := h.announced.last, h.server.announcementFor(&h.auth)
 	if now == before {
 		return
@@ -192,8 +192,8 @@ func (h *http2Conn) announce() {
 		values = append(values, h2.SettingValue{Setting: h2.SettingInitialWindowSize, Value: uint32(now.window)})
 	}
 	h.announced.send(now)
-	h.write(h2.AppendSettings(h.buffer(), values...))
-	for _, st := range h.inOrder() {
-		h.returnStreamWindow(st)
+	h.writeLocked(h2.AppendSettings(h.bufferLocked(), values...))
+	for _, st := range h.inOrderLocked() {
+		h.returnStreamWindowLocked(st)
 	}
 }
