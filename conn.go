@@ -166,26 +166,9 @@ func Dial(ctx context.Context, addr string, config *Config) (*Conn, error) {
 		raw.Close()
 		return nil, fmt.Errorf("apns: TLS handshake with %s: %w", addr, c.explain(err))
 	}
-	protocol := c.tls.ConnectionState().NegotiatedProtocol
-	c.log.Info("apns: connected", "addr", addr, "protocol", protocol)
-	switch {
-	case protocol == "h2":
-		var tokens *tokenSource
-		if config.Key != nil && !c.hasCert {
-			tokens = &tokenSource{key: config.Key}
-		}
-		log := c.log.With("host", host)
-		c.http2, err = newSession(ctx, c.link(), newProvider(addr, config.Topic, tokens), firstStream, log)
-		if err != nil {
-			c.Close()
-			return nil, fmt.Errorf("apns: HTTP/2 with %s: %w", addr, err)
-		}
-	case protocol != "":
+	if err := c.negotiated(ctx, addr, config, firstStream); err != nil {
 		c.Close()
-		return nil, &setupError{fmt.Errorf("apns: %s negotiated the protocol %q, expected h2, or none for a gateway of the binary protocol", addr, protocol)}
-	case config.Key != nil && !c.hasCert:
-		c.Close()
-		return nil, &setupError{fmt.Errorf("apns: %s did not negotiate HTTP/2 (ALPN h2), expected that for the provider tokens of Config.Key: it is a gateway of the binary protocol, which takes certificates alone, or something in between has stripped it", addr)}
+		return nil, err
 	}
 	return c, nil
 }
@@ -337,6 +320,28 @@ func (c *Conn) Close() error {
 	c.goroutines.Wait()
 	c.writing.release()
 	c.reading.release()
+	return nil
+}
+
+// negotiated begins to speak the protocol that the handshake has negotiated.
+func (c *Conn) negotiated(ctx context.Context, addr string, config *Config, firstStream uint32) (err error) {
+	protocol := c.tls.ConnectionState().NegotiatedProtocol
+	c.log.Info("apns: connected", "addr", addr, "protocol", protocol)
+	switch needsHTTP2 := config.Key != nil && !c.hasCert; {
+	case protocol == "h2":
+		var tokens *tokenSource
+		if needsHTTP2 {
+			tokens = &tokenSource{key: config.Key}
+		}
+		c.http2, err = newSession(ctx, c.link(), newProvider(addr, config.Topic, tokens), firstStream, c.log.With("addr", addr))
+		if err != nil {
+			return fmt.Errorf("apns: HTTP/2 with %s: %w", addr, err)
+		}
+	case protocol != "":
+		return &setupError{fmt.Errorf("apns: %s negotiated the protocol %q, expected h2, or none for a gateway of the binary protocol", addr, protocol)}
+	case needsHTTP2:
+		return &setupError{fmt.Errorf("apns: %s did not negotiate HTTP/2 (ALPN h2), expected that for the provider tokens of Config.Key: it is a gateway of the binary protocol, which takes certificates alone, or something in between has stripped it", addr)}
+	}
 	return nil
 }
 
