@@ -249,6 +249,16 @@ func (e *PushError) Rejected() bool {
 	return e.HTTPStatus != 0 || e.Status != StatusShutdown
 }
 
+// Retryable reports whether the same message may be accepted later: the server failed,
+// was unavailable, or was sent too many messages for the device. Over HTTP/2 a Client has
+// tried again before it returns such an error.
+func (e *PushError) Retryable() bool {
+	if e.HTTPStatus == 0 {
+		return e.Status == StatusProcessingError
+	}
+	return e.Reason == ReasonTooManyRequests || e.Reason == ReasonInternalServerError || errors.Is(e.Reason, ReasonServiceUnavailable)
+}
+
 // Error returns, for example, "apns: message 7 rejected: invalid token (status 8)"
 // or "apns: message 7 rejected: BadDeviceToken (HTTP status 400)".
 func (e *PushError) Error() string {

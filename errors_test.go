@@ -77,3 +77,28 @@ func TestPushErrorText(t *testing.T) {
 		}
 	}
 }
+
+// Which rejections may pass with time: "Handling notification responses from APNs",
+// and Table A-4 of "Binary Provider API".
+func TestRetryable(t *testing.T) {
+	for e, want := range map[apns.PushError]bool{
+		{HTTPStatus: 429, Reason: apns.ReasonTooManyRequests}:     true,
+		{HTTPStatus: 500, Reason: apns.ReasonInternalServerError}: true,
+		{HTTPStatus: 503, Reason: apns.ReasonServiceUnavailable}:  true,
+		{HTTPStatus: 503, Reason: "Service Unavailable"}:          true,
+		{HTTPStatus: 400, Reason: apns.ReasonBadDeviceToken}:      false,
+		{HTTPStatus: 403, Reason: apns.ReasonForbidden}:           false,
+		{HTTPStatus: 410, Reason: apns.ReasonUnregistered}:        false,
+		{HTTPStatus: 413, Reason: apns.ReasonPayloadTooLarge}:     false,
+		{HTTPStatus: 500, Reason: "NeverHeardOf"}:                 false,
+		{HTTPStatus: 429}:                    false,
+		{Status: apns.StatusProcessingError}: true,
+		{Status: apns.StatusInvalidToken}:    false,
+		{Status: apns.StatusUnknown}:         false,
+		{Status: 42}:                         false,
+	} {
+		if got := e.Retryable(); got != want {
+			t.Errorf("%v: Retryable is %v, want %v", &e, got, want)
+		}
+	}
+}

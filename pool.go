@@ -226,13 +226,13 @@ func (p *pool) deliver(ctx context.Context, m *Message, rest func(resting bool))
 		switch {
 		case err == nil:
 			return r, nil
-		case rejected && isPassing(said) && try < attempts:
+		case rejected && said.Retryable() && try < attempts:
 			wait = said.RetryAfter
 			if wait == 0 {
 				wait = backOff(minRetry, maxRetry, try-1)
 			}
 		case rejected:
-			if inDoubt && isPassing(said) { // which says nothing about the first time
+			if inDoubt && said.Retryable() { // which says nothing about the first time
 				err = &doubtError{err}
 			}
 			return Receipt{}, err
@@ -280,11 +280,6 @@ func (e *doubtError) Error() string {
 
 func (e *doubtError) Is(target error) bool {
 	return target == ErrInDoubt || target != ErrNotSent && errors.Is(e.err, target)
-}
-
-// isPassing reports whether a rejection may be another answer later.
-func isPassing(e *PushError) bool {
-	return e.Reason == ReasonTooManyRequests || e.Reason == ReasonInternalServerError || errors.Is(e, ReasonServiceUnavailable)
 }
 
 // rest waits, unless the context would end before. The error says why it did not.
