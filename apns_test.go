@@ -141,8 +141,8 @@ func TestAccepted(t *testing.T) {
 			t.Fatalf("server recorded %d messages, want 3", len(records))
 		}
 		for i, r := range records {
-			if r.Fate != apnstest.Accepted || r.Message.ID != uint32(i) || r.Message.Token != token || !bytes.Equal(r.Message.Payload, payload) {
-				t.Errorf("record %d: %v of %+v", i, r.Fate, r.Message)
+			if r.Outcome != apnstest.Accepted || r.Message.ID != uint32(i) || r.Message.Token != token || !bytes.Equal(r.Message.Payload, payload) {
+				t.Errorf("record %d: %v of %+v", i, r.Outcome, r.Message)
 			}
 		}
 	})
@@ -176,7 +176,7 @@ func TestRejected(t *testing.T) {
 			wantErr(t, c.WritePushMsg(t.Context(), message(5)), apns.ErrNotSent)
 
 			// "…the last notification that was successfully sent" (status 10)
-			want := []apnstest.Fate{apnstest.Accepted, apnstest.Refused, apnstest.Discarded}
+			want := []apnstest.Outcome{apnstest.Accepted, apnstest.Rejected, apnstest.Discarded}
 			if status == 10 {
 				want[1] = apnstest.Accepted
 			}
@@ -186,8 +186,8 @@ func TestRejected(t *testing.T) {
 				t.Fatalf("status %d: server recorded %d messages, want %d", status, len(records), len(want))
 			}
 			for i, r := range records {
-				if r.Fate != want[i] || r.Message.ID != uint32(i+1) {
-					t.Errorf("status %d, message %d: %v, want %v", status, r.Message.ID, r.Fate, want[i])
+				if r.Outcome != want[i] || r.Message.ID != uint32(i+1) {
+					t.Errorf("status %d, message %d: %v, want %v", status, r.Message.ID, r.Outcome, want[i])
 				}
 			}
 		})

@@ -38,7 +38,7 @@ func BenchmarkAppendMsg(b *testing.B) {
 		}
 	})
 	framed := message(1)
-	framed.Priority = apns.PriorityHigh
+	framed.Priority = apns.PriorityImmediate
 	b.Run("apns framed", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {

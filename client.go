@@ -123,18 +123,18 @@ type Client struct {
 	// MaxConns is how many connections there may be over HTTP/2. Zero means 4.
 	MaxConns int
 
-	// ConfirmEvery is how much time there is between two barriers on the binary
+	// ConfirmInterval is how much time there is between two barriers on the binary
 	// wire, unless a connection is full, PushAll comes to its end or Shutdown is
 	// called. So it is also how long a single Push takes, if others came before
 	// it. Zero means one second.
-	ConfirmEvery time.Duration
+	ConfirmInterval time.Duration
 
-	// Settle, if not zero, takes silence for acceptance on the binary wire: if a
+	// AssumeAcceptedAfter, if not zero, takes silence for acceptance on the binary wire: if a
 	// gateway has not answered a barrier for so long, and not closed the
 	// connection, what was sent counts as accepted. It is for gateways that
 	// never answer one; there every message would be in doubt. What a gateway
 	// says later than that is lost. It should be well below Timeout.
-	Settle time.Duration
+	AssumeAcceptedAfter time.Duration
 
 	running sync.WaitGroup         // of all goroutines
 	route   atomic.Pointer[sender] // nil until it is known which wire the server speaks
@@ -166,7 +166,7 @@ type Client struct {
 //
 // If ctx has no deadline, the message has Timeout. On the binary wire Push waits
 // for a proof, which it shares with all other calls: one after the other takes
-// ConfirmEvery for each, and many at a time no longer than that for all.
+// ConfirmInterval for each, and many at a time no longer than that for all.
 func (c *Client) Push(ctx context.Context, m *Message) (Receipt, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -295,11 +295,11 @@ func (c *Client) Close() error {
 
 // The defaults, and what has no setting.
 const (
-	defaultTimeout      = time.Minute
-	defaultAttempts     = 10
-	defaultWindow       = 40 << 10
-	defaultMaxConns     = 4
-	defaultConfirmEvery = time.Second
+	defaultTimeout         = time.Minute
+	defaultAttempts        = 10
+	defaultWindow          = 40 << 10
+	defaultMaxConns        = 4
+	defaultConfirmInterval = time.Second
 
 	dialTimeout     = 30 * time.Second
 	minRedial       = 100 * time.Millisecond
@@ -313,8 +313,8 @@ func (c *Client) timeout() time.Duration { return positive(c.Timeout, defaultTim
 func (c *Client) attempts() int          { return positive(c.Attempts, defaultAttempts) }
 func (c *Client) window() int            { return positive(c.Window, defaultWindow) }
 func (c *Client) maxConns() int          { return positive(c.MaxConns, defaultMaxConns) }
-func (c *Client) confirmEvery() time.Duration {
-	return positive(c.ConfirmEvery, defaultConfirmEvery)
+func (c *Client) confirmInterval() time.Duration {
+	return positive(c.ConfirmInterval, defaultConfirmInterval)
 }
 
 func positive[T int | time.Duration](n, otherwise T) T {

@@ -102,10 +102,10 @@ func (f fates) check(t *testing.T, s *apnstest.Server) (got outcome) {
 	t.Helper()
 	taken, refused := make(map[uint32]int), make(map[uint32]int)
 	for _, r := range s.Records() {
-		switch r.Fate {
+		switch r.Outcome {
 		case apnstest.Accepted:
 			taken[numberOf(r.Message)]++
-		case apnstest.Refused:
+		case apnstest.Rejected:
 			refused[numberOf(r.Message)]++
 		}
 	}
@@ -250,8 +250,8 @@ func TestClientOnLoopback(t *testing.T) {
 			c.Window = 4096
 		}
 		if test.refused {
-			s.Refuse(true)
-			defer time.AfterFunc(2*time.Second, func() { s.Refuse(false) }).Stop()
+			s.RefuseConnections(true)
+			defer time.AfterFunc(2*time.Second, func() { s.RefuseConnections(false) }).Stop()
 		}
 		var shutdown sync.WaitGroup
 		shutDown := func() {
@@ -367,12 +367,12 @@ func TestClientKeepsOrderAfterRejection(t *testing.T) {
 }
 
 // A single Push asks for its proof at once, if none was asked for within
-// ConfirmEvery; otherwise when that has passed since, which many share.
+// ConfirmInterval; otherwise when that has passed since, which many share.
 func TestClientSharesBarriers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const confirmEvery = 3 * time.Second
+		const confirmInterval = 3 * time.Second
 		s := inMemory(t, nil)
-		c := newClient(t, s, func(c *apns.Client) { c.ConfirmEvery = confirmEvery })
+		c := newClient(t, s, func(c *apns.Client) { c.ConfirmInterval = confirmInterval })
 		push := func(id uint32) {
 			if _, err := c.Push(t.Context(), numberedMessage(id)); err != nil {
 				t.Errorf("message %d: %v", id, err)
@@ -381,8 +381,8 @@ func TestClientSharesBarriers(t *testing.T) {
 		for id := range uint32(2) {
 			start := time.Now()
 			push(1 + id)
-			wantTook(t, start, 0, confirmEvery/100)
-			time.Sleep(confirmEvery)
+			wantTook(t, start, 0, confirmInterval/100)
+			time.Sleep(confirmInterval)
 		}
 		start := time.Now()
 		var callers sync.WaitGroup
@@ -390,7 +390,7 @@ func TestClientSharesBarriers(t *testing.T) {
 			callers.Go(func() { push(10 + id) })
 		}
 		callers.Wait()
-		wantTook(t, start, 0, confirmEvery+confirmEvery/100)
+		wantTook(t, start, 0, confirmInterval+confirmInterval/100)
 		if conns := c.Stats().Connected; conns > 2+2 {
 			t.Errorf("got %d connections for all, want 2, and at most 2 more for the 100", conns)
 		}
@@ -398,12 +398,12 @@ func TestClientSharesBarriers(t *testing.T) {
 		for id := range uint32(10) { // the first follows the 100
 			push(1000 + id)
 		}
-		wantTook(t, start, 9*confirmEvery, 10*confirmEvery+confirmEvery/10)
+		wantTook(t, start, 9*confirmInterval, 10*confirmInterval+confirmInterval/10)
 		wantStats(t, c, outcome{Accepted: 2 + 100 + 10})
 	})
 }
 
-// While messages come slowly there is one barrier in ConfirmEvery, so that none
+// While messages come slowly there is one barrier in ConfirmInterval, so that none
 // has to wait for longer; PushAll's end asks for one at once.
 func TestClientBarriersOfPushAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -478,14 +478,14 @@ func TestClientTimeout(t *testing.T) {
 	}
 }
 
-// With Settle silence is acceptance, and a rejection that comes before it counts.
+// With AssumeAcceptedAfter silence is acceptance, and a rejection that comes before it counts.
 func TestClientSettle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const settle = 5 * time.Second
 		s := inMemory(t, onNumber(105, apnstest.Fault{Err: apns.StatusInvalidToken, Delay: settle - time.Second}), func(s *apnstest.Server) {
 			s.Barrier = apns.StatusNoError
 		})
-		c := newClient(t, s, func(c *apns.Client) { c.Settle = settle })
+		c := newClient(t, s, func(c *apns.Client) { c.AssumeAcceptedAfter = settle })
 		start := time.Now()
 		if _, err := c.Push(t.Context(), numberedMessage(1)); err != nil {
 			t.Error(err)
@@ -569,7 +569,7 @@ func TestClientIdentifiers(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				// Late enough for all to be written before.
 				s := inMemory(t, onNumber(5, apnstest.Fault{Err: test.err, Delay: time.Second}))
-				c := newClient(t, s, func(c *apns.Client) { c.ConfirmEvery = time.Hour })
+				c := newClient(t, s, func(c *apns.Client) { c.ConfirmInterval = time.Hour })
 				got := collect(t, c.PushAll(t.Context(), func(yield func(*apns.Message) bool) {
 					for m := range messagesFrom(1, 10) {
 						if !yield(m) {
@@ -699,7 +699,7 @@ func TestPushAllContext(t *testing.T) {
 						}
 					})
 					if set == nil {
-						s.Refuse(true)
+						s.RefuseConnections(true)
 					}
 					c := newClient(t, s, func(c *apns.Client) { c.Window = 1000 })
 					last := uint32(500)
@@ -789,9 +789,9 @@ func TestClientSlowGatewayAndManyMessages(t *testing.T) {
 // after a rejection; and not for the next one who comes after it.
 func TestClientBarrierAtTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const confirmEvery = time.Hour
+		const confirmInterval = time.Hour
 		s := inMemory(t, onNumber(5, apns.StatusInvalidToken))
-		c := newClient(t, s, func(c *apns.Client) { c.ConfirmEvery, c.Timeout = confirmEvery, 24*time.Hour })
+		c := newClient(t, s, func(c *apns.Client) { c.ConfirmInterval, c.Timeout = confirmInterval, 24*time.Hour })
 		start := time.Now()
 		wantOutcome(t, s, collect(t, c.PushAll(t.Context(), messagesFrom(1, 10))), outcome{Accepted: 9, Rejected: 1})
 		wantTook(t, start, 0, time.Second)
@@ -807,7 +807,7 @@ func TestClientBarrierAtTheEnd(t *testing.T) {
 		if _, err := c.Push(t.Context(), numberedMessage(12)); err != nil {
 			t.Error(err)
 		}
-		wantTook(t, start, confirmEvery-time.Second, confirmEvery)
+		wantTook(t, start, confirmInterval-time.Second, confirmInterval)
 	})
 }
 
@@ -1150,7 +1150,7 @@ func TestClientShutdown(t *testing.T) {
 						s.Barrier = apns.StatusNoError
 					}
 				})
-				c := newClient(t, s, func(c *apns.Client) { c.ConfirmEvery = time.Hour })
+				c := newClient(t, s, func(c *apns.Client) { c.ConfirmInterval = time.Hour })
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 				defer cancel()
 				got := make(fates)
@@ -1205,7 +1205,7 @@ func TestClientShutdown(t *testing.T) {
 func TestClientShutdownWhileDialing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := inMemory(t, nil)
-		c := newClient(t, s, func(c *apns.Client) { c.ConfirmEvery, c.Timeout = time.Hour, 24*time.Hour })
+		c := newClient(t, s, func(c *apns.Client) { c.ConfirmInterval, c.Timeout = time.Hour, 24*time.Hour })
 		dial := c.Config.DialContext
 		c.Config.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 			time.Sleep(5 * time.Second)
@@ -1312,7 +1312,7 @@ func TestClientLogger(t *testing.T) {
 			c.Config.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		})
 		collect(t, c.PushAll(t.Context(), messagesFrom(1001, 1010)))
-		s.Refuse(true)
+		s.RefuseConnections(true)
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
 		if _, err := c.Push(ctx, numberedMessage(1)); err == nil {
@@ -1339,7 +1339,7 @@ func TestClientLogger(t *testing.T) {
 func TestClientPushGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := inMemory(t, nil)
-		c := newClient(t, s, func(c *apns.Client) { c.ConfirmEvery = 10 * time.Second })
+		c := newClient(t, s, func(c *apns.Client) { c.ConfirmInterval = 10 * time.Second })
 		if _, err := c.Push(t.Context(), numberedMessage(1)); err != nil { // with a barrier
 			t.Error(err)
 		}
@@ -1358,7 +1358,7 @@ func TestClientPushGivenUp(t *testing.T) {
 func TestClientDialsAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := inMemory(t, nil)
-		s.Refuse(true)
+		s.RefuseConnections(true)
 		c := newClient(t, s, func(c *apns.Client) { c.Timeout = time.Hour })
 		dials := 0
 		next := c.Config.DialContext
@@ -1378,7 +1378,7 @@ func TestClientDialsAgain(t *testing.T) {
 		if dials < 8 || dials > 12 {
 			t.Errorf("%d dials in a minute, want about 10", dials)
 		}
-		time.AfterFunc(time.Hour/2, func() { s.Refuse(false) })
+		time.AfterFunc(time.Hour/2, func() { s.RefuseConnections(false) })
 		start = time.Now()
 		wantOutcome(t, s, collect(t, c.PushAll(t.Context(), messagesFrom(11, 20))), outcome{Accepted: 10})
 		wantTook(t, start, time.Hour/2, time.Hour/2+time.Minute)
@@ -1425,7 +1425,7 @@ func TestClientTimeoutWhileDialing(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			s.Refuse(true)
+			s.RefuseConnections(true)
 			start := time.Now()
 			got := collect(t, c.PushAll(t.Context(), messagesFrom(1, 10)))
 			wantOutcome(t, s, got, outcome{NotSent: 10})

@@ -28,7 +28,7 @@ import (
 // "accepted" or "not sent" is told the truth.
 func TestConnectionCutWhileWriting(t *testing.T) {
 	fates := make(map[string]int)
-	for _, priority := range []apns.Priority{0, apns.PriorityHigh} {
+	for _, priority := range []apns.Priority{0, apns.PriorityImmediate} {
 		for n := range 260 {
 			synctest.Test(t, func(t *testing.T) {
 				s := inMemory(t, nil)
@@ -58,7 +58,7 @@ func TestConnectionCutWhileWriting(t *testing.T) {
 					}
 					fates["in doubt"]++
 				default:
-					if len(records) != 1 || records[0].Fate != apnstest.Accepted {
+					if len(records) != 1 || records[0].Outcome != apnstest.Accepted {
 						t.Errorf("cut at %d: accepted, and the server recorded %v", n, records)
 					}
 					fates["accepted"]++
@@ -504,7 +504,7 @@ func TestRefusedConnections(t *testing.T) {
 		s.Start()
 		defer s.Close()
 		c := dialPush(t, s)
-		s.Refuse(true)
+		s.RefuseConnections(true)
 		if c, err := apns.Dial(t.Context(), "gateway.push.apple.com:2195", s.Config()); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("in memory %v: got %v, %v; want %v", memory, c, err, syscall.ECONNREFUSED)
 		}
@@ -514,7 +514,7 @@ func TestRefusedConnections(t *testing.T) {
 		if err := c.Shutdown(t.Context()); err != nil {
 			t.Errorf("Shutdown: %v; an open connection stays so", err)
 		}
-		s.Refuse(false)
+		s.RefuseConnections(false)
 		if err := dialPush(t, s).Shutdown(t.Context()); err != nil {
 			t.Error(err)
 		}

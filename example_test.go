@@ -348,7 +348,7 @@ func ExampleReadMsg() {
 			ID:       uint32(id),
 			Token:    "c0ffee",
 			Payload:  apns.AlertPayload(text),
-			Priority: apns.PriorityMedium,
+			Priority: apns.PriorityPowerSaving,
 		})
 	}
 	r := bufio.NewReader(strings.NewReader(string(archive)))

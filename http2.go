@@ -74,11 +74,11 @@ func (p *provider) check(m *Message) error {
 		return &fieldError{ReasonBadMessageID, fmt.Sprintf("APNs ID is %q, expected a UUID as 123e4567-e89b-12d3-a456-4266554400a0", m.APNsID)}
 	}
 	switch priority {
-	case 0, PriorityHigh, PriorityMedium, PriorityLow:
+	case 0, PriorityImmediate, PriorityPowerSaving, PriorityLowest:
 		return nil
 	}
 	return &fieldError{ReasonBadPriority, fmt.Sprintf("priority is %d, expected %d, %d or %d, or 0 to leave it out",
-		m.Priority, PriorityHigh, PriorityMedium, PriorityLow)}
+		m.Priority, PriorityImmediate, PriorityPowerSaving, PriorityLowest)}
 }
 
 // defaults returns the fields of a message that have defaults.
@@ -91,7 +91,7 @@ func (p *provider) defaults(m *Message) (topic string, pushType PushType, priori
 		pushType = PushTypeAlert
 	}
 	if priority == 0 && pushType == PushTypeBackground {
-		priority = PriorityMedium
+		priority = PriorityPowerSaving
 	}
 	return topic, pushType, priority
 }
@@ -117,11 +117,11 @@ func (p *provider) request(m *Message) (r *h2.Request, bearer string, err error)
 	p.add("apns-topic", topic, hpack.Index)
 	p.add("apns-push-type", string(pushType), hpack.Index)
 	switch priority {
-	case PriorityHigh:
+	case PriorityImmediate:
 		p.add("apns-priority", "10", hpack.Index)
-	case PriorityMedium:
+	case PriorityPowerSaving:
 		p.add("apns-priority", "5", hpack.Index)
-	case PriorityLow:
+	case PriorityLowest:
 		p.add("apns-priority", "1", hpack.Index)
 	}
 	if !m.Expiry.IsZero() {

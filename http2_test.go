@@ -103,9 +103,9 @@ func TestHTTP2Headers(t *testing.T) {
 		want http.Header
 	}{
 		"nothing set": {apns.Message{}, with("Apns-Topic", "com.example.default", "Apns-Push-Type", "alert")},
-		"all set": {apns.Message{Topic: "com.example.app.voip", PushType: apns.PushTypeVoIP, Priority: apns.PriorityHigh, Expiry: expiry, CollapseID: "c o", APNsID: id},
+		"all set": {apns.Message{Topic: "com.example.app.voip", PushType: apns.PushTypeVoIP, Priority: apns.PriorityImmediate, Expiry: expiry, CollapseID: "c o", APNsID: id},
 			with("Apns-Topic", "com.example.app.voip", "Apns-Push-Type", "voip", "Apns-Priority", "10", "Apns-Expiration", "1700000000", "Apns-Collapse-Id", "c o", "Apns-Id", id)},
-		"now or never": {apns.Message{Topic: "t", Expiry: time.Unix(0, 0), Priority: apns.PriorityLow}, with("Apns-Topic", "t", "Apns-Push-Type", "alert", "Apns-Expiration", "0", "Apns-Priority", "1")},
+		"now or never": {apns.Message{Topic: "t", Expiry: time.Unix(0, 0), Priority: apns.PriorityLowest}, with("Apns-Topic", "t", "Apns-Push-Type", "alert", "Apns-Expiration", "0", "Apns-Priority", "1")},
 		"long ago":     {apns.Message{Topic: "t", Expiry: time.Unix(-5, 0)}, with("Apns-Topic", "t", "Apns-Push-Type", "alert", "Apns-Expiration", "0")},
 		"background":   {apns.Message{Topic: "t", PushType: apns.PushTypeBackground}, with("Apns-Topic", "t", "Apns-Push-Type", "background", "Apns-Priority", "5")},
 		"its own type": {apns.Message{Topic: "t", PushType: "new"}, with("Apns-Topic", "t", "Apns-Push-Type", "new")},
@@ -1088,7 +1088,7 @@ func testHTTP2Faults(t *testing.T, change func(s *apnstest.Server, i int)) {
 	conn.Close()
 
 	type taken struct {
-		fate apnstest.Fate
+		fate apnstest.Outcome
 		err  error
 	}
 	record := make(map[string]taken)
@@ -1096,7 +1096,7 @@ func testHTTP2Faults(t *testing.T, change func(s *apnstest.Server, i int)) {
 		if _, twice := record[r.Message.Token]; twice {
 			t.Errorf("message %s reached the server twice", r.Message.Token)
 		}
-		record[r.Message.Token] = taken{r.Fate, r.Err}
+		record[r.Message.Token] = taken{r.Outcome, r.Err}
 	}
 	count := make(map[string]int)
 	for i, err := range fates {
@@ -1110,7 +1110,7 @@ func testHTTP2Faults(t *testing.T, change func(s *apnstest.Server, i int)) {
 			}
 		case rejected:
 			count["rejected"]++
-			if r.fate != apnstest.Refused {
+			if r.fate != apnstest.Rejected {
 				t.Errorf("message %d: %v, and the server has it %v", i, err, r)
 			}
 		case errors.Is(err, apns.ErrNotSent) && !errors.Is(err, apns.ErrInDoubt):

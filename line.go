@@ -447,7 +447,7 @@ func (l *line) write() {
 		waiting := l.waiting()
 		full := r != nil && r.count >= l.capacity
 		due, at := l.barrierDue(r, waiting, full)
-		if waiting && (r == nil || due || r.count >= l.capacity/2 || !at.IsZero() && time.Until(at) < l.client.confirmEvery()/2) {
+		if waiting && (r == nil || due || r.count >= l.capacity/2 || !at.IsZero() && time.Until(at) < l.client.confirmInterval()/2) {
 			l.connect() // which takes its time
 		}
 		if waiting && r != nil && !full && !due {
@@ -631,7 +631,7 @@ func (l *line) barrierDue(r *run, waiting, full bool) (bool, time.Time) {
 	if (waiting || len(l.feeding) > 0) && r.since.After(at) {
 		at = r.since // for there is more to come
 	}
-	at = at.Add(l.client.confirmEvery())
+	at = at.Add(l.client.confirmInterval())
 	return !time.Now().Before(at), at
 }
 
@@ -648,7 +648,7 @@ func (l *line) writeBarrier(r *run) {
 	r.conn.prove()
 	l.mu.Lock()
 	r.busy = false
-	switch settle := l.client.Settle; {
+	switch settle := l.client.AssumeAcceptedAfter; {
 	case r.over:
 		l.finish(r)
 	case settle > 0:

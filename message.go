@@ -42,7 +42,7 @@ type Message struct {
 	Expiry time.Time
 
 	// Priority says how urgent the message is. Zero leaves it to the server,
-	// which takes it for PriorityHigh; on the HTTP/2 wire it is PriorityMedium
+	// which takes it for PriorityImmediate; on the HTTP/2 wire it is PriorityPowerSaving
 	// for PushTypeBackground, which may have no other.
 	//
 	// On the binary wire a message that sets it has the framed format, the only
@@ -73,14 +73,14 @@ type Message struct {
 type Priority uint8
 
 const (
-	// PriorityHigh sends the message at once. It must cause an alert, a sound
+	// PriorityImmediate sends the message at once. It must cause an alert, a sound
 	// or a badge: for a payload that has only content-available it is an error.
-	PriorityHigh Priority = 10
-	// PriorityMedium lets the device's battery decide the moment.
-	PriorityMedium Priority = 5
-	// PriorityLow puts the battery above everything: the device is not woken.
+	PriorityImmediate Priority = 10
+	// PriorityPowerSaving lets the device's battery decide the moment.
+	PriorityPowerSaving Priority = 5
+	// PriorityLowest puts the battery above everything: the device is not woken.
 	// The binary wire does not have it.
-	PriorityLow Priority = 1
+	PriorityLowest Priority = 1
 )
 
 // A PushType says what a push is for. Apple asks for one with every push; it has
@@ -94,7 +94,7 @@ type PushType string
 const (
 	// PushTypeAlert shows, plays or badges something. The topic is the bundle ID.
 	PushTypeAlert PushType = "alert"
-	// PushTypeBackground wakes the app up, at PriorityMedium only. The topic is the bundle ID.
+	// PushTypeBackground wakes the app up, at PriorityPowerSaving only. The topic is the bundle ID.
 	PushTypeBackground PushType = "background"
 	// PushTypeLocation asks where the device is. The topic is the bundle ID and ".location-query".
 	PushTypeLocation PushType = "location"
@@ -188,7 +188,7 @@ func appendMsg(b []byte, m *Message, id uint32) ([]byte, error) {
 		out = binary.BigEndian.AppendUint16(out, uint16(len(m.Payload)))
 		out = append(out, m.Payload...)
 
-	case PriorityHigh, PriorityMedium:
+	case PriorityImmediate, PriorityPowerSaving:
 		size := 3 + len(m.Token)/2 + 3 + len(m.Payload) + 3 + 4 + 3 + 1
 		if !m.Expiry.IsZero() {
 			size += 3 + 4
@@ -212,7 +212,7 @@ func appendMsg(b []byte, m *Message, id uint32) ([]byte, error) {
 
 	default:
 		return b, &fieldError{StatusProcessingError, fmt.Sprintf(
-			"priority is %d, expected %d or %d on the binary wire, or 0 to leave it out", m.Priority, PriorityHigh, PriorityMedium)}
+			"priority is %d, expected %d or %d on the binary wire, or 0 to leave it out", m.Priority, PriorityImmediate, PriorityPowerSaving)}
 	}
 	return out, nil
 }

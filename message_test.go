@@ -67,14 +67,14 @@ func TestGoldenMessages(t *testing.T) {
 	}{
 		{"simple", simple, apns.Message{Token: token, Payload: payload}, false},
 		{"extended", extended, apns.Message{ID: 0xdeadbeef, Token: token, Payload: payload, Expiry: expiry}, true},
-		{"framed", framed, apns.Message{ID: 0xdeadbeef, Token: token, Payload: payload, Expiry: expiry, Priority: apns.PriorityMedium}, true},
+		{"framed", framed, apns.Message{ID: 0xdeadbeef, Token: token, Payload: payload, Expiry: expiry, Priority: apns.PriorityPowerSaving}, true},
 		{"framed, no expiry", slices.Concat(
 			[]byte{2, 0, 0, 0, 20},
 			[]byte{1, 0, 1, 0xab},
 			[]byte{2, 0, 2}, []byte("{}"),
 			[]byte{3, 0, 4, 0, 0, 0, 7},
 			[]byte{5, 0, 1, 10},
-		), apns.Message{ID: 7, Token: "ab", Payload: []byte("{}"), Priority: apns.PriorityHigh}, true},
+		), apns.Message{ID: 7, Token: "ab", Payload: []byte("{}"), Priority: apns.PriorityImmediate}, true},
 		// Table A-2 states no order.
 		{"framed, other order", slices.Concat(
 			[]byte{2, 0, 0, 0, 27},
@@ -83,7 +83,7 @@ func TestGoldenMessages(t *testing.T) {
 			[]byte{3, 0, 4, 0, 0, 0, 7},
 			[]byte{2, 0, 2}, []byte("{}"),
 			[]byte{1, 0, 1, 0xab},
-		), apns.Message{ID: 7, Token: "ab", Payload: []byte("{}"), Expiry: time.Unix(0, 0).UTC(), Priority: apns.PriorityHigh}, false},
+		), apns.Message{ID: 7, Token: "ab", Payload: []byte("{}"), Expiry: time.Unix(0, 0).UTC(), Priority: apns.PriorityImmediate}, false},
 		// Items 3 to 5 are optional; a server has to read a message without
 		// items 1 and 2 to reject it.
 		{"framed, nothing", []byte{2, 0, 0, 0, 0}, apns.Message{}, false},
@@ -161,7 +161,7 @@ func TestExpiryIsClamped(t *testing.T) {
 		{time.Unix(1<<32, 0), 1<<32 - 1},
 		{time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC), 1<<32 - 1},
 	} {
-		for _, priority := range []apns.Priority{0, apns.PriorityHigh} {
+		for _, priority := range []apns.Priority{0, apns.PriorityImmediate} {
 			b, err := apns.BuildMsg(&apns.Message{Token: token, Payload: payload, Expiry: test.expiry, Priority: priority})
 			if err != nil {
 				t.Fatal(err)

@@ -436,7 +436,7 @@ func TestPoolNotProcessed(t *testing.T) {
 					for _, r := range server.Records() {
 						if r.Message.Token == device(1).Token {
 							conns = append(conns, r.Conn)
-							if r.Fate == apnstest.Accepted {
+							if r.Outcome == apnstest.Accepted {
 								accepted++
 							}
 						}
@@ -549,7 +549,7 @@ func TestPoolInDoubtAndThenNotSent(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var server *apnstest.Server
 			server = inMemory(t, func(*apns.Message) error {
-				server.Refuse(true)
+				server.RefuseConnections(true)
 				return apnstest.Fault{End: apnstest.EndClose}
 			})
 			c := poolClient(t, server.Config(), func(c *apns.Client) { c.AtLeastOnce = true })
@@ -897,7 +897,7 @@ func TestPoolKeySharedForADay(t *testing.T) {
 			t.Errorf("%d were accepted, want %d", all.Accepted, pushed.Load())
 		}
 		for _, r := range server.Records() {
-			if r.Fate == apnstest.Refused {
+			if r.Outcome == apnstest.Rejected {
 				t.Errorf("the server refused a message: %v", r.Err)
 			}
 		}
@@ -1089,7 +1089,7 @@ func TestPoolCannotConnect(t *testing.T) {
 func TestPoolServerIsDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := inMemory(t, nil)
-		server.Refuse(true)
+		server.RefuseConnections(true)
 		c := poolClient(t, server.Config())
 		start := time.Now()
 		for r := range c.PushAll(t.Context(), devices(10)) {
@@ -1102,7 +1102,7 @@ func TestPoolServerIsDown(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() { wantAccepted(t, allAtOnce(t.Context(), c, 10)) })
 		time.Sleep(time.Second)
-		server.Refuse(false)
+		server.RefuseConnections(false)
 		wg.Wait()
 		wantFigures(t, c, apns.Stats{NotSent: 10, Accepted: 10, Connected: 1})
 	})
@@ -1662,7 +1662,7 @@ func TestPoolWireChanges(t *testing.T) {
 					}
 					return next(ctx, network, addr)
 				}
-				c := poolClient(t, config, func(c *apns.Client) { c.Addr = test.before; c.ConfirmEvery = time.Millisecond; c.AtLeastOnce = true })
+				c := poolClient(t, config, func(c *apns.Client) { c.Addr = test.before; c.ConfirmInterval = time.Millisecond; c.AtLeastOnce = true })
 				if _, err := c.Push(t.Context(), message(1)); err != nil {
 					t.Fatal(err)
 				}

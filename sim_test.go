@@ -230,14 +230,14 @@ func (w *world) simulate() {
 	}
 	config.DialContext = w.dialer(config.DialContext)
 	w.client = &apns.Client{
-		Addr:         "gateway.example.com:2195",
-		Config:       config,
-		Timeout:      time.Minute,
-		Attempts:     1 + int(w.pick(10, "attempts")),
-		AtLeastOnce:  w.chance(0.4, "at least once"),
-		Window:       1 + int(w.pick(1<<w.pick(10, "window's size"), "window")),
-		MaxConns:     1 + int(w.pick(4, "connections")),
-		ConfirmEvery: 1 + w.duration(3*time.Second, "confirm"),
+		Addr:            "gateway.example.com:2195",
+		Config:          config,
+		Timeout:         time.Minute,
+		Attempts:        1 + int(w.pick(10, "attempts")),
+		AtLeastOnce:     w.chance(0.4, "at least once"),
+		Window:          1 + int(w.pick(1<<w.pick(10, "window's size"), "window")),
+		MaxConns:        1 + int(w.pick(4, "connections")),
+		ConfirmInterval: 1 + w.duration(3*time.Second, "confirm"),
 	}
 	if w.http2 {
 		w.client.Addr = apns.Production
@@ -248,7 +248,7 @@ func (w *world) simulate() {
 		w.client.Timeout = time.Hour
 		w.client.Attempts = 1000
 	} else if w.server.Barrier == apns.StatusNoError && w.chance(0.5, "settle") {
-		w.client.Settle = time.Second + w.duration(5*time.Second, "settle for")
+		w.client.AssumeAcceptedAfter = time.Second + w.duration(5*time.Second, "settle for")
 	}
 	ctx := context.Background()
 	var callers sync.WaitGroup
@@ -312,7 +312,7 @@ func (w *world) message(caller, i int) *apns.Message {
 	m := &apns.Message{ID: uint32(caller<<16 | i), Token: token, Payload: apns.AlertPayload(strings.Repeat("x", int(w.pick(300, "size", caller, i))))}
 	m.Topic = apnstest.Topic
 	if w.chance(0.3, "priority", caller, i) {
-		m.Priority = apns.PriorityHigh
+		m.Priority = apns.PriorityImmediate
 	}
 	if w.chance(0.01, "broken", caller, i) {
 		m.Payload = nil // breaks a rule
@@ -614,10 +614,10 @@ func (w *world) check(t *testing.T) {
 	w.tally.Worlds++
 	taken, refused := make(map[string]int), make(map[string]int)
 	for _, r := range w.server.Records() {
-		switch r.Fate {
+		switch r.Outcome {
 		case apnstest.Accepted:
 			taken[r.Message.Token]++
-		case apnstest.Refused:
+		case apnstest.Rejected:
 			refused[r.Message.Token]++
 		}
 	}
@@ -646,7 +646,7 @@ func (w *world) check(t *testing.T) {
 		switch {
 		case err == nil:
 			w.tally.Accepted++
-			if taken[token] == 0 && w.client.Settle == 0 {
+			if taken[token] == 0 && w.client.AssumeAcceptedAfter == 0 {
 				bad(token, "accepted")
 			}
 		case strings.Contains(err.Error(), "WRONG ID"):

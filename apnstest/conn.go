@@ -70,7 +70,7 @@ func (s *Server) servePush(c *conn) {
 			v.said = nil // command 0 has no identifier to answer with
 		}
 		if !isBarrier(m) {
-			s.record(Record{Message: m, Fate: v.fate, Err: decision, Conn: c.number})
+			s.record(Record{Message: m, Outcome: v.outcome, Err: decision, Conn: c.number})
 		}
 		if v.ends {
 			s.finish(c, v.fault, v.packet(), s.discarder(c, r))
@@ -128,22 +128,22 @@ func isBarrier(m *apns.Message) bool { return m.Token == "" && len(m.Payload) ==
 
 // A verdict is what the error of a handler comes to.
 type verdict struct {
-	fate  Fate            // of the message
-	ends  bool            // the connection ends
-	said  *apns.PushError // nil: nothing
-	fault Fault           // how it ends
+	outcome Outcome         // of the message
+	ends    bool            // the connection ends
+	said    *apns.PushError // nil: nothing
+	fault   Fault           // how it ends
 }
 
 // judge gives the verdict that err is for the message with the ID.
 func judge(err error, id uint32) verdict {
 	if e, ok := err.(*apns.PushError); err == nil || ok && e == nil { // or a nil that has become an error
-		return verdict{fate: Accepted}
+		return verdict{outcome: Accepted}
 	}
 	if p, ok := errors.AsType[*Fault](err); ok && p != nil {
 		err = *p
 	}
 	if f, ok := errors.AsType[Fault](err); ok {
-		v := verdict{fate: Discarded}
+		v := verdict{outcome: Discarded}
 		if f.Err != nil {
 			v = judge(f.Err, id)
 		}
@@ -158,7 +158,7 @@ func judge(err error, id uint32) verdict {
 		}
 	} else if status, ok := errors.AsType[apns.Status](err); ok {
 		if status == apns.StatusNoError {
-			return verdict{fate: Accepted}
+			return verdict{outcome: Accepted}
 		}
 		said.Status = status
 	} else if reason, ok := errors.AsType[apns.Reason](err); ok {
@@ -167,13 +167,13 @@ func judge(err error, id uint32) verdict {
 	if said.HTTPStatus == 410 && said.DeadAt.IsZero() {
 		said.DeadAt = time.Now() // a 410 has a time
 	}
-	v := verdict{fate: Refused, ends: true, said: said}
+	v := verdict{outcome: Rejected, ends: true, said: said}
 	switch {
 	case said.Rejected():
 	case said.ID == id:
-		v.fate = Accepted
+		v.outcome = Accepted
 	default:
-		v.fate = Discarded
+		v.outcome = Discarded
 	}
 	return v
 }
@@ -199,7 +199,7 @@ func (s *Server) discarder(c *conn, r *bufio.Reader) func() {
 			case err != nil:
 				return
 			case !isBarrier(m):
-				s.record(Record{Message: m, Fate: Discarded, Conn: c.number})
+				s.record(Record{Message: m, Outcome: Discarded, Conn: c.number})
 			}
 		}
 	}

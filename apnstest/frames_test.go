@@ -27,7 +27,7 @@ func TestDuplicateHeaders(t *testing.T) {
 		}
 		id += 2
 	}
-	if n := len(s.Messages(apnstest.Refused)); n != 8 {
+	if n := len(s.Messages(apnstest.Rejected)); n != 8 {
 		t.Errorf("%d messages were refused, want 8", n)
 	}
 }

@@ -31,18 +31,18 @@ func (h *http2Conn) request(st *stream) {
 	v := judge(decision, m.ID)
 	switch {
 	case v.fault.End == EndRefuse || v.fault.End == EndGoAwayNow:
-		v.fate = Discarded // so the client hears, whatever Err is
-	case v.fate == Discarded && v.said != nil:
-		v.fate = Refused // StatusShutdown with the ID of another: there are none here
+		v.outcome = Discarded // so the client hears, whatever Err is
+	case v.outcome == Discarded && v.said != nil:
+		v.outcome = Rejected // StatusShutdown with the ID of another: there are none here
 	}
-	s.record(Record{Message: m, Fate: v.fate, Err: decision, Conn: h.conn.number})
+	s.record(Record{Message: m, Outcome: v.outcome, Err: decision, Conn: h.conn.number})
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.streams[st.id] != st {
 		return // reset meanwhile
 	}
-	st.taken = v.fate != Discarded
-	if v.fate == Accepted {
+	st.taken = v.outcome != Discarded
+	if v.outcome == Accepted {
 		h.auth.trusted = true
 		h.announceLocked()
 	}
@@ -104,9 +104,9 @@ func (h *http2Conn) answerLocked(st *stream, v verdict, m *apns.Message) {
 	}
 	e := v.said
 	switch {
-	case v.fate == Discarded && e == nil:
+	case v.outcome == Discarded && e == nil:
 		return // never answered
-	case v.fate == Accepted && e != nil:
+	case v.outcome == Accepted && e != nil:
 		// StatusShutdown: this one is the last.
 		e = nil
 		h.goAwayLocked(h.last, h2.CodeNo, reasonJSON(apns.ReasonShutdown, time.Time{}))

@@ -90,7 +90,7 @@ func checkDelivery(m *apns.Message, header map[string]string) error {
 			return apns.ReasonBadPriority
 		}
 	}
-	if m.PushType == apns.PushTypeBackground && m.Priority != apns.PriorityMedium {
+	if m.PushType == apns.PushTypeBackground && m.Priority != apns.PriorityPowerSaving {
 		return apns.ReasonBadPriority
 	}
 	if len(m.CollapseID) > 64 {

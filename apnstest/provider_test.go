@@ -252,11 +252,11 @@ func TestProviderChecks(t *testing.T) {
 				}
 				r := rs[0]
 				if a.status == 200 {
-					if r.Fate != apnstest.Accepted || r.Err != nil {
-						t.Errorf("got the record %v, %v, want accepted", r.Fate, r.Err)
+					if r.Outcome != apnstest.Accepted || r.Err != nil {
+						t.Errorf("got the record %v, %v, want accepted", r.Outcome, r.Err)
 					}
-				} else if r.Fate != apnstest.Refused || !errors.Is(r.Err, a.reason) {
-					t.Errorf("got the record %v, %v, want refused, %v", r.Fate, r.Err, a.reason)
+				} else if r.Outcome != apnstest.Rejected || !errors.Is(r.Err, a.reason) {
+					t.Errorf("got the record %v, %v, want refused, %v", r.Outcome, r.Err, a.reason)
 				}
 				if got := r.Message.Token; got != strings.ToLower(got) || a.reason == apns.ReasonBadPath && strings.Contains(req.path, "4/device") && got != "" {
 					t.Errorf("got the token %q in the record", got)
@@ -368,7 +368,7 @@ func TestRegister(t *testing.T) {
 	s.Register(apnstest.Topic, strings.ToUpper(live))
 	s.Register("com.example.other", other)
 	check("registered", map[string]string{live: "200", other: "400 DeviceTokenNotForTopic", dead: "410 Unregistered", unknown: "400 BadDeviceToken"})
-	if n := len(s.Messages(apnstest.Refused)); n != 4 {
+	if n := len(s.Messages(apnstest.Rejected)); n != 4 {
 		t.Errorf("%d messages were refused, want 4", n)
 	}
 	// The gateway knew nothing of dead devices: that is the feedback service's.
@@ -393,14 +393,14 @@ func TestRegister(t *testing.T) {
 
 // What a handler returns, and what comes of it over HTTP/2 and in the records.
 func TestProviderVerdicts(t *testing.T) {
-	const accepted, refused, discarded = apnstest.Accepted, apnstest.Refused, apnstest.Discarded
+	const accepted, refused, discarded = apnstest.Accepted, apnstest.Rejected, apnstest.Discarded
 	type fault = apnstest.Fault
 	deadAt := time.Unix(1700000000, 0)
 	for name, test := range map[string]struct {
-		err  error
-		want string // of the answer, or a part of the error
-		fate apnstest.Fate
-		last bool // the connection takes no more
+		err     error
+		want    string // of the answer, or a part of the error
+		outcome apnstest.Outcome
+		last    bool // the connection takes no more
 	}{
 		"nil":                   {nil, "200", accepted, false},
 		"no error":              {apns.StatusNoError, "200", accepted, false},
@@ -475,19 +475,19 @@ func TestProviderVerdicts(t *testing.T) {
 			if want := deadAt.UnixMilli(); a.status == 410 && a.timestamp != want {
 				t.Errorf("%s: got the timestamp %d, want %d", name, a.timestamp, want)
 			}
-			fates := []apnstest.Fate{accepted, test.fate, accepted}
+			outcomes := []apnstest.Outcome{accepted, test.outcome, accepted}
 			if test.last {
-				fates = fates[:2]
+				outcomes = outcomes[:2]
 			}
 			if a := send("3"); (a.err != nil) != test.last || a.err == nil && a.status != 200 {
 				t.Errorf("%s: the message after: got %v, want an error: %v", name, a, test.last)
 			}
-			var got []apnstest.Fate
+			var got []apnstest.Outcome
 			for _, r := range s.Records() {
-				got = append(got, r.Fate)
+				got = append(got, r.Outcome)
 			}
-			if !slices.Equal(got, fates) {
-				t.Errorf("%s: got the fates %v, want %v", name, got, fates)
+			if !slices.Equal(got, outcomes) {
+				t.Errorf("%s: got the outcomes %v, want %v", name, got, outcomes)
 			}
 		})
 	}
@@ -532,7 +532,7 @@ func TestReasonOnTheBinaryWire(t *testing.T) {
 		if got, e := io.ReadAll(c); !bytes.Equal(got, []byte{8, status, 0, 0, 0, 2}) || e != nil {
 			t.Errorf("%v: got % x, %v; want status %d", err, got, e, status)
 		}
-		if rs := s.Records(); len(rs) != 1 || rs[0].Fate != apnstest.Refused {
+		if rs := s.Records(); len(rs) != 1 || rs[0].Outcome != apnstest.Rejected {
 			t.Errorf("%v: got the records %v, want one refused", err, rs)
 		}
 	}

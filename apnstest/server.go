@@ -32,7 +32,7 @@
 // RFC has for that.
 //
 // What can go wrong between a client and a gateway it does on demand: a handler
-// returns a [Fault], OnConnect one for a whole connection, and Refuse turns
+// returns a [Fault], OnConnect one for a whole connection, and RefuseConnections turns
 // connections away.
 //
 // For a test with testing/synctest the server runs on a network in memory: see
@@ -314,9 +314,9 @@ func (s *Server) Certificates() Certificates {
 	return cs
 }
 
-// Refuse sets whether connections are refused. Those that are open stay so. It
+// RefuseConnections sets whether connections are refused. Those that are open stay so. It
 // panics if the server cannot listen again.
-func (s *Server) Refuse(refuse bool) {
+func (s *Server) RefuseConnections(refuse bool) {
 	s.mustBeStarted()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -356,31 +356,31 @@ func (s *Server) AddFeedback(records ...apns.Feedback) {
 // A Record says what the server did with a message.
 type Record struct {
 	Message *apns.Message
-	Fate    Fate
+	Outcome Outcome
 	Err     error // the verdict: the handler's, or what the server found at sight
 	Conn    int   // the connection it came on, counted from 1
 }
 
-// A Fate is what the server did with a message.
-type Fate int
+// An Outcome is what the server did with a message.
+type Outcome int
 
 const (
-	Accepted  Fate = iota // took it
-	Refused               // rejected it
-	Discarded             // ignored it, as one after the end of the stream or the one where a Fault ended it
+	Accepted  Outcome = iota // took it
+	Rejected                 // rejected it
+	Discarded                // ignored it, as one after the end of the stream or the one where a Fault ended it
 )
 
 // String returns, for example, "accepted".
-func (f Fate) String() string {
-	switch f {
+func (o Outcome) String() string {
+	switch o {
 	case Accepted:
 		return "accepted"
-	case Refused:
-		return "refused"
+	case Rejected:
+		return "rejected"
 	case Discarded:
 		return "discarded"
 	}
-	return "Fate(" + strconv.Itoa(int(f)) + ")"
+	return "Outcome(" + strconv.Itoa(int(o)) + ")"
 }
 
 // Records returns what the server did with each message so far, in the order in
@@ -391,13 +391,13 @@ func (s *Server) Records() []Record {
 	return slices.Clone(s.records)
 }
 
-// Messages returns the messages of Records that had the fate.
-func (s *Server) Messages(f Fate) []*apns.Message {
+// Messages returns the messages of Records that had the outcome.
+func (s *Server) Messages(o Outcome) []*apns.Message {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var ms []*apns.Message
 	for _, r := range s.records {
-		if r.Fate == f {
+		if r.Outcome == o {
 			ms = append(ms, r.Message)
 		}
 	}

@@ -73,12 +73,12 @@ func ExampleServer() {
 	fmt.Println(conn.Shutdown(ctx))
 
 	for _, r := range server.Records()[:2] {
-		fmt.Println(r.Message.Token, r.Fate)
+		fmt.Println(r.Message.Token, r.Outcome)
 	}
 	// Output:
 	// apns: message 2 rejected: invalid token (status 8)
 	// c0ffee accepted
-	// dead refused
+	// dead rejected
 }
 
 // The server hands a connection that breaks a handler's error to the client.
@@ -142,11 +142,11 @@ func build(t *testing.T, ms ...*apns.Message) []byte {
 
 // What a handler returns, and what comes of it on the wire and in the records.
 func TestVerdicts(t *testing.T) {
-	const accepted, refused, discarded = apnstest.Accepted, apnstest.Refused, apnstest.Discarded
+	const accepted, refused, discarded = apnstest.Accepted, apnstest.Rejected, apnstest.Discarded
 	for name, test := range map[string]struct {
-		err  error
-		said []byte // nil: the connection goes on
-		fate apnstest.Fate
+		err     error
+		said    []byte // nil: the connection goes on
+		outcome apnstest.Outcome
 	}{
 		"nil":               {nil, nil, accepted},
 		"no error":          {apns.StatusNoError, nil, accepted},
@@ -199,19 +199,19 @@ func TestVerdicts(t *testing.T) {
 				if test.said == nil {
 					last = accepted
 				}
-				var got []apnstest.Fate
+				var got []apnstest.Outcome
 				for i, r := range s.Records() {
-					got = append(got, r.Fate)
+					got = append(got, r.Outcome)
 					if r.Conn != 1 || r.Message.ID != uint32(i+1) || r.Err != nil && r.Message.ID != 2 {
 						t.Errorf("%s: record %d is %+v of message %d", name, i, r, r.Message.ID)
 					}
 				}
-				if want := []apnstest.Fate{accepted, test.fate, last}; !slices.Equal(got, want) {
-					t.Errorf("%s: got the fates %v, want %v", name, got, want)
+				if want := []apnstest.Outcome{accepted, test.outcome, last}; !slices.Equal(got, want) {
+					t.Errorf("%s: got the outcomes %v, want %v", name, got, want)
 				}
-				for _, fate := range got {
-					if n := len(s.Messages(fate)); n == 0 {
-						t.Errorf("%s: no messages %v", name, fate)
+				for _, outcome := range got {
+					if n := len(s.Messages(outcome)); n == 0 {
+						t.Errorf("%s: no messages %v", name, outcome)
 					}
 				}
 			}
@@ -497,7 +497,7 @@ func TestTooEarlyAndTooLate(t *testing.T) {
 	s := apnstest.NewUnstartedServer(nil)
 	panics("Config", func() { s.Config() })
 	panics("Certificates", func() { s.Certificates() })
-	panics("Refuse", func() { s.Refuse(true) })
+	panics("Refuse", func() { s.RefuseConnections(true) })
 	s.Start()
 	panics("Start twice", s.Start)
 	s.Close()
@@ -520,8 +520,8 @@ func TestRefuseConcurrently(t *testing.T) {
 			})
 		}
 		for range 20 {
-			s.Refuse(true)
-			s.Refuse(false)
+			s.RefuseConnections(true)
+			s.RefuseConnections(false)
 		}
 		wg.Wait()
 	}

@@ -115,7 +115,7 @@ func TestLocal(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		defer conn.Close()
-		m := &apns.Message{Token: token, Payload: payload, PushType: apns.PushTypeAlert, Priority: apns.PriorityMedium}
+		m := &apns.Message{Token: token, Payload: payload, PushType: apns.PushTypeAlert, Priority: apns.PriorityPowerSaving}
 		if err := conn.WritePushMsg(t.Context(), m); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -442,16 +442,16 @@ func TestPushManyInterruptedFile(t *testing.T) {
 				for _, token := range readTokens(t, retry) {
 					again[token]++
 				}
-				fates := make(map[apnstest.Fate][]string)
+				fates := make(map[apnstest.Outcome][]string)
 				for _, r := range s.Records()[before:] {
-					fates[r.Fate] = append(fates[r.Fate], r.Message.Token)
+					fates[r.Outcome] = append(fates[r.Outcome], r.Message.Token)
 				}
 				accepted, inDoubt := number(t, stdout, "accepted"), number(t, stdout, "in doubt")
 				if got := len(again); accepted+number(t, stdout, "rejected")+got != len(all) {
 					t.Errorf("got %q, and %d in the retry file; want %d together", stdout, got, len(all))
 				}
 				known := make(map[string]bool)
-				for _, token := range slices.Concat(fates[apnstest.Accepted], fates[apnstest.Refused]) {
+				for _, token := range slices.Concat(fates[apnstest.Accepted], fates[apnstest.Rejected]) {
 					if known[token] {
 						t.Errorf("%s was sent again", token)
 					}

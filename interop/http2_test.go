@@ -199,7 +199,7 @@ func TestNghttpd(t *testing.T) {
 	})
 	conn := dial(ctx, t, addr, config)
 	m := &apns.Message{
-		ID: 7, Token: good, Payload: apns.AlertPayload("Grüße"), PushType: apns.PushTypeAlert, Priority: apns.PriorityLow,
+		ID: 7, Token: good, Payload: apns.AlertPayload("Grüße"), PushType: apns.PushTypeAlert, Priority: apns.PriorityLowest,
 		Expiry: time.Unix(0, 0), CollapseID: "score", APNsID: "123e4567-e89b-12d3-a456-4266554400a0",
 	}
 	if err := conn.WritePushMsg(ctx, m); err != nil {
@@ -310,7 +310,7 @@ func TestNodeServer(t *testing.T) {
 		noKey.Key, noKey.Topic = nil, ""
 		full := &apns.Message{
 			Token: deviceToken("00"), Payload: apns.AlertPayload("Grüße"), Topic: "com.example.app.voip", PushType: apns.PushTypeVoIP,
-			Priority: apns.PriorityHigh, Expiry: time.Unix(1700000000, 0), CollapseID: "score", APNsID: "123e4567-e89b-12d3-a456-4266554400a0",
+			Priority: apns.PriorityImmediate, Expiry: time.Unix(1700000000, 0), CollapseID: "score", APNsID: "123e4567-e89b-12d3-a456-4266554400a0",
 		}
 		for _, test := range []struct {
 			config *apns.Config
@@ -334,7 +334,7 @@ func TestNodeServer(t *testing.T) {
 
 	for _, test := range []struct {
 		name, prefix string
-		fate         error          // nil: a PushError
+		outcome      error          // nil: a PushError
 		rejected     apns.PushError // as far as it is looked at
 		reason       error          // that the connection has ended for; nil: it has not
 	}{
@@ -355,11 +355,11 @@ func TestNodeServer(t *testing.T) {
 			pushErr, ok := errors.AsType[*apns.PushError](err)
 			want := test.rejected
 			switch {
-			case test.fate != nil && (!errors.Is(err, test.fate) || ok):
-				t.Errorf("got %v, want %v", err, test.fate)
-			case test.fate == nil && !ok:
+			case test.outcome != nil && (!errors.Is(err, test.outcome) || ok):
+				t.Errorf("got %v, want %v", err, test.outcome)
+			case test.outcome == nil && !ok:
 				t.Errorf("got %v, want it rejected", err)
-			case test.fate == nil && (pushErr.ID != 3 || pushErr.HTTPStatus != want.HTTPStatus || pushErr.Reason != want.Reason ||
+			case test.outcome == nil && (pushErr.ID != 3 || pushErr.HTTPStatus != want.HTTPStatus || pushErr.Reason != want.Reason ||
 				!pushErr.DeadAt.Equal(want.DeadAt) || pushErr.RetryAfter != want.RetryAfter):
 				t.Errorf("got %+v, want %+v", pushErr, want)
 			}

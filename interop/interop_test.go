@@ -41,8 +41,8 @@ func TestBinaryClients(t *testing.T) {
 		module   string
 		priority apns.Priority // 0 with command 1
 	}{
-		{"apn", apns.PriorityMedium}, // 1.7.8, command 2
-		{"apnagent", 0},              // 1.1.3, command 1
+		{"apn", apns.PriorityPowerSaving}, // 1.7.8, command 2
+		{"apnagent", 0},                   // 1.1.3, command 1
 	} {
 		t.Run(client.module, func(t *testing.T) {
 			node := needNode(t, client.module)
@@ -123,7 +123,7 @@ func TestBinaryClients(t *testing.T) {
 					t.Errorf("server accepted %+v with payload %s", m, m.Payload)
 				}
 			}
-			if refused := server.Messages(apnstest.Refused); len(refused) != 1 || refused[0].Token != bad {
+			if refused := server.Messages(apnstest.Rejected); len(refused) != 1 || refused[0].Token != bad {
 				t.Errorf("server refused %v, want %s", refused, bad)
 			}
 		})

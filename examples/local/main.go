@@ -218,10 +218,10 @@ func show(r apnstest.Record) {
 			wire = "binary"
 		}
 	}
-	verdict := r.Fate.String()
+	verdict := r.Outcome.String()
 	if pushErr, ok := errors.AsType[*apns.PushError](r.Err); ok {
 		verdict = fmt.Sprintf("rejected, %s since %s", pushErr.Reason, pushErr.DeadAt.UTC().Format(time.RFC3339))
-	} else if r.Fate == apnstest.Refused {
+	} else if r.Outcome == apnstest.Rejected {
 		verdict = "rejected, " + r.Err.Error()
 	}
 	priority := ""
