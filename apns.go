@@ -41,7 +41,7 @@
 //
 // # What became of a message
 //
-// A message has one of four fates, and errors.Is tells them apart:
+// A message has one of four outcomes, and errors.Is tells them apart:
 //
 //   - accepted: the error is nil. From a Conn on the binary wire it is that of
 //     Shutdown that counts;
