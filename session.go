@@ -248,8 +248,8 @@ func (s *session) fail(why error) {
 	s.link.setWriteDeadline(time.Now().Add(lastWords))
 }
 
-// stop is drain and, with broken, fail. The two must not be told apart by others: what
-// is seen to be broken has its reason.
+// stop is drain and, with broken, fail. It sets both reasons at once, so that whoever
+// finds the session broken finds the reason for its end as well.
 func (s *session) stop(why, broken error) (first bool) {
 	s.mu.Lock()
 	if s.broken == nil {
