@@ -50,7 +50,7 @@
 //     error matches [ErrRefused] too, the server refuses the sender, and every
 //     message gets the same answer until that is mended;
 //   - [ErrInDoubt]: it was sent, and the connection or the caller's context ended
-//     before anything was known.
+//     before anything was known; or the answer was not one of APNs, but a proxy's.
 //
 // A message that breaks a rule is not sent at all. The error of that local check
 // matches the [Status] or [Reason] with which a server would have rejected it.

@@ -36,7 +36,8 @@ import (
 //     before it was written, its Attempts ran out, or the server refuses this
 //     sender ([ErrRefused]): its certificate, its key, its environment;
 //   - [ErrInDoubt]: the message was written, and the connection, the message's
-//     context or its time ended before the server had said anything. So are
+//     context or its time ended before the server had said anything, or the
+//     answer has no reason from APNs: see [Conn.WritePushMsg]. So are
 //     those that were written before a binary gateway refused the certificate,
 //     which with TLS 1.3 it may do late: see [Dial].
 //

@@ -14,8 +14,11 @@ var ErrNotSent = errors.New("apns: not sent")
 
 // ErrRefused is matched by the error of a message that was not sent because the
 // server refuses the sender: its certificate, its key or its environment. The error
-// matches ErrNotSent and the Reason as well. Other messages would get the same
-// answer until the cause is mended.
+// matches ErrNotSent as well, and the Reason if the server gave one. Other messages
+// would get the same answer until the cause is mended.
+//
+// With TLS 1.3 a gateway of the binary protocol may refuse a certificate after messages
+// were written: their error matches ErrRefused and ErrInDoubt.
 var ErrRefused = errors.New("apns: sender refused")
 
 // ErrInDoubt is matched by the error of a message that was written, and of

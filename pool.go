@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// A pool sends messages over the HTTP/2 wire, each on a stream of a connection
+// A pool sends messages over HTTP/2, each on a stream of a connection
 // that has one free. While none has, it may open another connection.
 type pool struct {
 	client *Client
