@@ -1,17 +1,14 @@
 package apns
 
 import (
+	"cmp"
 	"context"
-	"crypto/tls"
-	"errors"
 	"fmt"
 	"iter"
-	"log/slog"
-	"maps"
+	"math"
 	"net"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -108,21 +105,25 @@ type Client struct {
 	// was rejected.
 	Attempts int
 
-	// AtLeastOnce has a message that is in doubt sent again, so that it may
-	// arrive twice, until its Attempts run out. Where connections end without a
-	// word, the Client asks for a proof after fewer and fewer messages, so that
-	// it makes progress with a server that takes but a few on each.
-	AtLeastOnce bool
+	// InDoubt says what becomes of a message that is in doubt. Zero means
+	// InDoubtReport.
+	InDoubt InDoubtPolicy
 
-	// Window is how many messages of a PushAll are outstanding at most: taken
-	// from msgs, and not yet given back in a Result. Zero means 40960. On the
-	// binary wire a connection is full, and its barrier is sent, after three
-	// quarters of it, from all callers together: no more are in doubt when the
-	// connection fails. After one that ended early the next ones take fewer.
-	Window int
+	// MaxInFlight is how many messages are in flight at most, over all connections
+	// and callers: written, and without an answer. Zero means 40,960.
+	//
+	// Over HTTP/2 a connection starts with 100 and takes more while that brings more
+	// answers a second, up to the server's limit. On the binary protocol a
+	// connection takes up to three quarters of MaxInFlight before its barrier, and
+	// fewer after a connection that ended without an answer.
+	MaxInFlight int
 
 	// MaxConns is how many connections there may be over HTTP/2. Zero means 4.
 	MaxConns int
+
+	// MaxDialBackoff is the longest time between two attempts to connect, where the
+	// failure may pass with time. Zero means 10 seconds.
+	MaxDialBackoff time.Duration
 
 	// ConfirmInterval is how much time there is between two barriers on the binary
 	// wire, unless a connection is full, PushAll comes to its end or Shutdown is
@@ -137,29 +138,57 @@ type Client struct {
 	// says later than that is lost. It should be well below Timeout.
 	AssumeAcceptedAfter time.Duration
 
-	running sync.WaitGroup         // of all goroutines
-	route   atomic.Pointer[sender] // nil until it is known which wire the server speaks
+	// OnAttempt, if not nil, is called with each attempt to send a message, when its
+	// outcome is known and before Push or PushAll return it. It is called by the
+	// goroutine that has learned the outcome, without a lock, and possibly by several
+	// at a time. It must return quickly, and must not call the Client's Push, PushAll,
+	// Shutdown or Close.
+	OnAttempt func(Attempt)
 
-	closing  atomic.Bool   // Shutdown or Close was called
-	handed   atomic.Uint64 // messages
-	settled  atomic.Uint64 // of these
-	accepted atomic.Uint64 // of these
-	refusing atomic.Bool   // the server refuses the sender
-
-	mu       sync.Mutex // protects following
-	context  context.Context
-	cancel   context.CancelFunc
-	closed   bool            // Close was called
-	config   *Config         // with which it dials
-	first    *firstConn      // being made
-	idle     []chan struct{} // closed when nothing is outstanding
-	failures int             // connections in a row over which nothing was settled
-	due      time.Time       // when the next one may be dialed
-	failure  error           // of the last one
-	refused  bool            // failure is not one that time heals
-	stats    Stats           // but for what is counted above
-	rejected map[string]uint64
+	once sync.Once
+	d    *dispatcher // made at the first call
 }
+
+// dispatcher returns the dispatcher, and makes it at the first call.
+func (c *Client) dispatcher() *dispatcher {
+	c.once.Do(func() {
+		log := new(Config).logger()
+		if c.Config != nil {
+			log = c.Config.logger()
+		}
+		c.d = newDispatcher(settings{
+			timeout:         positive(c.Timeout, defaultTimeout),
+			maxAttempts:     min(positive(c.Attempts, defaultAttempts), math.MaxUint16),
+			maxInFlight:     positive(c.MaxInFlight, defaultMaxInFlight),
+			maxConns:        positive(c.MaxConns, defaultMaxConns),
+			confirmInterval: positive(c.ConfirmInterval, defaultConfirmInterval),
+			assumeAccepted:  max(c.AssumeAcceptedAfter, 0),
+			inDoubt:         c.InDoubt,
+			observe:         c.OnAttempt,
+		}, log)
+		c.d.dialer = newDialer(c.d, cmp.Or(c.Addr, Production), c.Config, positive(c.MaxDialBackoff, defaultMaxDialBackoff))
+	})
+	return c.d
+}
+
+// An InDoubtPolicy says what becomes of a message that was written, and about which
+// nothing was heard.
+type InDoubtPolicy int
+
+const (
+	// InDoubtReport reports it, with an error that matches ErrInDoubt.
+	InDoubtReport InDoubtPolicy = iota
+	// InDoubtResendCollapsible resends it, until its Attempts run out, if it has a
+	// CollapseID and was sent over HTTP/2: a double then replaces the first one, but
+	// may sound once more.
+	InDoubtResendCollapsible
+	// InDoubtResend resends it, until its Attempts run out. It may be delivered twice:
+	// Apple does not promise to drop a double with the same apns-id. Where
+	// connections of the binary protocol end without a word, the Client asks for a
+	// confirmation after fewer and fewer messages, so that it makes progress with a
+	// gateway that takes a few on each.
+	InDoubtResend
+)
 
 // Push sends the message and waits for its fate. The error says which it is: see
 // [Client]. The Receipt is what the server says of a message that it accepted
@@ -169,21 +198,7 @@ type Client struct {
 // for a proof, which it shares with all other calls: one after the other takes
 // ConfirmInterval for each, and many at a time no longer than that for all.
 func (c *Client) Push(ctx context.Context, m *Message) (Receipt, error) {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.timeout())
-		defer cancel()
-	}
-	c.handed.Add(1)
-	r, err := Receipt{}, errNoMessage
-	if m != nil {
-		var s sender
-		if s, err = c.sender(ctx); err == nil {
-			r, err = s.push(ctx, m)
-		}
-	}
-	c.settle(1, err)
-	return r, err
+	return c.dispatcher().push(ctx, m)
 }
 
 var errNoMessage error = &fieldError{StatusMissingToken, "the message is nil, expected one with a token"}
@@ -216,479 +231,56 @@ type Result struct {
 // Each message may take Timeout; a deadline of ctx is for all together.
 func (c *Client) PushAll(ctx context.Context, msgs iter.Seq[*Message]) iter.Seq[Result] {
 	return func(yield func(Result) bool) {
-		newBatch(ctx, c).run(msgs, yield)
+		newPushAll(ctx, c.dispatcher()).run(msgs, yield)
 	}
 }
 
-// Stats are the figures of a Client since it was made.
-type Stats struct {
-	Accepted  uint64
-	Rejected  map[string]uint64 // by the text of the Status or Reason; those that broke a rule as well
-	NotSent   uint64            // matched ErrNotSent
-	InDoubt   uint64            // matched ErrInDoubt
-	InFlight  uint64            // handed over and without a fate so far
-	Resent    uint64            // times that a message was sent once more
-	Connected uint64            // connections opened
-}
-
-// Stats returns the figures. One that changes meanwhile may be a moment behind
-// another.
-func (c *Client) Stats() Stats {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := c.stats
-	s.Rejected = maps.Clone(c.rejected)
-	s.Accepted = c.accepted.Load()
-	settled := c.settled.Load()
-	s.InFlight = c.handed.Load() - settled
-	return s
-}
+// Stats returns the figures of this moment.
+func (c *Client) Stats() Stats { return c.dispatcher().figures() }
 
 // Shutdown waits until every message that was handed over has its fate, and then
 // ends the connections. Messages that come meanwhile end with ErrNotSent. On the
 // binary wire it has the proof asked for at once. If ctx ends first, that is the
 // error, and what is outstanding goes on: call Close to end it.
 func (c *Client) Shutdown(ctx context.Context) error {
-	hurried := c.route.Load()
-	if hurried != nil {
-		(*hurried).hurry()
-	}
-	c.closing.Store(true)
-	if s := c.route.Load(); hurried == nil && s != nil { // known just now
-		(*s).hurry()
-	}
-	c.mu.Lock()
-	idle := make(chan struct{})
-	if settled := c.settled.Load(); settled == c.handed.Load() { // in this order
-		close(idle)
-	} else {
-		c.idle = append(c.idle, idle)
-	}
-	c.mu.Unlock()
+	d := c.dispatcher()
+	d.mu.Lock()
+	drained := d.shutDownLocked(errClientClosed)
+	d.unlock()
 	select {
-	case <-idle:
+	case <-drained:
 		return c.Close()
 	case <-ctx.Done():
-		return fmt.Errorf("apns: Shutdown was given up while %d messages were outstanding: %w", c.Stats().InFlight, ctx.Err())
 	}
+	s := c.Stats()
+	return fmt.Errorf("apns: Shutdown was cancelled while %d messages were without an outcome: %w", s.InFlight+s.Waiting, ctx.Err())
 }
+
+var errClientClosed = fmt.Errorf("the client is closed: %w", net.ErrClosed)
 
 // Close ends all connections, whatever is outstanding, and returns when nothing
 // is left running, which takes up to a second where a server does not read.
 // Messages that were written end with ErrInDoubt, others with ErrNotSent. The
 // error is always nil.
 func (c *Client) Close() error {
-	c.closing.Store(true)
-	c.mu.Lock()
-	c.closed = true
-	if c.cancel != nil {
-		c.cancel()
-	}
-	c.mu.Unlock()
-	for range 2 { // what was connecting meanwhile may have made a sender
-		if s := c.route.Load(); s != nil {
-			(*s).close()
-		}
-		c.running.Wait()
-	}
+	c.dispatcher().close(errClientClosed)
 	return nil
 }
 
-// The defaults, and what has no setting.
 const (
 	defaultTimeout         = time.Minute
 	defaultAttempts        = 10
-	defaultWindow          = 40 << 10
+	defaultMaxInFlight     = 40 << 10
 	defaultMaxConns        = 4
 	defaultConfirmInterval = time.Second
-
-	dialTimeout     = 30 * time.Second
-	minRedial       = 100 * time.Millisecond
-	maxRedial       = time.Minute
-	minRetry        = time.Second
-	maxRetry        = time.Minute
-	connIdleTimeout = 10 * time.Minute
+	defaultMaxDialBackoff  = 10 * time.Second
 )
-
-func (c *Client) timeout() time.Duration { return positive(c.Timeout, defaultTimeout) }
-func (c *Client) attempts() int          { return positive(c.Attempts, defaultAttempts) }
-func (c *Client) window() int            { return positive(c.Window, defaultWindow) }
-func (c *Client) maxConns() int          { return positive(c.MaxConns, defaultMaxConns) }
-func (c *Client) confirmInterval() time.Duration {
-	return positive(c.ConfirmInterval, defaultConfirmInterval)
-}
 
 func positive[T int | time.Duration](n, otherwise T) T {
 	if n <= 0 {
 		return otherwise
 	}
 	return n
-}
-
-// A sender sends messages over one of the wires.
-type sender interface {
-	// push sends a message and waits for its fate.
-	push(ctx context.Context, m *Message) (Receipt, error)
-	// feeds says that a batch has messages to come.
-	feeds(b *batch)
-	// submit counts a message of a batch as handed over, and sends it.
-	submit(b *batch, m *Message)
-	// accept sends messages of a batch that were counted.
-	accept(b *batch, some ...handed)
-	// fed says that a batch has no more messages to come.
-	fed(b *batch)
-	// giveUp ends what is outstanding of a settler, because of err.
-	giveUp(of settler, err error)
-	// add takes a connection into use. It is false if the sender is closed.
-	add(conn *Conn) bool
-	// hurry has the fate of what is outstanding be found out at once.
-	hurry()
-	// close ends everything.
-	close()
-}
-
-// sender returns who sends messages, as soon as that is known.
-func (c *Client) sender(ctx context.Context) (sender, error) {
-	if c.closing.Load() {
-		return nil, errClientClosed(ErrNotSent)
-	}
-	if s := c.route.Load(); s != nil {
-		return *s, nil
-	}
-	return c.findOut(ctx)
-}
-
-func errClientClosed(fate error) error {
-	return fmt.Errorf("%w: the client is closed: %w", fate, net.ErrClosed)
-}
-
-// settle counts messages that have the same fate.
-func (c *Client) settle(n int, err error) {
-	if err == nil {
-		c.accepted.Add(uint64(n))
-	} else {
-		c.countFailed(n, err)
-	}
-	c.settled.Add(uint64(n))
-	if !c.closing.Load() {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if settled := c.settled.Load(); settled == c.handed.Load() { // in this order
-		for _, idle := range c.idle {
-			close(idle)
-		}
-		c.idle = nil
-	}
-}
-
-func (c *Client) countFailed(n int, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case errors.Is(err, ErrInDoubt):
-		c.stats.InDoubt += uint64(n)
-	case errors.Is(err, ErrNotSent):
-		c.stats.NotSent += uint64(n)
-	default:
-		if c.rejected == nil {
-			c.rejected = make(map[string]uint64)
-		}
-		c.rejected[rejection(err)] += uint64(n)
-	}
-}
-
-// rejection returns what a message that the server rejected, or a local check,
-// is counted under.
-func rejection(err error) string {
-	if e, ok := errors.AsType[*PushError](err); ok && e.Unwrap() == nil {
-		return fmt.Sprintf("HTTP status %d", e.HTTPStatus)
-	}
-	if reason, ok := errors.AsType[Reason](err); ok {
-		return string(reason)
-	}
-	if status, ok := errors.AsType[Status](err); ok {
-		return status.Error()
-	}
-	return err.Error()
-}
-
-// start runs a function in a goroutine that Close waits for. It is false, and
-// does nothing, if Close was called.
-func (c *Client) start(f func()) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return false
-	}
-	if c.context == nil {
-		c.context, c.cancel = context.WithCancel(context.Background())
-	}
-	c.running.Go(f)
-	return true
-}
-
-// A firstConn is the connection that shows which wire the server speaks.
-type firstConn struct {
-	waiting int           // callers; protected by Client.mu
-	done    chan struct{} // closed when it is made, or failed
-	err     error         // for which it cannot be made
-}
-
-// findOut waits until it is known which wire the server speaks.
-func (c *Client) findOut(ctx context.Context) (sender, error) {
-	c.mu.Lock()
-	if s := c.route.Load(); s != nil { // a moment ago
-		c.mu.Unlock()
-		return *s, nil
-	}
-	f := c.first
-	begin := f == nil
-	if begin {
-		f = &firstConn{done: make(chan struct{})}
-		c.first = f
-	}
-	f.waiting++
-	c.mu.Unlock()
-	if begin && !c.start(func() { c.connectFirst(f) }) {
-		c.mu.Lock()
-		c.first = nil
-		c.mu.Unlock()
-		f.err = net.ErrClosed
-		close(f.done)
-	}
-	select {
-	case <-f.done:
-	case <-ctx.Done():
-		c.mu.Lock()
-		f.waiting--
-		c.mu.Unlock()
-		return nil, c.unsent(ctx.Err())
-	}
-	if s := c.route.Load(); s != nil {
-		return *s, nil
-	}
-	return nil, c.unsent(f.err)
-}
-
-func (c *Client) connectFirst(f *firstConn) {
-	conn, err := c.connect(func() bool { return !c.abandon(f) })
-	if conn != nil && c.abandon(f) {
-		conn.Close()
-		conn = nil
-	}
-	if conn != nil {
-		var s sender
-		if conn.http2 != nil {
-			s = newPool(c)
-		} else {
-			s = newLine(c)
-		}
-		s.add(conn)
-		c.route.Store(&s)
-		if c.closing.Load() { // Shutdown found nobody to hurry
-			s.hurry()
-		}
-	}
-	c.mu.Lock()
-	if c.first == f {
-		c.first = nil
-	}
-	c.mu.Unlock()
-	f.err = err
-	close(f.done)
-}
-
-// abandon reports whether nobody waits for a first connection, and if so, has the
-// next caller begin anew.
-func (c *Client) abandon(f *firstConn) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if f.waiting == 0 && c.first == f {
-		c.first = nil
-	}
-	return c.first != f
-}
-
-// unsent is the error of a message that was not sent because of err, which may be
-// that of a context that ended while there was no connection.
-func (c *Client) unsent(err error) error {
-	c.mu.Lock()
-	failure, closed := c.failure, c.closed
-	c.mu.Unlock()
-	switch {
-	case closed && !errors.Is(err, context.DeadlineExceeded):
-		return errClientClosed(ErrNotSent)
-	case failure != nil && err != failure && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)):
-		// It is in the text alone, for it may be about other messages.
-		return fmt.Errorf("%w: %w, while there was no connection (%s)", ErrNotSent, err, plainText(failure))
-	}
-	return fmt.Errorf("%w: %w", ErrNotSent, plainError{err})
-}
-
-// connect dials until there is a connection, or none is wanted any more, in which
-// case it returns nil and nil. It fails if the Client is closed or if the server
-// refuses the sender.
-func (c *Client) connect(wanted func() bool) (*Conn, error) {
-	for {
-		c.mu.Lock()
-		ctx, failure := c.context, c.failure
-		wait := time.Until(c.due)
-		refused := c.refused && wait > 0
-		c.mu.Unlock()
-		if refused {
-			return nil, failure
-		}
-		if wait > 0 {
-			t := time.NewTimer(wait)
-			select {
-			case <-t.C:
-			case <-ctx.Done():
-			}
-			t.Stop()
-		}
-		switch {
-		case ctx.Err() != nil:
-			return nil, net.ErrClosed
-		case !wanted():
-			return nil, nil
-		}
-		conn, err := c.dial(ctx)
-		if err == nil {
-			c.mu.Lock()
-			c.stats.Connected++
-			c.mu.Unlock()
-			return conn, nil
-		}
-		if ctx.Err() != nil {
-			return nil, net.ErrClosed
-		}
-		wait = c.failed(err)
-		if isRefusal(err) {
-			c.logger().Error("apns: the server refuses this sender, or is not the one that is expected", "error", err)
-			return nil, err
-		}
-		c.logger().Warn("apns: cannot connect", "error", err, "again in", wait)
-	}
-}
-
-func (c *Client) dial(ctx context.Context) (*Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	addr := c.Addr
-	if addr == "" {
-		addr = Production
-	}
-	conn, err := Dial(ctx, addr, c.dialConfig())
-	if err != nil {
-		return nil, err
-	}
-	s := c.route.Load()
-	if s == nil {
-		return conn, nil
-	}
-	if _, isPool := (*s).(*pool); isPool != (conn.http2 != nil) {
-		conn.Close()
-		return nil, fmt.Errorf("apns: %s negotiated the protocol %q, expected the one of the connection before", addr, conn.ConnectionState().NegotiatedProtocol)
-	}
-	return conn, nil
-}
-
-// dialConfig returns the Config with a cache for TLS sessions: to take one up again
-// costs a fraction of what it costs to prove once more who one is. Where the
-// certificate may be another each time, the session shall be too.
-func (c *Client) dialConfig() *Config {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.config == nil {
-		c.config = new(Config)
-		if c.Config != nil {
-			*c.config = *c.Config
-		}
-		if t := c.config.TLS; t == nil {
-			c.config.TLS = new(tls.Config)
-		} else {
-			c.config.TLS = t.Clone()
-		}
-		if t := c.config.TLS; t.ClientSessionCache == nil && t.GetClientCertificate == nil {
-			t.ClientSessionCache = tls.NewLRUClientSessionCache(1)
-		}
-		c.config.TLS.DynamicRecordSizingDisabled = true // half a message is of no use
-	}
-	return c.config
-}
-
-// worked notes that a message was settled over a connection.
-func (c *Client) worked() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.failures, c.due, c.failure, c.refused = 0, time.Time{}, nil, false
-	c.refusing.Store(false)
-}
-
-// failed notes a connection that could not be made, or over which nothing was
-// settled, or the answer to a message that is the same for all. It returns how long
-// to wait before the next attempt.
-func (c *Client) failed(err error) time.Duration {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	wait := backOff(minRedial, maxRedial, c.failures)
-	c.failures++
-	c.due, c.failure, c.refused = time.Now().Add(wait), err, isRefusal(err)
-	c.refusing.Store(c.refused)
-	return wait
-}
-
-// refusal returns the error with which the server refuses the sender, until it
-// would be time to try again; or nil.
-func (c *Client) refusal() error {
-	if !c.refusing.Load() {
-		return nil
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.refused && time.Now().Before(c.due) {
-		return c.failure
-	}
-	return nil
-}
-
-// backOff returns how long to wait after so many failures before this one. What
-// is random in it comes of the clock, so that a simulated one repeats it.
-func backOff(shortest, longest time.Duration, failures int) time.Duration {
-	d := longest
-	if failures < 16 {
-		d = min(shortest<<failures, longest)
-	}
-	random := uint64(time.Now().UnixNano()) * 0x9e3779b97f4a7c15 >> 32
-	return d - time.Duration(random)*(d/2)>>32
-}
-
-// resent counts messages that are sent once more.
-func (c *Client) resent(n int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.stats.Resent += uint64(n)
-}
-
-func (c *Client) logger() *slog.Logger {
-	if c.Config == nil {
-		return new(Config).logger()
-	}
-	return c.Config.logger()
-}
-
-// isRefusal reports whether an error is one that time does not heal: whoever
-// tries again gets it again.
-func isRefusal(err error) bool {
-	if _, ok := errors.AsType[*setupError](err); ok {
-		return true
-	}
-	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return true
-	}
-	return errors.Is(err, ErrRefused)
 }
 
 // plainText is an error's text, to stand in that of another.

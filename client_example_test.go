@@ -182,6 +182,6 @@ func ExampleClient_Stats() {
 	fmt.Println(stats.Accepted, "accepted,", stats.Rejected["BadDeviceToken"], "bad tokens")
 	// Output:
 	// apns: message rejected: BadDeviceToken (HTTP status 400)
-	// {"Accepted":2,"Rejected":{"BadDeviceToken":1},"NotSent":0,"InDoubt":0,"InFlight":0,"Resent":0,"Connected":1}
+	// {"Accepted":2,"Rejected":{"BadDeviceToken":1},"Invalid":0,"Expired":0,"NotSent":0,"InDoubt":0,"InFlight":0,"Waiting":0,"Resent":0,"Connected":1}
 	// 2 accepted, 1 bad tokens
 }

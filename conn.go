@@ -71,7 +71,7 @@ func (c *Config) logger() *slog.Logger {
 // All its methods may be called by any number of goroutines. A Conn must be
 // ended by Close or Shutdown, also after an error.
 type Conn struct {
-	http2 *session // nil on the binary protocol, which all other fields serve
+	http2 *http2Session // nil on the binary protocol, which all other fields serve
 
 	raw      net.Conn // under records; closing it does not wait for the peer
 	records  *recordConn
@@ -85,6 +85,9 @@ type Conn struct {
 	reading lane   // one feedback record after the other
 
 	writesRuns atomic.Bool // of a Client, which has IDs of its own
+
+	onEnd      func()          // nil, or called when ending is set
+	onAccepted func(id uint32) // nil, or called with each status 0
 
 	goroutines sync.WaitGroup // that Close waits for
 	done       chan struct{}  // closed when ending is set
@@ -117,6 +120,12 @@ type Conn struct {
 // or ReadFeedbackMsg that says so. Over HTTP/2 Dial waits for the server's first
 // words, and so it always shows here.
 func Dial(ctx context.Context, addr string, config *Config) (*Conn, error) {
+	return dial(ctx, addr, config, nil)
+}
+
+// dial is Dial. Over HTTP/2 the connection sends the messages of the dispatcher, or of
+// its own if that is nil.
+func dial(ctx context.Context, addr string, config *Config, d *dispatcher) (*Conn, error) {
 	if config == nil {
 		config = new(Config)
 	}
@@ -134,14 +143,14 @@ func Dial(ctx context.Context, addr string, config *Config) (*Conn, error) {
 	if tlsConfig.ServerName == "" && !tlsConfig.InsecureSkipVerify {
 		return nil, &setupError{fmt.Errorf("apns: address %q, expected host:port, or the server's name in Config.TLS", addr)}
 	}
-	dial := config.DialContext
-	if dial == nil {
-		dial = new(net.Dialer).DialContext
+	dialContext := config.DialContext
+	if dialContext == nil {
+		dialContext = new(net.Dialer).DialContext
 	}
 	if tlsConfig.NextProtos == nil {
 		tlsConfig.NextProtos = []string{"h2"}
 	}
-	raw, err := dial(ctx, "tcp", addr)
+	raw, err := dialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("apns: connecting to %s: %w", addr, err)
 	}
@@ -166,7 +175,7 @@ func Dial(ctx context.Context, addr string, config *Config) (*Conn, error) {
 		raw.Close()
 		return nil, fmt.Errorf("apns: TLS handshake with %s: %w", addr, c.explain(err))
 	}
-	if err := c.negotiated(ctx, addr, config, firstStream); err != nil {
+	if err := c.negotiated(ctx, addr, config, d, firstStream); err != nil {
 		c.Close()
 		return nil, err
 	}
@@ -215,7 +224,7 @@ func (c *Conn) ConnectionState() tls.ConnectionState {
 // the last call's.
 func (c *Conn) WritePushMsg(ctx context.Context, m *Message) error {
 	if c.http2 != nil {
-		_, err := c.http2.push(ctx, m, false)
+		_, err := c.http2.d.push(ctx, m)
 		return err
 	}
 	if err := c.use(sendsMessages); err != nil {
@@ -324,7 +333,7 @@ func (c *Conn) Close() error {
 }
 
 // negotiated begins to speak the protocol that the handshake has negotiated.
-func (c *Conn) negotiated(ctx context.Context, addr string, config *Config, firstStream uint32) (err error) {
+func (c *Conn) negotiated(ctx context.Context, addr string, config *Config, d *dispatcher, firstStream uint32) error {
 	protocol := c.tls.ConnectionState().NegotiatedProtocol
 	c.log.Info("apns: connected", "addr", addr, "protocol", protocol)
 	switch needsHTTP2 := config.Key != nil && !c.hasCert; {
@@ -333,9 +342,20 @@ func (c *Conn) negotiated(ctx context.Context, addr string, config *Config, firs
 		if needsHTTP2 {
 			tokens = &tokenSource{key: config.Key}
 		}
-		c.http2, err = newSession(ctx, c.link(), newProvider(addr, config.Topic, tokens), firstStream, c.log.With("addr", addr))
+		log, own := c.log.With("addr", addr), d == nil
+		if own {
+			d = newDispatcher(settings{maxAttempts: 1, maxInFlight: math.MaxInt}, log)
+		}
+		s, err := newHTTP2Session(ctx, d, c.link(), newProvider(addr, config.Topic, tokens), firstStream, log)
 		if err != nil {
 			return fmt.Errorf("apns: HTTP/2 with %s: %w", addr, err)
+		}
+		c.http2 = s
+		if own {
+			d.mu.Lock()
+			d.provider.Store(s.provider)
+			d.openLocked(&s.session)
+			d.unlock()
 		}
 	case protocol != "":
 		return &setupError{fmt.Errorf("apns: %s negotiated the protocol %q, expected h2, or none for a gateway of the binary protocol", addr, protocol)}
@@ -598,7 +618,7 @@ func (c *Conn) listen() {
 	var buf [64]byte // room for the first words of a peer that is something else
 	for n := 0; ; {
 		k, err := c.tls.Read(buf[n:])
-		n += k
+		n = c.skipAccepted(buf[:n+k])
 		said, parseErr := ParseError(buf[:n])
 		switch {
 		case parseErr == nil:
@@ -625,17 +645,41 @@ func (c *Conn) listen() {
 	}
 }
 
-// answer tells the rejection of the barrier from that of a message. The barrier's
-// has its ID; or 0, if the gateway names nothing that has no token, and then the
-// status tells, unless a message had that ID.
+// skipAccepted takes the packets at the beginning of b with which the gateway says that
+// it has accepted a message (status 0), after which more may follow. It moves the rest
+// of b to its beginning, and returns how much that is.
+func (c *Conn) skipAccepted(b []byte) int {
+	rest := b
+	for {
+		said, err := ParseError(rest)
+		if err != nil || said.Status != StatusNoError {
+			return copy(b, rest)
+		}
+		rest = rest[errorPacketSize:]
+		if c.isBarrier(said) {
+			c.end(ending{cause: net.ErrClosed, proved: true})
+		} else if c.onAccepted != nil {
+			c.onAccepted(said.ID)
+		}
+	}
+}
+
+// answer tells the rejection of the barrier from that of a message.
 func (c *Conn) answer(said *PushError) ending {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	unnamed := said.ID == 0 && c.minID != 0 && said.Status == StatusMissingToken
-	if c.barrier && (said.ID == c.proofID && said.ID != 0 || unnamed) {
+	if c.isBarrier(said) {
 		return ending{cause: net.ErrClosed, proved: true}
 	}
 	return ending{said: said}
+}
+
+// isBarrier reports whether the gateway answers the barrier. Then it names the barrier's
+// ID; or 0, if it does not name what has no token or no payload. In that case the status
+// tells, unless a message had that ID.
+func (c *Conn) isBarrier(said *PushError) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	unnamed := said.ID == 0 && c.minID != 0 && (said.Status == StatusMissingToken || said.Status == StatusMissingPayload)
+	return c.barrier && (said.ID == c.proofID && said.ID != 0 || unnamed)
 }
 
 // An ending is what ended a connection.
@@ -668,6 +712,9 @@ func (c *Conn) setEnding(e ending) (first bool) {
 	}
 	c.ending = &e
 	close(c.done)
+	if c.onEnd != nil {
+		c.onEnd()
+	}
 	if c.usage == sendsMessages && e.cause != net.ErrClosed {
 		if c.raw.SetWriteDeadline(longAgo) != nil {
 			c.raw.Close()
@@ -685,6 +732,16 @@ func (c *Conn) interrupter(setDeadline func(time.Time) error) func(time.Time) er
 			c.raw.Close()
 		}
 		return err
+	}
+}
+
+// isEnded reports whether the connection has ended.
+func (c *Conn) isEnded() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -25,6 +25,17 @@ var ErrRefused = errors.New("apns: sender refused")
 // which nothing will be known: sent again, it may arrive twice.
 var ErrInDoubt = errors.New("apns: in doubt")
 
+// ErrInvalid is matched by the error of a message that breaks a rule, and was not sent
+// for that. The error says which rule, and matches the Status or the Reason with which a
+// server would have rejected the message. It does not match ErrNotSent, since the same
+// message would fail again.
+var ErrInvalid = errors.New("apns: invalid message")
+
+// ErrExpired is the error of a message that was not sent because its Expiry passed while
+// it waited. A message that has expired before it is handed over is sent as it is: the
+// server then tries once to deliver it, or not at all.
+var ErrExpired = errors.New("apns: expired: the message's Expiry passed while it waited to be sent")
+
 // A Status is the number with which a server of the binary protocol says what
 // was wrong. It is an error, so that
 //
@@ -181,6 +192,25 @@ const (
 	reasonBadEnvironmentKey  Reason = "BadEnvironmentKeyInToken"
 )
 
+// known reports whether there is a constant for the reason.
+func (r Reason) known() bool {
+	switch r {
+	case ReasonBadCollapseID, ReasonBadDeviceToken, ReasonBadExpirationDate, ReasonBadMessageID,
+		ReasonBadPriority, ReasonBadTopic, ReasonDeviceTokenNotForTopic, ReasonDuplicateHeaders,
+		ReasonIdleTimeout, ReasonInvalidPushType, ReasonMissingDeviceToken, ReasonMissingTopic,
+		ReasonPayloadEmpty, ReasonTopicDisallowed, ReasonBadCertificate, ReasonBadCertificateEnvironment,
+		ReasonExpiredProviderToken, ReasonForbidden, ReasonInvalidProviderToken, ReasonMissingProviderToken,
+		ReasonUnrelatedKeyIDInToken, ReasonBadEnvironmentKeyIDInToken, ReasonBadPath, ReasonMethodNotAllowed,
+		ReasonExpiredToken, ReasonUnregistered, ReasonPayloadTooLarge, ReasonTooManyProviderTokenUpdates,
+		ReasonTooManyRequests, ReasonInternalServerError, ReasonServiceUnavailable, ReasonShutdown,
+		ReasonFeatureNotEnabled, ReasonMissingChannelID, ReasonBadChannelID, ReasonChannelNotRegistered,
+		ReasonBadRequestParams, ReasonBadRequestPayload, ReasonMissingPushType, ReasonCannotCreateChannelConfig,
+		ReasonTopicMismatch:
+		return true
+	}
+	return false
+}
+
 // isGeneral reports whether the reason is about the sender or the server, and so
 // about any message.
 func (r Reason) isGeneral() bool {
@@ -334,6 +364,8 @@ type fieldError struct {
 
 func (e *fieldError) Error() string { return "apns: " + e.text }
 func (e *fieldError) Unwrap() error { return e.said }
+
+func (e *fieldError) Is(target error) bool { return target == ErrInvalid }
 
 // A refusedError says that the server refuses the sender.
 type refusedError struct{ err error }

@@ -30,9 +30,10 @@ type provider struct {
 	topic  string       // of messages that have none
 	tokens *tokenSource // nil if a certificate identifies the sender
 
-	// Of the session's writer, which reuses them for each request:
+	// Protected by dispatcher.mu, and reused for each request:
 	out     h2.Request
 	bearer  string // the provider token in out.Literals
+	token   uint32 // how many there have been
 	renewed bool   // that was another one
 }
 
@@ -97,16 +98,16 @@ func (p *provider) defaults(m *Message) (topic string, pushType PushType, priori
 }
 
 // request returns the request for a checked message. It is valid until the next call,
-// and shares the message's payload. bearer is the provider token in it.
+// and shares the message's payload.
 //
 // What Apple asks of the compression is in "Sending notification requests to APNs":
 // authorization stays out of the table, and so do the values of apns-id,
 // apns-expiration and apns-collapse-id after the first.
-func (p *provider) request(m *Message) (r *h2.Request, bearer string, err error) {
+func (p *provider) request(m *Message) (r *h2.Request, err error) {
 	r = &p.out
 	if p.tokens != nil {
 		if err := p.authorize(); err != nil {
-			return nil, "", err
+			return nil, err
 		}
 	}
 	topic, pushType, priority := p.defaults(m)
@@ -129,7 +130,7 @@ func (p *provider) request(m *Message) (r *h2.Request, bearer string, err error)
 	}
 	p.add("apns-collapse-id", m.CollapseID, hpack.IndexName)
 	p.add("apns-id", m.APNsID, hpack.IndexName)
-	return r, p.bearer, nil
+	return r, nil
 }
 
 // add adds a field to the request, unless the value is empty.
@@ -148,77 +149,111 @@ func (p *provider) authorize() error {
 		return err
 	}
 	p.bearer = bearer
+	p.token++
 	p.out.Literals = hpack.AppendLiteral(p.out.Literals[:0], "authorization", bearer)
 	p.out.LiteralSize = len("authorization") + len(bearer) + 32
 	return nil
 }
 
-// outcome returns what became of a message. why is the reason for a missing answer, or
+// isExpired notes that the server found a provider token expired, and reports whether the
+// next request will have another one.
+func (p *provider) isExpired(token uint32) bool {
+	return token != p.token || p.tokens.expired(p.bearer)
+}
+
+// answer returns what became of a message. why is the reason for a missing answer, or
 // nil.
-func (p *provider) outcome(c *pushCall, o *h2.Outcome, why error) (Receipt, error) {
+func (p *provider) answer(r *delivery, o *h2.Outcome, why error) answer {
+	if mutated(http2Twice) && o.Kind == h2.Lost && why != nil {
+		o.Kind = h2.Unprocessed
+	}
 	switch o.Kind {
 	case h2.Answered:
-		return p.answer(c, o, why)
+		return p.response(r, o, why)
 	case h2.Malformed:
-		return Receipt{}, fmt.Errorf("%w: the answer breaks the rules of HTTP/2: %s", ErrInDoubt, o.Text)
+		return answer{kind: lost, err: fmt.Errorf("%w: the answer breaks the rules of HTTP/2: %s", ErrInDoubt, o.Text)}
 	case h2.Reset:
-		return Receipt{}, fmt.Errorf("%w: the server reset the stream (%v)", ErrInDoubt, o.Code)
+		return answer{kind: lost, err: fmt.Errorf("%w: the server reset the stream (%v)", ErrInDoubt, o.Code)}
 	case h2.Lost:
 		if errors.Is(why, ErrRefused) {
 			why = errors.New(why.Error()) // it was sent
 		}
-		return Receipt{}, fmt.Errorf("%w: %w", ErrInDoubt, why)
+		return answer{kind: lost, err: fmt.Errorf("%w: %w", ErrInDoubt, why)}
 	}
+	a := answer{kind: unprocessed}
 	switch {
 	case o.Text == "":
-		return Receipt{}, fmt.Errorf("%w: %w", ErrNotSent, why)
+		a.err = fmt.Errorf("%w: %w", ErrNotSent, why)
 	case why == nil:
-		return Receipt{}, fmt.Errorf("%w: %s", ErrNotSent, o.Text)
+		a.err = fmt.Errorf("%w: %s", ErrNotSent, o.Text)
+	default:
+		a.err = fmt.Errorf("%w: %s: %w", ErrNotSent, o.Text, why)
 	}
-	return Receipt{}, fmt.Errorf("%w: %s: %w", ErrNotSent, o.Text, why)
+	switch {
+	case errors.Is(why, ErrRefused):
+		a.kind = refused
+	case mutated(http2Lost):
+		return answer{}
+	}
+	return a
 }
 
-// answer returns what the server's answer to a message means. why is the reason if the
-// rest of the answer is missing, or nil.
-func (p *provider) answer(c *pushCall, o *h2.Outcome, why error) (Receipt, error) {
-	r := o.Response
-	if r.Status == 200 {
-		return Receipt{APNsID: string(r.Get("apns-id")), UniqueID: string(r.Get("apns-unique-id"))}, nil
+// response returns what the server's response to a message means. why is the reason if
+// the rest of it is missing, or nil.
+func (p *provider) response(r *delivery, o *h2.Outcome, why error) answer {
+	response := o.Response
+	if response.Status == 200 {
+		return answer{receipt: Receipt{APNsID: string(response.Get("apns-id")), UniqueID: string(response.Get("apns-unique-id"))}}
 	}
-	reason, deadAt := readAnswer(r.Body)
-	said := &answerError{reason, r.Status}
+	reason, deadAt := readAnswer(response.Body)
+	said := &answerError{reason, response.Status}
+	notSent := fmt.Errorf("%w: %w", ErrNotSent, said)
 	switch {
-	case reason == "" && (r.Status/100 != 4 || r.Status == 408):
-		// APNs does not answer like this. A proxy may, after it has passed the
-		// message on.
-		outcome := ErrInDoubt
-		if o.Early {
-			outcome = ErrNotSent
-		}
-		if !r.Whole && why != nil {
-			return Receipt{}, fmt.Errorf("%w: %s, and then: %w", outcome, describeAnswer(r), why)
-		}
-		return Receipt{}, fmt.Errorf("%w: %s", outcome, describeAnswer(r))
-	case reason == ReasonExpiredProviderToken && p.tokens != nil && p.tokens.expired(c.bearer):
-		return Receipt{}, fmt.Errorf("%w: %w", ErrNotSent, said) // the next message has a new token
+	case reason == "" && (response.Status/100 != 4 || response.Status == 408):
+		return foreignResponse(o, why)
+	case reason == ReasonExpiredProviderToken && p.tokens != nil && p.isExpired(r.token):
+		return answer{kind: unprocessed, err: notSent} // the next attempt has a new token
 	case reason.isRefusal():
-		return Receipt{}, fmt.Errorf("%w: %w", ErrNotSent, &refusedError{fmt.Errorf("the server refuses this sender: %w", said)})
+		return answer{kind: refused, err: fmt.Errorf("%w: %w", ErrNotSent, &refusedError{fmt.Errorf("the server refuses this sender: %w", said)})}
 	case reason.endsConnection():
-		return Receipt{}, fmt.Errorf("%w: %w", ErrNotSent, &drainError{said})
+		return answer{kind: draining, err: fmt.Errorf("%w: %w", ErrNotSent, &drainError{said})}
 	case reason == ReasonTooManyProviderTokenUpdates:
-		return Receipt{}, fmt.Errorf("%w: %w", ErrNotSent, said)
+		return answer{kind: throttled, err: notSent}
 	}
 	e := &PushError{
-		ID:         c.message.ID,
-		HTTPStatus: r.Status,
+		ID:         r.message.ID,
+		HTTPStatus: response.Status,
 		Reason:     reason,
-		APNsID:     string(r.Get("apns-id")),
-		RetryAfter: retryAfter(string(r.Get("retry-after"))),
+		APNsID:     string(response.Get("apns-id")),
+		RetryAfter: retryAfter(string(response.Get("retry-after"))),
 	}
-	if r.Status == 410 && reason != "" {
+	if response.Status == 410 && reason != "" {
 		e.DeadAt = deadAt
 	}
-	return Receipt{}, e
+	a := answer{kind: rejected, err: e, retryAfter: e.RetryAfter}
+	switch {
+	case !e.Retryable():
+	case reason == ReasonTooManyRequests:
+		a.kind = throttled
+	default:
+		a.kind = failing
+	}
+	return a
+}
+
+// foreignResponse returns what a response means that APNs does not give. A proxy may,
+// after it has passed the message on.
+func foreignResponse(o *h2.Outcome, why error) answer {
+	a, is := answer{kind: lost}, ErrInDoubt
+	if o.Early {
+		a.kind, is = unprocessed, ErrNotSent
+	}
+	if !o.Response.Whole && why != nil {
+		a.err = fmt.Errorf("%w: %s, and then: %w", is, describeAnswer(o.Response), why)
+	} else {
+		a.err = fmt.Errorf("%w: %s", is, describeAnswer(o.Response))
+	}
+	return a
 }
 
 // describeAnswer describes an answer that APNs does not give.

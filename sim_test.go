@@ -234,8 +234,8 @@ func (w *world) simulate() {
 		Config:          config,
 		Timeout:         time.Minute,
 		Attempts:        1 + int(w.pick(10, "attempts")),
-		AtLeastOnce:     w.chance(0.4, "at least once"),
-		Window:          1 + int(w.pick(1<<w.pick(10, "window's size"), "window")),
+		InDoubt:         policy(w.chance(0.4, "at least once")),
+		MaxInFlight:     1 + int(w.pick(1<<w.pick(10, "window's size"), "window")),
 		MaxConns:        1 + int(w.pick(4, "connections")),
 		ConfirmInterval: 1 + w.duration(3*time.Second, "confirm"),
 	}
@@ -674,7 +674,7 @@ func (w *world) check(t *testing.T) {
 			if w.talking {
 				bad(token, "in doubt, and the server always said what it did")
 			}
-		case errors.Is(err, apns.ReasonPayloadEmpty):
+		case errors.Is(err, apns.ErrInvalid):
 			w.tally.Rejected++
 			if taken[token]+refused[token] > 0 {
 				bad(token, "broke a rule, and was sent")
@@ -684,7 +684,7 @@ func (w *world) check(t *testing.T) {
 		}
 		if taken[token] > 1 {
 			w.tally.Twice++
-			if !w.client.AtLeastOnce || w.talking {
+			if w.client.InDoubt == apns.InDoubtReport || w.talking {
 				bad(token, "taken twice")
 			}
 		}
@@ -697,11 +697,11 @@ func (w *world) check(t *testing.T) {
 		}
 	}
 	s := w.client.Stats()
-	settled := s.Accepted + s.NotSent + s.InDoubt
+	settled := s.Accepted + s.Invalid + s.NotSent + s.InDoubt
 	for _, n := range s.Rejected {
 		settled += n
 	}
-	if s.InFlight != 0 || len(w.broken) == 0 && settled != uint64(len(tokens)) {
+	if s.InFlight+s.Waiting != 0 || len(w.broken) == 0 && settled != uint64(len(tokens)) {
 		t.Errorf("seed %d: stats %+v, want the fates of %d messages and nothing in flight", w.seed, s, len(tokens))
 	}
 	w.tally.Resent += int(s.Resent)

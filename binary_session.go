@@ -1,0 +1,417 @@
+package apns
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"time"
+)
+
+// A binarySession is the binary protocol's half of a session. A gateway says nothing
+// about a message that it accepts. So a session takes a number of messages and then ends
+// with a barrier, a message that the gateway must reject: its rejection confirms that
+// all before it were accepted. Meanwhile another session takes messages.
+//
+// The identifier of a message is its number on the connection, counted from 1.
+type binarySession struct {
+	session
+	conn *Conn
+	pace *pace // shared by the sessions of the dispatcher
+
+	// Of the writer:
+	buf     []byte // encoded messages
+	ends    []int  // where each of them ends
+	scratch []byte // for TLS records
+	barrier bool   // the barrier is to be written
+
+	// Protected by dispatcher.mu:
+	taken       int           // messages: those in flight, and those that have an answer
+	written     int           // of these, as far as is known
+	since       time.Duration // when the first was taken
+	waits       time.Duration // since when the gateway is to read, or to answer the barrier; 0: it is not
+	isConfirmed bool          // the barrier was written, or is about to be
+	timer       *time.Timer   // wakes the writer for the barrier
+	silence     *time.Timer   // assumes that all were accepted
+}
+
+// A pace says how many messages the sessions of a dispatcher take before their barriers,
+// and when those are due. It is protected by dispatcher.mu.
+type pace struct {
+	most       int           // messages before a barrier, at most
+	n          int           // now
+	ceiling    int           // up to which n doubles with each confirmation
+	confirmed  int           // barriers since the ceiling was set
+	last       time.Duration // when the last barrier was written; long ago, if there was none
+	confirming int           // sessions with a barrier on its way
+}
+
+const (
+	// maxConfirming is how many sessions may wait for the answers to their barriers.
+	maxConfirming = 2
+	// maxBinaryWrite is the size in bytes at which messages are written.
+	maxBinaryWrite = 64 << 10
+	// minRejectedPace is how many messages a session takes at least after a rejection: to resend
+	// as many costs less than to dial.
+	minRejectedPace = 512
+	// spareTimeout is how long a connection is kept on which nothing was written.
+	spareTimeout = 10 * time.Second
+)
+
+func (p *pace) init(maxInFlight int) {
+	// While a barrier is on its way, the next session takes the rest.
+	p.most = max(1, maxInFlight/4*3+maxInFlight%4*3/4)
+	p.n, p.ceiling = p.most, p.most
+	p.last = math.MinInt64 / 2
+}
+
+// lost notes that a session with n messages has ended, and nothing was said about them.
+// A gateway that takes a few on each connection is soon asked after about as many.
+func (p *pace) lost(n int) {
+	p.n = max(1, min(p.n, n/4))
+	p.ceiling, p.confirmed = max(1, n/2), 0
+}
+
+// confirm notes that a barrier was answered. To reach what was once too much takes many
+// of them, so that most messages are not in doubt again and again.
+func (p *pace) confirm() {
+	if p.confirmed++; p.n >= p.ceiling/2 && p.confirmed >= 16 {
+		p.ceiling, p.confirmed = 2*p.ceiling, 0
+	}
+	p.ceiling = min(p.ceiling, p.most)
+	p.n = max(p.n, min(2*p.n, p.ceiling))
+}
+
+// newBinarySession begins to send messages over a connection.
+func newBinarySession(d *dispatcher, c *Conn) *binarySession {
+	s := &binarySession{conn: c, pace: &d.pace}
+	s.session = newSession(d, s)
+	c.onEnd, c.onAccepted = s.wakeWriter, s.acceptUpTo
+	c.use(sendsMessages) // so that its end is noticed
+	go s.write()
+	return s
+}
+
+func (s *binarySession) roomLocked() int {
+	if s.isConfirmed || s.conn.isEnded() {
+		return 0
+	}
+	return s.pace.n - s.taken
+}
+
+// isFullLocked reports whether the next connection is to be dialed, which takes its time.
+func (s *binarySession) isFullLocked() bool {
+	if s.roomLocked() <= s.pace.n/2 {
+		return true
+	}
+	due, at := s.barrierDueLocked()
+	return due || at != 0 && at-s.d.now() < s.d.confirmInterval/2
+}
+
+// barrierDueLocked reports whether it is time for the barrier and, if not, when it will
+// be; 0 if that is not known.
+func (s *binarySession) barrierDueLocked() (due bool, at time.Duration) {
+	full := s.taken >= s.pace.n
+	switch {
+	case s.isConfirmed || s.flight.n == 0 && !full || s.pace.confirming >= maxConfirming:
+		return false, 0
+	case full || !s.d.hasQueuedLocked() && s.isWaitedForLocked():
+		return true, 0
+	}
+	at = s.pace.last
+	if s.d.hasQueuedLocked() || s.d.feeding > 0 { // others will follow
+		at = max(at, s.since)
+	}
+	at += s.d.confirmInterval
+	return s.d.now() >= at, at
+}
+
+// isWaitedForLocked reports whether the outcomes of messages in flight are wanted without
+// delay.
+func (s *binarySession) isWaitedForLocked() bool {
+	if s.d.closing != nil {
+		return true
+	}
+	if s.d.complete == 0 {
+		return false
+	}
+	for r := s.flight.first; r != nil; r = r.next {
+		if r.source.isComplete() {
+			return true
+		}
+	}
+	return false
+}
+
+// fillLocked encodes messages or, if there is none, decides on the barrier.
+func (s *binarySession) fillLocked() bool {
+	if s.conn.isEnded() {
+		return false
+	}
+	s.buf, s.ends = s.buf[:0], s.ends[:0]
+	now := s.d.now()
+	due := false
+	if s.taken > 0 {
+		due, _ = s.barrierDueLocked()
+	}
+	for !due && len(s.buf) < maxBinaryWrite && s.session.roomLocked() > 0 {
+		r := s.d.takeLocked(&s.session)
+		if r == nil {
+			break
+		}
+		var err error
+		if s.buf, err = appendMsg(s.buf, r.message, uint32(s.taken+1)); err != nil {
+			s.d.answeredLocked(r, answer{kind: unsent, err: err})
+			continue
+		}
+		s.ends = append(s.ends, len(s.buf))
+		if s.taken++; s.taken == 1 {
+			s.since = now
+		}
+		r.seq = uint32(s.taken)
+		if s.d.observe != nil {
+			r.at = now
+		}
+	}
+	if len(s.buf) > 0 {
+		s.waits = now
+		return true
+	}
+	return s.decideLocked(now)
+}
+
+// decideLocked reports whether the barrier is to be written now. Otherwise it has the
+// writer woken when it will be.
+func (s *binarySession) decideLocked(now time.Duration) bool {
+	due, at := s.barrierDueLocked()
+	switch {
+	case due:
+		s.barrier, s.isConfirmed, s.waits = true, true, now
+		s.end = errBarrier
+		s.pace.last = now
+		s.pace.confirming++
+	case at != 0:
+		startTimer(&s.timer, max(0, at-now), s.wakeWriter)
+	case s.isConfirmed || s.flight.n > 0 || !s.isOpen:
+	case s.taken > 0 || now-s.idleSince >= spareTimeout: // there is nothing to confirm
+		s.end = errIdle
+		s.conn.end(ending{cause: net.ErrClosed})
+	default:
+		startTimer(&s.timer, s.idleSince+spareTimeout-now, s.wakeWriter)
+	}
+	return due
+}
+
+var errBarrier = errors.New("the barrier was written")
+
+// flush writes what was encoded, or the barrier.
+func (s *binarySession) flush() error {
+	if s.barrier {
+		s.barrier = false
+		s.conn.prove()
+		if after := s.d.assumeAccepted; after > 0 {
+			s.silence = time.AfterFunc(after, func() { s.conn.end(ending{cause: net.ErrClosed, proved: true}) })
+		}
+		return nil
+	}
+	last := uint32(s.taken)
+	first := last - uint32(len(s.ends)) + 1
+	var n int
+	var err error
+	// No message is looked at here. One that is cancelled is written all the same.
+	n, s.scratch, err = s.conn.writeRun(s.buf, first, last, s.scratch)
+	s.d.mu.Lock()
+	defer s.d.unlock()
+	s.waits = 0
+	if err == nil {
+		s.written = s.taken
+		return nil
+	}
+	for _, end := range s.ends {
+		if end <= n {
+			s.written++
+		}
+	}
+	return err
+}
+
+func (s *binarySession) isOverLocked() bool { return s.conn.isEnded() }
+
+func (s *binarySession) drainLocked() {}
+
+func (s *binarySession) expectLocked() {} // waits does it
+
+// cancelLocked forgets a message, which was written or is about to be.
+func (s *binarySession) cancelLocked(r *delivery, why error) (answer, bool) {
+	s.wakeWriter() // there may be nothing left to confirm
+	return answer{kind: lost, err: fmt.Errorf("%w: the gateway was not heard from: %w", ErrInDoubt, why)}, true
+}
+
+// tickLocked ends a connection whose gateway does not read, or does not answer the barrier.
+func (s *binarySession) tickLocked(now time.Duration) bool {
+	late := s.waits != 0 && now-s.waits >= s.d.timeout
+	abandoned := s.waits != 0 && s.flight.n == 0 && now-s.waits >= s.d.timeout/ticks
+	switch {
+	case !late && !abandoned:
+	case s.isConfirmed:
+		s.endLocked("the gateway did not answer the barrier for %v", s.d.timeout)
+	default:
+		s.endLocked("the gateway did not read for %v", s.d.timeout)
+	}
+	return s.waits != 0
+}
+
+func (s *binarySession) endLocked(format string, args ...any) {
+	e := ending{cause: fmt.Errorf(format, args...)}
+	s.d.afterLocked(func() { s.conn.end(e) })
+}
+
+func (s *binarySession) close() {
+	s.conn.Close()
+	<-s.done
+}
+
+// acceptUpTo takes a status 0, with which a gateway says that it has accepted a message,
+// and so all before it.
+func (s *binarySession) acceptUpTo(id uint32) {
+	s.d.mu.Lock()
+	defer s.d.unlock()
+	if int64(id) <= int64(s.taken) {
+		s.acceptLocked(id)
+	}
+}
+
+// acceptLocked answers the messages up to the one with the identifier.
+func (s *binarySession) acceptLocked(id uint32) {
+	for r := s.flight.first; r != nil && r.seq <= id; r = s.flight.first {
+		s.d.answeredLocked(r, answer{})
+	}
+}
+
+// finish answers all that is in flight, by what ended the connection.
+func (s *binarySession) finish(error) {
+	<-s.conn.done
+	s.d.mu.Lock()
+	for _, t := range []*time.Timer{s.timer, s.silence} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+	if s.isConfirmed {
+		s.pace.confirming--
+	}
+	s.concludeLocked(s.conn.final())
+	for _, other := range s.d.sessions {
+		other.wakeWriter() // which may write its barrier now
+	}
+	s.d.unlock()
+	s.conn.Close()
+}
+
+func (s *binarySession) concludeLocked(e ending) {
+	if s.end == nil {
+		s.end = e.cause
+	}
+	failure := e.cause
+	switch {
+	case e.proved:
+		s.acceptLocked(uint32(s.taken))
+		s.pace.confirm()
+		failure = nil
+	case e.said != nil && e.said.ID == 0 && !e.said.Rejected(): // it accepted nothing
+		failure = e.said.Status
+		s.unprocessedLocked(failure)
+	case e.said != nil && s.isNamed(e.said):
+		s.rejectedLocked(e.said)
+		failure = nil
+	case e.said != nil:
+		failure = fmt.Errorf("the gateway names a message that it was not sent: %s", plainText(e.said))
+		s.lostLocked(failure)
+	case e.refused:
+		s.requeueLocked()
+	case s.d.closed:
+		s.lostLocked(s.d.closing)
+	default:
+		s.lostLocked(failure)
+		if failure == net.ErrClosed {
+			failure = nil // there was nothing to confirm
+		}
+	}
+	l := s.d.dialer
+	switch {
+	case s.d.closed:
+	case failure != nil:
+		l.failedLocked(failure)
+	case s.taken > 0:
+		l.workedLocked()
+	}
+}
+
+// isNamed reports whether the gateway names a message that was written.
+func (s *binarySession) isNamed(said *PushError) bool {
+	return said.ID > 0 && int64(said.ID) <= int64(s.taken)
+}
+
+// rejectedLocked takes the gateway's last word: it accepted all before the message, and
+// discarded all after it. Those go first on the next connection, in their order.
+func (s *binarySession) rejectedLocked(said *PushError) {
+	if !said.Rejected() {
+		s.acceptLocked(said.ID)
+	} else {
+		accepted := said.ID - 1
+		if mutated(binaryTwice) && accepted > 0 {
+			accepted--
+		}
+		s.acceptLocked(accepted)
+		if r := s.flight.first; r != nil && r.seq == said.ID {
+			e := *said
+			e.ID = r.message.ID
+			s.d.answeredLocked(r, answer{kind: rejected, err: &e})
+		}
+		if mutated(binaryLost) {
+			s.acceptLocked(said.ID + 1)
+		}
+	}
+	s.requeueLocked()
+	s.pace.n = min(s.pace.n, max(minRejectedPace, 8*int(said.ID)))
+}
+
+// requeueLocked resends all that is in flight, which the gateway did not look at.
+func (s *binarySession) requeueLocked() {
+	for r := s.flight.first; r != nil; r = r.next {
+		r.written = r.written || int64(r.seq) <= int64(s.written)
+	}
+	back := s.flight
+	s.flight = list{}
+	s.d.requeueLocked(&back)
+}
+
+// unprocessedLocked resends all that is in flight, because of err, which counts as an
+// attempt.
+func (s *binarySession) unprocessedLocked(err error) {
+	for r := s.flight.last; r != nil; r = s.flight.last { // so that they keep their order
+		s.d.answeredLocked(r, answer{kind: unprocessed, err: fmt.Errorf("%w: %w", ErrNotSent, err)})
+	}
+}
+
+// lostLocked ends all that was written in doubt, and resends the rest.
+func (s *binarySession) lostLocked(err error) {
+	if s.flight.n == 0 {
+		return
+	}
+	if !errors.Is(err, ErrInDoubt) {
+		err = fmt.Errorf("%w: %w", ErrInDoubt, err)
+	}
+	s.pace.lost(s.taken)
+	var doubtful list
+	for r := s.flight.first; r != nil && int64(r.seq) <= int64(s.written); r = s.flight.first {
+		s.flight.remove(r)
+		doubtful.push(r)
+	}
+	s.requeueLocked()
+	for r := doubtful.last; r != nil; r = doubtful.last { // the last one first, so that they keep their order
+		doubtful.remove(r)
+		s.flight.push(r)
+		s.d.answeredLocked(r, answer{kind: lost, err: err})
+	}
+}

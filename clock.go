@@ -1,0 +1,156 @@
+package apns
+
+import (
+	"context"
+	"time"
+)
+
+// The timers of a dispatcher, each nil until it is needed. There is none for each
+// message.
+type timers struct {
+	clock   *time.Timer // looks for deliveries whose time has ended
+	ticking bool
+	later   *time.Timer // looks for back-offs that have ended
+	laterAt time.Duration
+	idle    *time.Timer // looks for sessions without work
+}
+
+// ticks is how often the clock looks at a message while it has time: so Timeout is
+// accurate to about an eighth.
+const ticks = 8
+
+func (t *timers) stop() {
+	for _, timer := range []*time.Timer{t.clock, t.later, t.idle} {
+		if timer != nil {
+			timer.Stop()
+		}
+	}
+}
+
+// startTimer starts a timer, or makes it.
+func startTimer(t **time.Timer, after time.Duration, f func()) {
+	if *t == nil {
+		*t = time.AfterFunc(after, f)
+	} else {
+		(*t).Reset(after)
+	}
+}
+
+// startClockLocked starts the clock, unless it runs.
+func (d *dispatcher) startClockLocked() {
+	if d.timers.ticking || d.timeout == 0 || d.closed {
+		return
+	}
+	d.timers.ticking = true
+	startTimer(&d.timers.clock, max(1, d.timeout/ticks), d.tick)
+}
+
+// tick ends the deliveries whose time is over.
+func (d *dispatcher) tick() {
+	d.mu.Lock()
+	defer d.unlock()
+	d.timers.ticking = false
+	d.stageLocked()
+	now := d.now()
+	for _, l := range []*list{&d.queue, &d.backingOff} {
+		d.endLateLocked(l, now)
+	}
+	more := d.pending > 0
+	for _, s := range d.sessions {
+		d.endLateLocked(&s.flight, now)
+		if s.protocol.tickLocked(now) {
+			more = true
+		}
+	}
+	if more {
+		d.startClockLocked()
+	}
+	d.room.Broadcast()
+	d.dispatchLocked()
+}
+
+// endLateLocked ends the deliveries of a list whose time is over. That blames the session
+// they are in flight on, or those that had no room for them.
+func (d *dispatcher) endLateLocked(l *list, now time.Duration) {
+	for r := l.first; r != nil; {
+		next := r.next
+		if r.deadline != 0 && r.deadline <= now {
+			m, was, on := r.message, r.state, r.session
+			d.abandonLocked(r, context.DeadlineExceeded)
+			for _, s := range d.sessions {
+				if was == inFlight && s == on || was == queued && s.roomLocked() == 0 && s.pausedUntil == 0 {
+					s.failedLocked(m, errNoAnswer)
+				}
+			}
+		}
+		r = next
+	}
+}
+
+// wakeAtLocked has the back-offs looked at when the earliest ends.
+func (d *dispatcher) wakeAtLocked(due time.Duration) {
+	if d.timers.laterAt != 0 && d.timers.laterAt <= due || d.closed {
+		return
+	}
+	d.timers.laterAt = due
+	startTimer(&d.timers.later, max(0, due-d.now()), d.endBackOffs)
+}
+
+// minBackOffStep is how much time there is between two looks at the back-offs, since
+// each looks at all of them.
+const minBackOffStep = 5 * time.Millisecond
+
+// endBackOffs queues the deliveries whose back-off has ended.
+func (d *dispatcher) endBackOffs() {
+	d.mu.Lock()
+	defer d.unlock()
+	d.timers.laterAt = 0
+	now := d.now()
+	var next time.Duration
+	for r := d.backingOff.first; r != nil; {
+		after := r.next
+		if r.at <= now {
+			d.backingOff.remove(r)
+			d.waiting.Add(-1)
+			d.resendLocked(r, r.err, 0)
+		} else if next == 0 || r.at < next {
+			next = r.at
+		}
+		r = after
+	}
+	if next != 0 {
+		d.wakeAtLocked(max(next, now+minBackOffStep))
+	}
+}
+
+// watchIdleLocked starts to look for sessions that have had no work for idleTimeout.
+func (d *dispatcher) watchIdleLocked() {
+	if d.dialer != nil && !d.closed {
+		startTimer(&d.timers.idle, idleTimeout, d.closeIdle)
+	}
+}
+
+// closeIdle drains the sessions that have had no work for idleTimeout.
+func (d *dispatcher) closeIdle() {
+	d.mu.Lock()
+	defer d.unlock()
+	now := d.now()
+	var next time.Duration
+	for _, s := range d.sessions {
+		if s.end != nil {
+			continue
+		}
+		left := idleTimeout
+		if s.flight.n == 0 {
+			left = s.idleSince + idleTimeout - now
+		}
+		if left <= 0 {
+			s.drainLocked(errIdle)
+		} else if next == 0 || left < next {
+			next = left
+		}
+	}
+	if next > 0 {
+		startTimer(&d.timers.idle, next, d.closeIdle)
+	}
+}

@@ -1,0 +1,129 @@
+package apns
+
+import "time"
+
+// A delivery is a message on its way from its source to its outcome. It is on the list
+// that its state names, and all of it is protected by dispatcher.mu.
+//
+// Once it is finished it belongs to its source again, and so does the message. So
+// whoever reads the message holds the lock, and has found the delivery on a list.
+type delivery struct {
+	message    *Message
+	source     source
+	next, prev *delivery // on the list
+
+	session  *session // that the last attempt was on
+	seq      uint32   // its number there: the binary identifier, or the stream
+	token    uint32   // the provider token of the last attempt, by provider.token
+	attempts uint16   // that were begun
+	state    state
+	checked  bool          // the message keeps the rules of HTTP/2
+	expires  bool          // the message's Expiry was ahead when it was handed over
+	inDoubt  bool          // an earlier attempt ended in doubt
+	written  bool          // an earlier attempt has written it
+	deadline time.Duration // when its time ends, by dispatcher.now; 0: never
+	at       time.Duration // when it was given to the session or, backing off, when it is resent
+
+	receipt Receipt // the outcome, once it is finished
+	err     error   // the outcome; before that, what the last attempt came to, if it is to be repeated
+}
+
+// A state says which list a delivery is on.
+type state uint8
+
+const (
+	finished   state = iota // none, or dispatcher.finished
+	queued                  // dispatcher.queue
+	backingOff              // dispatcher.backingOff
+	inFlight                // session.flight
+)
+
+// A source hands messages over, and is told their outcomes.
+type source interface {
+	// report is told that deliveries of the source are finished. The list is the
+	// source's from then on. No lock is held.
+	report(finished list)
+	// isComplete reports whether the source has handed over its last message, so that
+	// its outcomes are wanted without delay. The caller holds dispatcher.mu.
+	isComplete() bool
+}
+
+// A list has deliveries in an order. Its zero value is empty.
+type list struct {
+	first, last *delivery
+	n           int
+}
+
+// push adds a delivery at the end.
+func (l *list) push(d *delivery) {
+	if d.prev = l.last; l.last != nil {
+		l.last.next = d
+	} else {
+		l.first = d
+	}
+	l.last = d
+	l.n++
+}
+
+// remove takes a delivery from the list that it is on.
+func (l *list) remove(d *delivery) {
+	if d.prev != nil {
+		d.prev.next = d.next
+	} else {
+		l.first = d.next
+	}
+	if d.next != nil {
+		d.next.prev = d.prev
+	} else {
+		l.last = d.prev
+	}
+	d.prev, d.next = nil, nil
+	l.n--
+}
+
+// pop takes the first delivery from the list. It returns nil if the list is empty.
+func (l *list) pop() *delivery {
+	d := l.first
+	if d != nil {
+		l.remove(d)
+	}
+	return d
+}
+
+// append moves all deliveries of another list to the end of this one.
+func (l *list) append(other *list) {
+	switch {
+	case other.n == 0:
+		return
+	case l.n == 0:
+		*l = *other
+	default:
+		l.last.next, other.first.prev = other.first, l.last
+		l.last = other.last
+		l.n += other.n
+	}
+	*other = list{}
+}
+
+// prepend moves all deliveries of another list to the beginning of this one.
+func (l *list) prepend(other *list) {
+	other.append(l)
+	*l, *other = *other, list{}
+}
+
+// popRun takes the first delivery from the list, and those that follow it and have the
+// same source.
+func (l *list) popRun() (run list) {
+	run.first = l.first
+	for d := l.first; d != nil && d.source == run.first.source; d = d.next {
+		run.last = d
+		run.n++
+	}
+	if l.first = run.last.next; l.first != nil {
+		l.first.prev, run.last.next = nil, nil
+	} else {
+		l.last = nil
+	}
+	l.n -= run.n
+	return run
+}

@@ -1,0 +1,248 @@
+package apns
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// A dialer opens the connections of a Client, one after the other.
+type dialer struct {
+	d          *dispatcher
+	addr       string
+	config     *Config
+	maxBackOff time.Duration
+	ctx        context.Context // ends when the Client is closed
+	cancel     context.CancelFunc
+
+	// Protected by dispatcher.mu:
+
+	running   bool          // connect runs
+	dialing   bool          // and does not wait
+	failures  int           // in a row: attempts to dial, and connections on which no message was answered
+	due       time.Duration // when the next attempt may begin
+	failure   error         // the last one
+	permanent bool          // which time does not heal
+	replaced  bool          // a connection was replaced for the sake of few messages, and none has worked since
+}
+
+func newDialer(d *dispatcher, addr string, config *Config, maxBackOff time.Duration) *dialer {
+	l := &dialer{d: d, addr: addr, config: dialConfig(config), maxBackOff: maxBackOff}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	return l
+}
+
+const (
+	// dialTimeout is how long an attempt to connect may take.
+	dialTimeout = 30 * time.Second
+	// minRedial is the back-off after the first failure to connect. It doubles with
+	// each further one.
+	minRedial = 100 * time.Millisecond
+	// maxRefused is the longest back-off when the failure is permanent.
+	maxRefused = time.Minute
+	// minRetry and maxRetry are the shortest and the longest back-off of a message.
+	minRetry = time.Second
+	maxRetry = time.Minute
+	// idleTimeout is how long a connection is kept without work. Apple asks for "hours
+	// or days" ("Sending notification requests to APNs"), and for no PINGs meanwhile; a
+	// connection that was silent for long is asked before it is used again.
+	idleTimeout = time.Hour
+)
+
+// growLocked opens another connection, if messages wait for one and it is of use.
+func (l *dialer) growLocked() {
+	if !l.running && l.isWantedLocked() {
+		l.running = l.d.goLocked(l.connect)
+	}
+}
+
+// isWantedLocked reports whether messages wait and all open sessions are full, or
+// whether one of them is to be replaced.
+func (l *dialer) isWantedLocked() bool {
+	open, full := 0, 0
+	for _, s := range l.d.sessions {
+		switch {
+		case s.end != nil:
+		case s.replaced != nil:
+			return true
+		default:
+			open++
+			if s.protocol.isFullLocked() {
+				full++
+			}
+		}
+	}
+	return l.d.waiting.Load() > 0 && open == full && open < l.d.maxConns
+}
+
+// connect opens connections while they are wanted. It waits for the back-off between
+// two attempts, unless the failure is permanent: then nobody waits for it.
+func (l *dialer) connect() {
+	d := l.d
+	d.mu.Lock()
+	for !d.closed && l.isWantedLocked() {
+		if wait := l.due - d.now(); wait > 0 {
+			if l.permanent {
+				break
+			}
+			d.unlock()
+			l.sleep(wait)
+			d.mu.Lock()
+			continue
+		}
+		l.dialing = true
+		d.unlock()
+		s, err := l.dial(l.ctx)
+		d.mu.Lock()
+		l.dialing = false
+		l.dialedLocked(s, err)
+	}
+	l.running = false
+	d.unlock()
+}
+
+func (l *dialer) sleep(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-l.ctx.Done():
+	}
+}
+
+// dial opens a connection. The session does not take messages yet.
+func (l *dialer) dial(ctx context.Context) (*session, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	c, err := dial(ctx, l.addr, l.config, l.d)
+	switch {
+	case err != nil:
+		return nil, err
+	case c.http2 != nil:
+		return &c.http2.session, nil
+	}
+	return &newBinarySession(l.d, c).session, nil
+}
+
+// dialedLocked takes the outcome of dial.
+func (l *dialer) dialedLocked(s *session, err error) {
+	d := l.d
+	switch {
+	case err == nil && d.openLocked(s):
+		if h, ok := s.protocol.(*http2Session); ok {
+			d.provider.Store(h.provider)
+		} else {
+			d.provider.Store(nil)
+		}
+	case err == nil:
+		d.running.Go(s.protocol.close)
+	case l.ctx.Err() == nil:
+		l.failedLocked(err)
+		permanent, wait := l.permanent, l.due-d.now()
+		d.afterLocked(func() {
+			if permanent {
+				d.log.Error("apns: the server refuses this sender, or is not the one that is expected", "error", err)
+			} else {
+				d.log.Warn("apns: cannot connect", "error", err, "again in", wait)
+			}
+		})
+	}
+}
+
+// failedLocked notes an attempt to connect that has failed, a connection on which no
+// message was answered, or an answer that refuses the sender.
+func (l *dialer) failedLocked(err error) {
+	longest := l.maxBackOff
+	if l.permanent = isPermanent(err); l.permanent {
+		longest = maxRefused
+	}
+	l.failure = err
+	l.due = l.d.now() + backOff(minRedial, longest, l.failures)
+	l.failures++
+	l.d.endHopelessLocked()
+}
+
+// workedLocked notes that a message was answered on a new connection.
+func (l *dialer) workedLocked() {
+	l.failures, l.due, l.failure, l.permanent, l.replaced = 0, 0, nil, false, false
+}
+
+// refusedLocked takes an answer that refuses the sender: all messages would get it.
+// Those that wait get it without being sent, and so do those that are handed over
+// before the next attempt is due.
+func (l *dialer) refusedLocked(s *session, err error) {
+	s.proven = false // so that the next answer ends it
+	if l.permanent && l.due > l.d.now() {
+		return // another message had the same answer
+	}
+	if r, ok := errors.AsType[*refusedError](err); ok {
+		err = r
+	}
+	l.failedLocked(err)
+	l.d.afterLocked(func() { l.d.log.Error("apns: sender refused", "error", err) })
+}
+
+// mayReplaceLocked reports whether a connection may be replaced although only few
+// messages have failed: once, until a message is answered.
+func (l *dialer) mayReplaceLocked() bool {
+	first := !l.replaced
+	l.replaced = true
+	return first
+}
+
+// hopelessLocked returns the error of a message that cannot be sent before its
+// deadline, because of what is known of the server; or nil.
+func (l *dialer) hopelessLocked(deadline, now time.Duration) error {
+	switch {
+	case l.due <= now:
+	case l.permanent:
+		return fmt.Errorf("%w: %w", ErrNotSent, plainError{l.failure})
+	case deadline != 0 && l.due > deadline && !l.dialing && !l.d.isConnectedLocked():
+		return fmt.Errorf("%w: %w: the next attempt to connect is due later, while there was no connection (%s)", ErrNotSent, context.DeadlineExceeded, plainText(l.failure))
+	}
+	return nil
+}
+
+// dialConfig returns a copy of a Config with a cache for TLS sessions: to resume one
+// costs a fraction of a full handshake. Where the certificate may be another each time,
+// so must be the session.
+func dialConfig(c *Config) *Config {
+	config := new(Config)
+	if c != nil {
+		*config = *c
+	}
+	if config.TLS == nil {
+		config.TLS = new(tls.Config)
+	} else {
+		config.TLS = config.TLS.Clone()
+	}
+	if t := config.TLS; t.ClientSessionCache == nil && t.GetClientCertificate == nil {
+		t.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+	}
+	config.TLS.DynamicRecordSizingDisabled = true // a part of a message is of no use
+	return config
+}
+
+// backOff returns how long to wait after so many failures before this one, with up to
+// 50 % jitter. The jitter comes from the clock, so that a simulated one repeats it.
+func backOff(shortest, longest time.Duration, failures int) time.Duration {
+	d := longest
+	if failures < 16 {
+		d = min(shortest<<failures, longest)
+	}
+	random := uint64(time.Now().UnixNano()) * 0x9e3779b97f4a7c15 >> 32
+	return d - time.Duration(random)*(d/2)>>32
+}
+
+// isPermanent reports whether an error is one that time does not heal.
+func isPermanent(err error) bool {
+	if _, ok := errors.AsType[*setupError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return true
+	}
+	return errors.Is(err, ErrRefused)
+}

@@ -1,0 +1,380 @@
+package apns
+
+import (
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A dispatcher is between the sources of messages and the sessions that send them. A
+// source hands messages over; a session takes what it has room for, encodes and writes
+// it together; the reader of its connection hears the answers; each outcome is reported
+// to its source.
+//
+// A Client has one dispatcher, which dials. A Conn over HTTP/2 has one with a single
+// session, which does not.
+//
+// One mutex protects the dispatcher, its sessions and all deliveries. It is released by
+// unlock, which then reports the outcomes: a source may hand over its next message at
+// once, and finds everything done.
+type dispatcher struct {
+	settings
+	dialer  *dialer // nil: no other connection is opened
+	log     *slog.Logger
+	epoch   time.Time      // from which now counts
+	running sync.WaitGroup // of all goroutines that close waits for
+	calls   sync.Pool      // of *pushCall
+
+	provider atomic.Pointer[provider] // knows the rules for messages; nil until the server has spoken HTTP/2
+	waiting  atomic.Int64             // deliveries that are staged, queued or backing off
+
+	mu         sync.Mutex // protects following, and all that is said to be
+	queue      list       // what a session may take, in order
+	backingOff list       // what is to be queued again later
+	finished   list       // what unlock reports
+	attempts   []Attempt  // what unlock tells the observer
+	deferred   []func()   // what unlock calls
+	staged     []*pushAll // those with messages that are not queued yet
+	sessions   []*session // in the order in which they were opened
+	opened     uint64     // sessions so far
+	inFlight   int        // deliveries on sessions
+	pending    int        // deliveries without an outcome
+	room       sync.Cond  // of mu: fewer messages wait, or a PushAll ends
+	feeding    int        // PushAlls that have messages to come
+	complete   int        // PushAlls that have none, and wait for outcomes
+	pace       pace       // of the barriers on the binary protocol
+	timers     timers
+	closing    error           // why no messages are taken; nil while they are
+	closed     bool            // close was called
+	drained    []chan struct{} // closed when nothing is pending
+	stats      Stats           // but for what is computed
+}
+
+// The settings of a dispatcher.
+type settings struct {
+	timeout         time.Duration // of each message; 0: none
+	maxAttempts     int
+	maxInFlight     int
+	maxConns        int
+	confirmInterval time.Duration
+	assumeAccepted  time.Duration // 0: never
+	inDoubt         InDoubtPolicy
+	observe         func(Attempt) // or nil
+}
+
+// maxWaiting is how many messages may wait before a PushAll takes no more: those that
+// would not be sent soon must not use up their time here.
+func (s *settings) maxWaiting() int { return min(s.maxInFlight, 1024) }
+
+func newDispatcher(s settings, log *slog.Logger) *dispatcher {
+	d := &dispatcher{settings: s, log: log, epoch: time.Now().Add(-time.Second)}
+	d.room.L = &d.mu
+	d.pace.init(s.maxInFlight)
+	return d
+}
+
+// now returns the time since epoch, a moment before the dispatcher was made: it is never
+// 0, which stands for no time.
+func (d *dispatcher) now() time.Duration { return time.Since(d.epoch) }
+
+// unlock releases mu, and then reports what was finished while it was held.
+func (d *dispatcher) unlock() {
+	finished, attempts, deferred := d.finished, d.attempts, d.deferred
+	d.finished, d.attempts, d.deferred = list{}, nil, nil
+	d.mu.Unlock()
+	for _, f := range deferred {
+		f()
+	}
+	for i := range attempts {
+		d.observe(attempts[i])
+	}
+	for finished.n > 0 {
+		run := finished.popRun()
+		run.first.source.report(run)
+	}
+}
+
+// afterLocked has f called when mu is released: it may log, which can take a while.
+func (d *dispatcher) afterLocked(f func()) { d.deferred = append(d.deferred, f) }
+
+// goLocked runs f in a goroutine that close waits for. If the dispatcher is closed it
+// does nothing, and is false.
+func (d *dispatcher) goLocked(f func()) bool {
+	if d.closed {
+		return false
+	}
+	d.running.Go(f)
+	return true
+}
+
+// checkMessage says which rule a message breaks, as far as that is known before it is
+// encoded. checked says that nothing is left to be checked for HTTP/2.
+func (d *dispatcher) checkMessage(m *Message) (checked bool, err error) {
+	if m == nil {
+		return false, errNoMessage
+	}
+	p := d.provider.Load()
+	if p == nil {
+		return false, nil
+	}
+	return true, p.check(m)
+}
+
+// handOver takes a message from its source. It has an outcome from then on.
+func (d *dispatcher) handOver(r *delivery) {
+	d.mu.Lock()
+	d.handOverLocked(r, d.now())
+	if d.queue.n == 1 || len(d.sessions) == 0 { // or else somebody is at it already
+		d.dispatchLocked()
+	}
+	d.unlock()
+}
+
+// handOverLocked queues a delivery, unless its outcome is known already. That it breaks
+// a rule is in r.err.
+func (d *dispatcher) handOverLocked(r *delivery, now time.Duration) {
+	d.pending++
+	if d.timeout > 0 && r.deadline == 0 {
+		r.deadline = now + d.timeout
+	}
+	err := r.err
+	switch {
+	case err != nil:
+	case d.closing != nil:
+		err = fmt.Errorf("%w: %w", ErrNotSent, d.closing)
+	default:
+		r.expires = !r.message.Expiry.IsZero() && time.Now().Before(r.message.Expiry)
+		err = d.hopelessLocked(r, now)
+	}
+	if err != nil {
+		d.finishLocked(r, Receipt{}, err)
+		return
+	}
+	r.state = queued
+	d.queue.push(r)
+	d.waiting.Add(1)
+	d.startClockLocked()
+}
+
+// stage is told by a PushAll that it has messages, which a session will take when it
+// has room for them.
+func (d *dispatcher) stage(b *pushAll) {
+	d.mu.Lock()
+	defer d.unlock()
+	d.staged = append(d.staged, b)
+	d.startClockLocked()
+	d.dispatchLocked()
+}
+
+// stageLocked queues what PushAlls have staged.
+func (d *dispatcher) stageLocked() {
+	if len(d.staged) == 0 {
+		return
+	}
+	now := d.now()
+	for i, b := range d.staged {
+		staged := b.takeStaged()
+		d.waiting.Add(-int64(staged.n))
+		for r := staged.pop(); r != nil; r = staged.pop() {
+			d.handOverLocked(r, now)
+		}
+		d.staged[i] = nil
+	}
+	d.staged = d.staged[:0]
+}
+
+// dispatchLocked has waiting messages sent: it wakes the first session that has room,
+// or has another one opened.
+func (d *dispatcher) dispatchLocked() {
+	if d.queue.n == 0 && len(d.staged) == 0 || d.inFlight >= d.maxInFlight {
+		return
+	}
+	for _, s := range d.sessions {
+		s.protocol.expectLocked()
+		if s.roomLocked() > 0 {
+			s.wakeWriter()
+			return
+		}
+	}
+	d.stageLocked() // since what cannot be sent in time has its outcome at once
+	if d.dialer != nil {
+		d.dialer.growLocked()
+	}
+}
+
+// hasQueuedLocked reports whether there is a message for takeLocked.
+func (d *dispatcher) hasQueuedLocked() bool {
+	return (d.queue.n > 0 || len(d.staged) > 0) && d.inFlight < d.maxInFlight
+}
+
+// takeLocked gives a session the next message to send, or nil.
+func (d *dispatcher) takeLocked(s *session) *delivery {
+	for d.inFlight < d.maxInFlight {
+		if d.queue.n == 0 {
+			d.stageLocked()
+		}
+		r := d.queue.pop()
+		if r == nil {
+			break
+		}
+		d.waiting.Add(-1)
+		if r.expires && !time.Now().Before(r.message.Expiry) {
+			d.finishLocked(r, Receipt{}, ErrExpired)
+			continue
+		}
+		r.attempts++
+		if r.written {
+			d.stats.Resent++
+		}
+		r.state, r.session = inFlight, s
+		s.flight.push(r)
+		d.inFlight++
+		return r
+	}
+	return nil
+}
+
+// tookLocked is called when a session has taken what it has room for.
+func (d *dispatcher) tookLocked() {
+	if int(d.waiting.Load()) <= d.maxWaiting()/2 {
+		d.room.Broadcast()
+	}
+	d.dispatchLocked() // others may have room
+	if d.dialer != nil {
+		d.dialer.growLocked() // although there may be room now
+	}
+}
+
+// landLocked takes a delivery from its session.
+func (d *dispatcher) landLocked(r *delivery) {
+	s := r.session
+	s.flight.remove(r)
+	r.state = finished
+	if s.flight.n == 0 {
+		s.idleSince = d.now()
+	}
+	if d.inFlight--; d.inFlight == d.maxInFlight-1 {
+		d.dispatchLocked()
+	}
+}
+
+// requeueLocked queues deliveries of a session before all others, because they were not
+// looked at. That does not count as an attempt.
+func (d *dispatcher) requeueLocked(rs *list) {
+	for r := rs.first; r != nil; r = r.next {
+		r.state = queued
+		r.attempts--
+	}
+	d.inFlight -= rs.n
+	d.waiting.Add(int64(rs.n))
+	d.queue.prepend(rs)
+	for d.closed && d.queue.n > 0 {
+		d.abandonLocked(d.queue.first, d.closing)
+	}
+}
+
+// The sessions.
+
+// openLocked lets a session take messages. It is false if the dispatcher is closed.
+func (d *dispatcher) openLocked(s *session) bool {
+	if d.closed {
+		return false
+	}
+	d.opened++
+	s.number, s.isOpen, s.idleSince = d.opened, true, d.now()
+	d.stats.Connected++
+	for _, other := range d.sessions {
+		if other.replaced != nil {
+			other.drainLocked(other.replaced)
+		}
+	}
+	d.sessions = append(d.sessions, s)
+	d.watchIdleLocked()
+	s.wakeWriter()
+	return true
+}
+
+// drainedLocked is called when a session takes no more messages.
+func (d *dispatcher) drainedLocked(s *session) {
+	if d.dialer != nil {
+		if s.isHTTP2 && s.isOpen && !s.proven && s.replaced == nil && s.end != errIdle && !d.closed {
+			d.dialer.failedLocked(s.end)
+		}
+		d.dispatchLocked()
+		return
+	}
+	for d.queue.n > 0 {
+		d.abandonLocked(d.queue.first, s.end)
+	}
+}
+
+// removeLocked forgets a session that has ended. A Conn keeps its only one, which has the
+// reason.
+func (d *dispatcher) removeLocked(s *session) {
+	if d.dialer == nil {
+		return
+	}
+	for i, other := range d.sessions {
+		if other == s {
+			d.sessions = append(d.sessions[:i:i], d.sessions[i+1:]...)
+			break
+		}
+	}
+	d.dispatchLocked()
+}
+
+// Its end.
+
+// shutDownLocked takes no more messages, because of err, and returns a channel that is
+// closed when none is pending.
+func (d *dispatcher) shutDownLocked(err error) <-chan struct{} {
+	d.stageLocked()
+	if d.closing == nil {
+		d.closing = err
+	}
+	done := make(chan struct{})
+	d.drained = append(d.drained, done)
+	d.noticeDrainedLocked()
+	for _, s := range d.sessions {
+		s.wakeWriter() // for a barrier
+	}
+	return done
+}
+
+// noticeDrainedLocked tells those who wait for it that nothing is pending.
+func (d *dispatcher) noticeDrainedLocked() {
+	if d.pending > 0 {
+		return
+	}
+	for _, done := range d.drained {
+		close(done)
+	}
+	d.drained = nil
+}
+
+// close ends all sessions and all deliveries, and returns when nothing is left running.
+func (d *dispatcher) close(err error) {
+	d.mu.Lock()
+	d.stageLocked()
+	if d.closing == nil {
+		d.closing = err
+	}
+	d.closed = true
+	d.timers.stop()
+	if d.dialer != nil {
+		d.dialer.cancel()
+	}
+	for _, l := range []*list{&d.queue, &d.backingOff} {
+		for l.n > 0 {
+			d.abandonLocked(l.first, err)
+		}
+	}
+	d.room.Broadcast()
+	for _, s := range d.sessions {
+		d.running.Go(s.protocol.close)
+	}
+	d.unlock()
+	d.running.Wait()
+}

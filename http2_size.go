@@ -1,0 +1,64 @@
+package apns
+
+import "time"
+
+// A sizer finds how many messages an HTTP/2 connection needs in flight: as many as the
+// round trip takes, and no more, since whatever is in flight is in doubt when the
+// connection is cut. It starts small, and doubles for as long as that brings more answers
+// a second.
+type sizer struct {
+	n      int           // messages in flight, at most
+	rate   float64       // answers a second with half of n; 0: unknown
+	began  time.Duration // when the measurement began
+	count  int           // answers since then
+	waited bool          // messages waited all the time since then
+	hold   time.Duration // nothing is measured before
+}
+
+const (
+	minInFlight = 100
+	// minMeasure is how long a measurement takes at least, so that it means something
+	// where the server answers at once.
+	minMeasure = 10 * time.Millisecond
+	// minGain is by how much the rate has to rise for another size to be kept.
+	minGain = 1.1
+	// holdTime is how long a size is kept after a larger one was of no use.
+	holdTime = 10 * time.Second
+)
+
+// measureLocked takes note of n answers. waited says that messages waited to be sent
+// when they came. A measurement lasts for as many answers as are in flight.
+func (s *http2Session) measureLocked(n int, waited bool) {
+	z, limit := &s.size, s.conn.Limit()
+	if z.count == 0 {
+		z.began, z.waited = s.d.now(), true // of the answers before, nothing is known
+		z.count = 1
+		return
+	}
+	z.count += n
+	z.waited = z.waited && waited
+	if !z.waited {
+		s.starved, z.count = false, 0
+		return
+	}
+	if z.count <= min(z.n, limit) {
+		return
+	}
+	now := s.d.now()
+	if z.n >= limit {
+		s.starved, z.count = true, 0
+		return
+	}
+	if now-z.began < minMeasure || now < z.hold {
+		return
+	}
+	rate := float64(z.count-1) / (now - z.began).Seconds()
+	if rate >= z.rate*minGain {
+		z.n, z.rate = min(2*z.n, limit), rate
+	} else {
+		z.n = max(minInFlight, z.n/2)
+		z.rate = 0
+		z.hold = now + holdTime
+	}
+	z.count = 0
+}

@@ -1,0 +1,300 @@
+package apns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+)
+
+// An answer is what an attempt to send a message came to.
+type answer struct {
+	kind       answerKind
+	receipt    Receipt
+	err        error         // nil if the message was accepted; otherwise fit for the caller
+	retryAfter time.Duration // for which the server asks; 0: it does not
+}
+
+// The kinds of answers differ in what follows from them.
+type answerKind int
+
+const (
+	accepted    answerKind = iota
+	rejected               // for good
+	throttled              // not accepted now; the message is resent after a back-off
+	failing                // as throttled, and the server is to blame
+	unprocessed            // the server did not look at the message, which is resent
+	draining               // as unprocessed, and the connection takes no more messages
+	refused                // the server refuses the sender
+	unsent                 // the message cannot be sent, on no connection
+	lost                   // in doubt
+)
+
+// answeredLocked takes the answer to a delivery in flight. The delivery is finished, or
+// will be resent.
+func (d *dispatcher) answeredLocked(r *delivery, a answer) {
+	s := r.session
+	d.observeLocked(r, &a)
+	d.landLocked(r)
+	switch a.kind {
+	case accepted, rejected:
+		s.provedLocked(a.kind == accepted)
+		d.finishLocked(r, a.receipt, a.err)
+	case throttled:
+		d.resendLocked(r, a.err, backOffOf(r, &a))
+	case failing:
+		wait := backOffOf(r, &a)
+		if a.retryAfter > 0 {
+			s.pauseLocked(wait, a.err)
+		}
+		s.failedLocked(r.message, a.err)
+		d.resendLocked(r, a.err, wait)
+	case draining, unprocessed:
+		if a.kind == draining {
+			s.drainLocked(a.err)
+		}
+		var wait time.Duration
+		if r.attempts > 1 && s.isHTTP2 {
+			wait = backOff(minRedial, maxRetry, int(r.attempts)-2)
+		}
+		d.resendLocked(r, a.err, wait)
+	case refused:
+		if d.dialer != nil {
+			d.dialer.refusedLocked(s, a.err)
+		}
+		d.finishLocked(r, Receipt{}, a.err)
+	case unsent:
+		d.finishLocked(r, Receipt{}, a.err)
+	case lost:
+		d.doubtLocked(r, a.err)
+	}
+}
+
+// backOffOf returns how long a message waits before it is resent: as long as the server
+// asks, but no longer than a minute.
+func backOffOf(r *delivery, a *answer) time.Duration {
+	if a.retryAfter > 0 {
+		return min(a.retryAfter, maxRetry)
+	}
+	return backOff(minRetry, maxRetry, int(r.attempts)-1)
+}
+
+// doubtLocked takes a delivery that was written, and about which nothing was heard.
+func (d *dispatcher) doubtLocked(r *delivery, err error) {
+	r.inDoubt = true
+	if d.closed || int(r.attempts) >= d.maxAttempts || !d.maySendTwice(r) {
+		d.finishLocked(r, Receipt{}, err)
+		return
+	}
+	d.resendLocked(r, err, 0)
+}
+
+// maySendTwice reports whether a message that is in doubt is resent.
+func (d *dispatcher) maySendTwice(r *delivery) bool {
+	switch d.inDoubt {
+	case InDoubtResend:
+		return true
+	case InDoubtResendCollapsible:
+		return r.message.CollapseID != "" && r.session.isHTTP2
+	}
+	return false
+}
+
+// resendLocked resends a delivery after a back-off, unless it has no attempts or no
+// time left. err is the answer to the last attempt.
+func (d *dispatcher) resendLocked(r *delivery, err error, wait time.Duration) {
+	r.err, r.written = err, true
+	now := d.now()
+	switch {
+	case d.closed:
+		d.abandonLocked(r, net.ErrClosed)
+	case int(r.attempts) >= d.maxAttempts:
+		d.finishLocked(r, Receipt{}, err)
+	case r.deadline != 0 && now+wait >= r.deadline:
+		d.abandonLocked(r, context.DeadlineExceeded)
+	case wait > 0:
+		r.state, r.at = backingOff, now+wait
+		d.backingOff.push(r)
+		d.waiting.Add(1)
+		d.wakeAtLocked(r.at)
+	default:
+		if err := d.hopelessLocked(r, now); err != nil {
+			d.finishLocked(r, Receipt{}, err)
+			return
+		}
+		var one list
+		one.push(r)
+		r.state = queued
+		d.queue.prepend(&one)
+		d.waiting.Add(1)
+		d.dispatchLocked()
+	}
+}
+
+// abandon ends a delivery, unless it is finished.
+func (d *dispatcher) abandon(r *delivery, why error) {
+	d.mu.Lock()
+	defer d.unlock()
+	if r.state != finished {
+		d.abandonLocked(r, why)
+	}
+}
+
+// abandonLocked ends a delivery that is on no list, or on any.
+func (d *dispatcher) abandonLocked(r *delivery, why error) {
+	switch r.state {
+	case queued:
+		d.queue.remove(r)
+		d.waiting.Add(-1)
+	case backingOff:
+		d.backingOff.remove(r)
+		d.waiting.Add(-1)
+	case inFlight:
+		a, ok := r.session.protocol.cancelLocked(r, why)
+		if !ok {
+			return // its answer has come, and is about to be taken
+		}
+		d.observeLocked(r, &a)
+		d.landLocked(r)
+		d.finishLocked(r, a.receipt, a.err)
+		return
+	}
+	d.finishLocked(r, Receipt{}, d.abandonedError(r, why))
+}
+
+// abandonedError returns the error of a delivery that is not in flight, and is not sent
+// any more. An answer to it says more than the reason for that.
+func (d *dispatcher) abandonedError(r *delivery, why error) error {
+	if r.err == nil {
+		return d.notSentLocked(why)
+	}
+	if _, ok := errors.AsType[*PushError](r.err); ok {
+		return r.err
+	}
+	return fmt.Errorf("%w: %w", r.err, why)
+}
+
+// notSentLocked returns the error of a message that was not written because of why,
+// such as the end of a context.
+func (d *dispatcher) notSentLocked(why error) error {
+	ended := errors.Is(why, context.Canceled) || errors.Is(why, context.DeadlineExceeded)
+	switch {
+	case d.closed && !errors.Is(why, context.DeadlineExceeded):
+		return fmt.Errorf("%w: %w", ErrNotSent, d.closing)
+	case !ended:
+		return fmt.Errorf("%w: %w", ErrNotSent, generalError(why))
+	case d.dialer != nil && d.dialer.failure != nil && !d.isConnectedLocked():
+		// It is in the text alone, for it may be about other messages.
+		return fmt.Errorf("%w: %w, while there was no connection (%s)", ErrNotSent, why, plainText(d.dialer.failure))
+	}
+	return fmt.Errorf("%w: waiting to be sent: %w", ErrNotSent, why)
+}
+
+// isConnectedLocked reports whether a session takes messages.
+func (d *dispatcher) isConnectedLocked() bool {
+	for _, s := range d.sessions {
+		if s.end == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// hopelessLocked returns the error of a delivery that nothing can send in time, or nil.
+func (d *dispatcher) hopelessLocked(r *delivery, now time.Duration) error {
+	if d.dialer != nil {
+		if err := d.dialer.hopelessLocked(r.deadline, now); err != nil {
+			return err
+		}
+	} else if len(d.sessions) > 0 && d.sessions[0].end != nil {
+		return d.notSentLocked(d.sessions[0].end)
+	}
+	if until, because := d.pausedLocked(now); until > r.deadline && r.deadline != 0 {
+		return fmt.Errorf("%w: the server wants to be left alone for longer than the message has time (%s): %w", ErrNotSent, plainText(because), reasonOf(because))
+	}
+	return nil
+}
+
+// reasonOf returns the reason of an answer.
+func reasonOf(err error) error {
+	if said, ok := errors.AsType[*PushError](err); ok {
+		return said.Reason
+	}
+	return context.DeadlineExceeded
+}
+
+// endHopelessLocked ends what can no longer be sent in time. It is called when that may
+// have become less.
+func (d *dispatcher) endHopelessLocked() {
+	d.stageLocked()
+	now := d.now()
+	for r := d.queue.first; r != nil; {
+		next := r.next
+		if err := d.hopelessLocked(r, now); err != nil {
+			d.queue.remove(r)
+			d.waiting.Add(-1)
+			d.finishLocked(r, Receipt{}, err)
+		}
+		r = next
+	}
+}
+
+// pausedLocked returns until when all sessions that take messages are paused, and the
+// answer that paused the first of them to go on. It is 0 if one is not paused, or there
+// is none.
+func (d *dispatcher) pausedLocked(now time.Duration) (until time.Duration, because error) {
+	for _, s := range d.sessions {
+		switch {
+		case s.end != nil:
+		case s.pausedUntil <= now:
+			return 0, nil
+		case until == 0 || s.pausedUntil < until:
+			until, because = s.pausedUntil, s.pausedBy
+		}
+	}
+	return until, because
+}
+
+// finishLocked gives a delivery its outcome, which unlock reports.
+func (d *dispatcher) finishLocked(r *delivery, receipt Receipt, err error) {
+	if r.inDoubt && err != nil && !errors.Is(err, ErrInDoubt) {
+		said, ok := errors.AsType[*PushError](err)
+		if !ok || said.Retryable() { // which says nothing about the attempt before
+			err = &doubtError{err}
+		}
+	}
+	r.state, r.receipt, r.err = finished, receipt, err
+	d.finished.push(r)
+	d.countLocked(err)
+	d.pending--
+	d.noticeDrainedLocked()
+}
+
+// A doubtError is about a message that was in doubt, and was then not accepted.
+type doubtError struct{ err error }
+
+func (e *doubtError) Error() string {
+	return fmt.Sprintf("%v: sent once, and then: %s", ErrInDoubt, plainText(e.err))
+}
+
+func (e *doubtError) Is(target error) bool {
+	return target == ErrInDoubt || target != ErrNotSent && errors.Is(e.err, target)
+}
+
+// abandonSourceLocked ends all deliveries of a source.
+func (d *dispatcher) abandonSourceLocked(of source, why error) {
+	lists := []*list{&d.queue, &d.backingOff}
+	for _, s := range d.sessions {
+		lists = append(lists, &s.flight)
+	}
+	for _, l := range lists {
+		for r := l.first; r != nil; {
+			next := r.next
+			if r.source == of {
+				d.abandonLocked(r, why)
+			}
+			r = next
+		}
+	}
+}

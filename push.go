@@ -1,0 +1,43 @@
+package apns
+
+import (
+	"context"
+	"fmt"
+)
+
+// A pushCall is one call of Push: a source of one message.
+type pushCall struct {
+	delivery
+	done chan struct{} // has a value when the delivery is finished
+}
+
+// push sends a message and waits for its outcome.
+func (d *dispatcher) push(ctx context.Context, m *Message) (Receipt, error) {
+	c, _ := d.calls.Get().(*pushCall)
+	if c == nil {
+		c = &pushCall{done: make(chan struct{}, 1)}
+	}
+	r := &c.delivery
+	r.message, r.source = m, c
+	r.checked, r.err = d.checkMessage(m)
+	if r.err == nil && ctx.Err() != nil {
+		r.err = fmt.Errorf("%w: %w", ErrNotSent, ctx.Err())
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		r.deadline = max(1, deadline.Sub(d.epoch))
+	}
+	d.handOver(r)
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		d.abandon(r, ctx.Err())
+		<-c.done
+	}
+	receipt, err := r.receipt, r.err
+	c.delivery = delivery{}
+	d.calls.Put(c)
+	return receipt, err
+}
+
+func (c *pushCall) report(list)      { c.done <- struct{}{} }
+func (c *pushCall) isComplete() bool { return false }
