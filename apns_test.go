@@ -199,7 +199,7 @@ func TestRejected(t *testing.T) {
 func TestRejectedDuringShutdown(t *testing.T) {
 	for _, delay := range []time.Duration{0, time.Second} {
 		for _, split := range []int{0, 1, 4} {
-			for end := apnstest.EndClean; end <= apnstest.EndStall; end++ {
+			for end := apnstest.EndCloseNotify; end <= apnstest.EndSilence; end++ {
 				synctest.Test(t, func(t *testing.T) {
 					s := inMemory(t, rejecting(2, apnstest.Fault{Err: apns.StatusInvalidToken, Delay: delay, Split: split, End: end}))
 					c := dialPush(t, s)
@@ -289,9 +289,9 @@ func TestShutdownProves(t *testing.T) {
 		"without its ID":        &apns.PushError{Status: apns.StatusMissingToken},
 		"late":                  apnstest.Fault{Err: apns.StatusMissingToken, Delay: time.Minute},
 		"in pieces":             apnstest.Fault{Err: apns.StatusMissingToken, Split: 1},
-		"with the FIN":          apnstest.Fault{Err: apns.StatusMissingToken, End: apnstest.EndTogether},
-		"with a reset":          apnstest.Fault{Err: apns.StatusMissingToken, End: apnstest.EndReset},
-		"and never ends stream": apnstest.Fault{Err: apns.StatusMissingToken, End: apnstest.EndStall},
+		"with the FIN":          apnstest.Fault{Err: apns.StatusMissingToken, End: apnstest.EndOneSegment},
+		"with a reset":          apnstest.Fault{Err: apns.StatusMissingToken, End: apnstest.EndRST},
+		"and never ends stream": apnstest.Fault{Err: apns.StatusMissingToken, End: apnstest.EndSilence},
 	}
 	for idsName, ids := range ids {
 		for name, answer := range answers {
@@ -358,9 +358,9 @@ func TestShutdownInDoubt(t *testing.T) {
 	for name, answer := range map[string]error{
 		"silence":         apns.StatusNoError,
 		"close":           apnstest.Fault{},
-		"FIN":             apnstest.Fault{End: apnstest.EndBare},
-		"reset":           apnstest.Fault{End: apnstest.EndReset},
-		"stalled":         apnstest.Fault{End: apnstest.EndStall},
+		"FIN":             apnstest.Fault{End: apnstest.EndFIN},
+		"reset":           apnstest.Fault{End: apnstest.EndRST},
+		"stalled":         apnstest.Fault{End: apnstest.EndSilence},
 		"half the answer": apnstest.Fault{Err: apns.StatusMissingToken, Cut: 3},
 		"far too late":    apnstest.Fault{Err: apns.StatusMissingToken, Delay: time.Hour},
 	} {
@@ -439,11 +439,11 @@ func TestShutdownWhileWriting(t *testing.T) {
 func TestEndsInDoubt(t *testing.T) {
 	for name, fault := range map[string]apnstest.Fault{
 		"clean":          {},
-		"FIN":            {End: apnstest.EndBare},
-		"closed":         {End: apnstest.EndClose},
-		"reset":          {End: apnstest.EndReset},
+		"FIN":            {End: apnstest.EndFIN},
+		"closed":         {End: apnstest.EndFINThenRST},
+		"reset":          {End: apnstest.EndRST},
 		"half a packet":  {Err: apns.StatusInvalidToken, Cut: 3},
-		"half, reset":    {Err: apns.StatusInvalidToken, Cut: 3, End: apnstest.EndReset},
+		"half, reset":    {Err: apns.StatusInvalidToken, Cut: 3, End: apnstest.EndRST},
 		"half in pieces": {Err: apns.StatusInvalidToken, Cut: 2, Split: 1},
 		"accepted":       {Err: apns.StatusNoError},
 	} {
@@ -470,7 +470,7 @@ func TestEndsInDoubt(t *testing.T) {
 func TestErrorPacketCutShort(t *testing.T) {
 	for cut := range 7 {
 		for split := range 7 {
-			for _, end := range []apnstest.End{apnstest.EndClean, apnstest.EndTogether, apnstest.EndBare, apnstest.EndReset} {
+			for _, end := range []apnstest.End{apnstest.EndCloseNotify, apnstest.EndOneSegment, apnstest.EndFIN, apnstest.EndRST} {
 				synctest.Test(t, func(t *testing.T) {
 					s := inMemory(t, rejecting(1, apnstest.Fault{Err: apns.StatusInvalidToken, Cut: cut, Split: split, End: end}))
 					c := dialPush(t, s)
@@ -541,7 +541,7 @@ func TestBadMessageIsNotWritten(t *testing.T) {
 // of a message ends the connection, and no half message is taken.
 func TestStalledServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := inMemory(t, rejecting(1, apnstest.Fault{End: apnstest.EndStall}))
+		s := inMemory(t, rejecting(1, apnstest.Fault{End: apnstest.EndSilence}))
 		c := dialPush(t, s)
 		if err := c.WritePushMsg(t.Context(), message(1)); err != nil {
 			t.Fatal(err)
@@ -614,7 +614,7 @@ func TestContextEndsBetweenWrites(t *testing.T) {
 // Close ends whatever is under way.
 func TestCloseInterrupts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := inMemory(t, rejecting(1, apnstest.Fault{End: apnstest.EndStall}))
+		s := inMemory(t, rejecting(1, apnstest.Fault{End: apnstest.EndSilence}))
 		c := dialPush(t, s)
 		var wg sync.WaitGroup
 		for range 3 {
@@ -733,14 +733,14 @@ func race(t *testing.T, c *apns.Conn, pause time.Duration) error {
 
 // ends are the ways of ending the stream after an error packet.
 var ends = map[string]apnstest.Fault{
-	"clean":        {End: apnstest.EndClean},
-	"together":     {End: apnstest.EndTogether},
-	"bare":         {End: apnstest.EndBare},
-	"closed":       {End: apnstest.EndClose},
-	"reset":        {End: apnstest.EndReset},
-	"one by one":   {End: apnstest.EndClose, Split: 1},
-	"stalled":      {End: apnstest.EndStall},
-	"late, closed": {End: apnstest.EndClose, Delay: 3 * time.Millisecond},
+	"clean":        {End: apnstest.EndCloseNotify},
+	"together":     {End: apnstest.EndOneSegment},
+	"bare":         {End: apnstest.EndFIN},
+	"closed":       {End: apnstest.EndFINThenRST},
+	"reset":        {End: apnstest.EndRST},
+	"one by one":   {End: apnstest.EndFINThenRST, Split: 1},
+	"stalled":      {End: apnstest.EndSilence},
+	"late, closed": {End: apnstest.EndFINThenRST, Delay: 3 * time.Millisecond},
 }
 
 const races = 200 // for each way
@@ -783,7 +783,7 @@ func TestRaceWithDiscardingReset(t *testing.T) {
 				})
 			}
 		})
-		if fault.End != apnstest.EndClose && fault.End != apnstest.EndReset {
+		if fault.End != apnstest.EndFINThenRST && fault.End != apnstest.EndRST {
 			continue // no write fails
 		}
 		t.Run(name+", not listening", func(t *testing.T) {

@@ -292,19 +292,19 @@ func TestClientOnLoopback(t *testing.T) {
 	t.Run("refused at first", func(t *testing.T) { run(t, test{refused: true, slow: true}) })
 	t.Run("listening", func(t *testing.T) {
 		for name, test := range map[string]test{
-			"close_notify and FIN":     {bad: apnstest.Fault{End: apnstest.EndClean}},
-			"together with the packet": {bad: apnstest.Fault{End: apnstest.EndTogether}},
-			"FIN alone":                {bad: apnstest.Fault{End: apnstest.EndBare}},
-			"close":                    {bad: apnstest.Fault{End: apnstest.EndClose}},
-			"reset":                    {bad: apnstest.Fault{End: apnstest.EndReset}},
+			"close_notify and FIN":     {bad: apnstest.Fault{End: apnstest.EndCloseNotify}},
+			"together with the packet": {bad: apnstest.Fault{End: apnstest.EndOneSegment}},
+			"FIN alone":                {bad: apnstest.Fault{End: apnstest.EndFIN}},
+			"close":                    {bad: apnstest.Fault{End: apnstest.EndFINThenRST}},
+			"reset":                    {bad: apnstest.Fault{End: apnstest.EndRST}},
 			"packet in pieces":         {bad: apnstest.Fault{Split: 1}},
 			"packet 50 ms late":        {bad: apnstest.Fault{Delay: 50 * time.Millisecond}, slow: true},
-			"FIN without a packet":     {nth: silently(apnstest.EndBare), silent: true},
-			"close without a packet":   {nth: silently(apnstest.EndClose), silent: true},
-			"reset without a packet":   {nth: silently(apnstest.EndReset), silent: true},
+			"FIN without a packet":     {nth: silently(apnstest.EndFIN), silent: true},
+			"close without a packet":   {nth: silently(apnstest.EndFINThenRST), silent: true},
+			"reset without a packet":   {nth: silently(apnstest.EndRST), silent: true},
 			"status 10":                {nth: apns.StatusShutdown},
 			"Shutdown after the last":  {hasty: true},
-			"Shutdown and a reset":     {bad: apnstest.Fault{End: apnstest.EndReset}, hasty: true},
+			"Shutdown and a reset":     {bad: apnstest.Fault{End: apnstest.EndRST}, hasty: true},
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -446,10 +446,10 @@ func TestClientBarriersOfPushAll(t *testing.T) {
 func TestClientTimeout(t *testing.T) {
 	for name, set := range map[string]func(*apnstest.Server){
 		"no answer": func(s *apnstest.Server) { s.Barrier = apns.StatusNoError },
-		"no end":    func(s *apnstest.Server) { s.Barrier = apnstest.Fault{End: apnstest.EndStall} },
+		"no end":    func(s *apnstest.Server) { s.Barrier = apnstest.Fault{End: apnstest.EndSilence} },
 		"does not read": func(s *apnstest.Server) {
 			s.BufferSize = 1000
-			s.OnConnect = func(int, tlsState) error { return apnstest.Fault{End: apnstest.EndStall} }
+			s.OnConnect = func(int, tlsState) error { return apnstest.Fault{End: apnstest.EndSilence} }
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -504,7 +504,7 @@ func TestClientSettle(t *testing.T) {
 // they may arrive twice and it takes more than one; otherwise each is sent as
 // often as Attempts has it, and no more.
 func TestClientAtLeastOnce(t *testing.T) {
-	for _, end := range []apnstest.End{apnstest.EndClose, apnstest.EndBare, apnstest.EndReset} {
+	for _, end := range []apnstest.End{apnstest.EndFINThenRST, apnstest.EndFIN, apnstest.EndRST} {
 		for k, n := range map[uint32]int{1: 5, 2: 50, 3: 100, 50: 1000, 2000: 5000} {
 			synctest.Test(t, func(t *testing.T) {
 				// On the wire the messages of a connection count from 1.
@@ -692,7 +692,7 @@ func TestPushAllContext(t *testing.T) {
 			s.BufferSize = 1000
 			s.Handler = func(m *apns.Message) error {
 				if m.ID == 100 { // on each connection
-					return apnstest.Fault{End: apnstest.EndStall}
+					return apnstest.Fault{End: apnstest.EndSilence}
 				}
 				return nil
 			}
@@ -1008,7 +1008,7 @@ func TestPushAllMsgs(t *testing.T) {
 func TestClientClose(t *testing.T) {
 	deaf := func(s *apnstest.Server) {
 		s.BufferSize = 1000
-		s.OnConnect = func(int, tlsState) error { return apnstest.Fault{End: apnstest.EndStall} }
+		s.OnConnect = func(int, tlsState) error { return apnstest.Fault{End: apnstest.EndSilence} }
 	}
 	for name, test := range map[string]struct {
 		set  func(*apnstest.Server)
@@ -1499,7 +1499,7 @@ func TestClientTimeoutWhileWriting(t *testing.T) {
 		const timeout = 40 * time.Second
 		s := inMemory(t, nil, func(s *apnstest.Server) {
 			s.BufferSize = 1000
-			s.OnConnect = func(int, tlsState) error { return apnstest.Fault{End: apnstest.EndStall} }
+			s.OnConnect = func(int, tlsState) error { return apnstest.Fault{End: apnstest.EndSilence} }
 		})
 		c := newClient(t, s, func(c *apns.Client) { c.Timeout = timeout })
 		msgs := func(yield func(*apns.Message) bool) {

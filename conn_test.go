@@ -154,7 +154,7 @@ func dialFeedback(t *testing.T, s *apnstest.Server) *apns.Conn {
 // "The feedback service's list is cleared after you read it." ("The Feedback
 // Service" in the chapter "Binary Provider API")
 func TestFeedback(t *testing.T) {
-	for _, fault := range []apnstest.Fault{{}, {Split: 1}, {Split: 7}, {End: apnstest.EndTogether}, {End: apnstest.EndBare}, {Delay: time.Hour}} {
+	for _, fault := range []apnstest.Fault{{}, {Split: 1}, {Split: 7}, {End: apnstest.EndOneSegment}, {End: apnstest.EndFIN}, {Delay: time.Hour}} {
 		synctest.Test(t, func(t *testing.T) {
 			s := inMemory(t, nil, func(s *apnstest.Server) {
 				s.OnConnect = func(port int, _ tlsState) error {
@@ -195,7 +195,7 @@ func TestFeedbackCutShort(t *testing.T) {
 	list := deadDevices(3)
 	const size = 38
 	for cut := range 3*size + 1 {
-		for _, end := range []apnstest.End{apnstest.EndClean, apnstest.EndTogether, apnstest.EndReset} {
+		for _, end := range []apnstest.End{apnstest.EndCloseNotify, apnstest.EndOneSegment, apnstest.EndRST} {
 			synctest.Test(t, func(t *testing.T) {
 				s := inMemory(t, nil, func(s *apnstest.Server) {
 					s.OnConnect = func(int, tlsState) error { return apnstest.Fault{Cut: cut, End: end} }
@@ -203,7 +203,7 @@ func TestFeedbackCutShort(t *testing.T) {
 				s.AddFeedback(list...)
 				c := dialFeedback(t, s)
 				whole, rest := (3*size-cut)/size, (3*size-cut)%size
-				if end == apnstest.EndReset {
+				if end == apnstest.EndRST {
 					time.Sleep(time.Second) // and what was not read is gone
 					whole, rest = 0, 1
 				}
@@ -221,7 +221,7 @@ func TestFeedbackCutShort(t *testing.T) {
 				switch {
 				case n != whole:
 					t.Errorf("cut %d: got %d records, want %d", cut, n, whole)
-				case end == apnstest.EndReset:
+				case end == apnstest.EndRST:
 					wantErr(t, last, syscall.ECONNRESET)
 				case rest == 0 && last != nil:
 					t.Errorf("cut %d: got %v, want the end of the list", cut, last)
@@ -301,7 +301,7 @@ func TestFeedbackContext(t *testing.T) {
 func TestFeedbackConcurrently(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := inMemory(t, nil, func(s *apnstest.Server) {
-			s.OnConnect = func(int, tlsState) error { return apnstest.Fault{End: apnstest.EndStall} }
+			s.OnConnect = func(int, tlsState) error { return apnstest.Fault{End: apnstest.EndSilence} }
 		})
 		s.AddFeedback(deadDevices(200)...)
 		c := dialFeedback(t, s)
@@ -584,10 +584,10 @@ func TestAllocations(t *testing.T) {
 // deadline would have ended what it is doing.
 func TestConnectionWithoutDeadlines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := inMemory(t, rejecting(1, apnstest.Fault{End: apnstest.EndStall}), func(s *apnstest.Server) {
+		s := inMemory(t, rejecting(1, apnstest.Fault{End: apnstest.EndSilence}), func(s *apnstest.Server) {
 			s.OnConnect = func(port int, _ tlsState) error {
 				if port == apns.FeedbackPort {
-					return apnstest.Fault{End: apnstest.EndStall}
+					return apnstest.Fault{End: apnstest.EndSilence}
 				}
 				return nil
 			}

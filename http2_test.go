@@ -559,15 +559,15 @@ func TestHTTP2Ends(t *testing.T) {
 		fate  error
 		ended error // what CheckForError matches; nil: the connection lives
 	}{
-		"reset":              {apnstest.Fault{End: apnstest.EndReset}, apns.ErrInDoubt, nil},
-		"reset, but taken":   {apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndReset}, apns.ErrInDoubt, nil},
-		"refused":            {apnstest.Fault{End: apnstest.EndRefuse}, apns.ErrNotSent, nil},
-		"hard GOAWAY":        {apnstest.Fault{End: apnstest.EndGoAwayNow, Reason: apns.ReasonShutdown}, apns.ErrNotSent, apns.ReasonShutdown},
-		"hard, of no reason": {apnstest.Fault{End: apnstest.EndGoAwayNow}, apns.ErrNotSent, errAny},
+		"reset":              {apnstest.Fault{End: apnstest.EndRST}, apns.ErrInDoubt, nil},
+		"reset, but taken":   {apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndRST}, apns.ErrInDoubt, nil},
+		"refused":            {apnstest.Fault{End: apnstest.EndRefusedStream}, apns.ErrNotSent, nil},
+		"hard GOAWAY":        {apnstest.Fault{End: apnstest.EndGoAwayUnprocessed, Reason: apns.ReasonShutdown}, apns.ErrNotSent, apns.ReasonShutdown},
+		"hard, of no reason": {apnstest.Fault{End: apnstest.EndGoAwayUnprocessed}, apns.ErrNotSent, errAny},
 		"GOAWAY":             {apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndGoAway, Reason: apns.ReasonIdleTimeout}, nil, apns.ReasonIdleTimeout},
 		"GOAWAY, late":       {apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndGoAway, Delay: time.Minute, Reason: apns.ReasonServiceUnavailable}, nil, apns.ReasonServiceUnavailable},
 		"shutdown":           {apnstest.Fault{Err: apns.StatusShutdown}, nil, apns.ReasonShutdown},
-		"closed":             {apnstest.Fault{End: apnstest.EndClose}, apns.ErrInDoubt, errAny},
+		"closed":             {apnstest.Fault{End: apnstest.EndFINThenRST}, apns.ErrInDoubt, errAny},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			s := inMemory(t, func(m *apns.Message) error {
@@ -638,7 +638,7 @@ func TestHTTP2GoAwayAboutAnother(t *testing.T) {
 // What ended a connection stays what it is.
 func TestHTTP2EndingStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := inMemory(t, rejecting(0, apnstest.Fault{End: apnstest.EndClose}))
+		s := inMemory(t, rejecting(0, apnstest.Fault{End: apnstest.EndFINThenRST}))
 		c := dialHTTP2(t, s.Config())
 		wantErr(t, c.WritePushMsg(t.Context(), message(1)), apns.ErrInDoubt)
 		synctest.Wait()
@@ -1009,15 +1009,15 @@ func testHTTP2Faults(t *testing.T, change func(s *apnstest.Server, i int)) {
 	s := apnstest.NewServer(func(m *apns.Message) error {
 		switch i := n.Add(1); {
 		case i%4000 == 0:
-			return apnstest.Fault{End: apnstest.EndGoAwayNow, Reason: apns.ReasonShutdown}
+			return apnstest.Fault{End: apnstest.EndGoAwayUnprocessed, Reason: apns.ReasonShutdown}
 		case i%4000 == 2000:
 			return apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndGoAway, Reason: apns.ReasonIdleTimeout}
 		case i%2000 == 500:
-			return apnstest.Fault{End: apnstest.EndReset}
+			return apnstest.Fault{End: apnstest.EndRST}
 		case i%2000 == 1500:
-			return apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndReset}
+			return apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndRST}
 		case i%2000 == 700:
-			return apnstest.Fault{End: apnstest.EndRefuse}
+			return apnstest.Fault{End: apnstest.EndRefusedStream}
 		case i%1000 == 100:
 			return apnstest.Fault{} // never answered
 		case i%100 == 50:
@@ -1122,7 +1122,7 @@ func testHTTP2Faults(t *testing.T, change func(s *apnstest.Server, i int)) {
 			count["in doubt"]++
 			f, _ := r.err.(apnstest.Fault)
 			never := f == (apnstest.Fault{}) // its deadline says so
-			if f.End != apnstest.EndReset && !never || never != errors.Is(err, context.DeadlineExceeded) {
+			if f.End != apnstest.EndRST && !never || never != errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("message %d: %v, and the server has it %v", i, err, r)
 			}
 		default:

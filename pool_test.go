@@ -409,7 +409,7 @@ func TestPoolLocalChecks(t *testing.T) {
 // What the server says it has not processed is sent again by itself, and is
 // accepted once. A connection that was of use before is replaced at once.
 func TestPoolNotProcessed(t *testing.T) {
-	refuse := apnstest.Fault{End: apnstest.EndRefuse}
+	refuse := apnstest.Fault{End: apnstest.EndRefusedStream}
 	for name, test := range map[string]struct {
 		faults []error
 		resent uint64
@@ -419,9 +419,9 @@ func TestPoolNotProcessed(t *testing.T) {
 		"REFUSED_STREAM":        {[]error{refuse}, 1, []int{1, 1}, 0},
 		"REFUSED_STREAM, often": {[]error{refuse, refuse, refuse, refuse}, 4, []int{1, 1, 1, 1, 1}, 2 * time.Second},
 		"GOAWAY":                {[]error{apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndGoAway, Reason: apns.ReasonShutdown}}, 0, []int{1}, 0},
-		"GOAWAY, not looked at": {[]error{apnstest.Fault{End: apnstest.EndGoAwayNow, Reason: apns.ReasonShutdown}}, 1, []int{1, 2}, 0},
-		"GOAWAY of no reason":   {[]error{apnstest.Fault{End: apnstest.EndGoAwayNow}}, 1, []int{1, 2}, 0},
-		"both":                  {[]error{refuse, apnstest.Fault{End: apnstest.EndGoAwayNow}}, 2, []int{1, 1, 2}, time.Second},
+		"GOAWAY, not looked at": {[]error{apnstest.Fault{End: apnstest.EndGoAwayUnprocessed, Reason: apns.ReasonShutdown}}, 1, []int{1, 2}, 0},
+		"GOAWAY of no reason":   {[]error{apnstest.Fault{End: apnstest.EndGoAwayUnprocessed}}, 1, []int{1, 2}, 0},
+		"both":                  {[]error{refuse, apnstest.Fault{End: apnstest.EndGoAwayUnprocessed}}, 2, []int{1, 1, 2}, time.Second},
 	} {
 		for _, atLeastOnce := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, at least once %v", name, atLeastOnce), func(t *testing.T) {
@@ -478,18 +478,18 @@ func TestPoolInDoubt(t *testing.T) {
 		accepted    int // times that the server took it
 		took        time.Duration
 	}{
-		"reset":                        {apnstest.Fault{End: apnstest.EndReset}, nil, false, 0, 0},
-		"reset, but taken":             {apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndReset}, nil, false, 1, 0},
-		"closed":                       {apnstest.Fault{End: apnstest.EndClose}, nil, false, 0, 0},
-		"closed, but taken":            {apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndBare}, nil, false, 1, 0},
+		"reset":                        {apnstest.Fault{End: apnstest.EndRST}, nil, false, 0, 0},
+		"reset, but taken":             {apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndRST}, nil, false, 1, 0},
+		"closed":                       {apnstest.Fault{End: apnstest.EndFINThenRST}, nil, false, 0, 0},
+		"closed, but taken":            {apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndFIN}, nil, false, 1, 0},
 		"GOAWAY, and no answer":        {apnstest.Fault{End: apnstest.EndGoAway}, context.DeadlineExceeded, false, 0, time.Minute},
-		"no answer":                    {apnstest.Fault{End: apnstest.EndStall}, context.DeadlineExceeded, false, 0, time.Minute},
+		"no answer":                    {apnstest.Fault{End: apnstest.EndSilence}, context.DeadlineExceeded, false, 0, time.Minute},
 		"no answer in time":            {answerAfter(2 * time.Minute), context.DeadlineExceeded, false, 1, time.Minute},
-		"at least once: reset":         {apnstest.Fault{End: apnstest.EndReset}, nil, true, 1, 0},
-		"at least once: twice":         {apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndReset}, nil, true, 2, 0},
-		"at least once: closed":        {apnstest.Fault{End: apnstest.EndClose}, nil, true, 1, 0},
-		"at least once: closed, taken": {apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndClose}, nil, true, 2, 0},
-		"at least once: no time":       {apnstest.Fault{End: apnstest.EndStall}, context.DeadlineExceeded, true, 0, time.Minute},
+		"at least once: reset":         {apnstest.Fault{End: apnstest.EndRST}, nil, true, 1, 0},
+		"at least once: twice":         {apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndRST}, nil, true, 2, 0},
+		"at least once: closed":        {apnstest.Fault{End: apnstest.EndFINThenRST}, nil, true, 1, 0},
+		"at least once: closed, taken": {apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndFINThenRST}, nil, true, 2, 0},
+		"at least once: no time":       {apnstest.Fault{End: apnstest.EndSilence}, context.DeadlineExceeded, true, 0, time.Minute},
 	} {
 		for _, all := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, PushAll %v", name, all), func(t *testing.T) {
@@ -554,7 +554,7 @@ func TestPoolInDoubtAndThenNotSent(t *testing.T) {
 			var server *apnstest.Server
 			server = inMemory(t, func(*apns.Message) error {
 				server.RefuseConnections(true)
-				return apnstest.Fault{End: apnstest.EndClose}
+				return apnstest.Fault{End: apnstest.EndFINThenRST}
 			})
 			c := poolClient(t, server.Config(), func(c *apns.Client) { c.InDoubt = apns.InDoubtResend })
 			start := time.Now()
@@ -566,7 +566,7 @@ func TestPoolInDoubtAndThenNotSent(t *testing.T) {
 	})
 	t.Run("refused after that", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			server := inMemory(t, inTurn(apnstest.Fault{End: apnstest.EndReset}, apnstest.Fault{End: apnstest.EndRefuse}))
+			server := inMemory(t, inTurn(apnstest.Fault{End: apnstest.EndRST}, apnstest.Fault{End: apnstest.EndRefusedStream}))
 			c := poolClient(t, server.Config(), func(c *apns.Client) { c.InDoubt, c.Attempts = apns.InDoubtResend, 2 })
 			_, err := c.Push(t.Context(), message(1))
 			wantErr(t, err, apns.ErrInDoubt)
@@ -576,7 +576,7 @@ func TestPoolInDoubtAndThenNotSent(t *testing.T) {
 	t.Run("throttled after that", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			throttled := apns.ReasonTooManyRequests
-			server := inMemory(t, inTurn(apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndReset}, throttled, throttled))
+			server := inMemory(t, inTurn(apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndRST}, throttled, throttled))
 			c := poolClient(t, server.Config(), func(c *apns.Client) { c.InDoubt, c.Attempts = apns.InDoubtResend, 3 })
 			_, err := c.Push(t.Context(), message(1))
 			wantErr(t, err, apns.ErrInDoubt)
@@ -587,7 +587,7 @@ func TestPoolInDoubtAndThenNotSent(t *testing.T) {
 	})
 	t.Run("out of attempts", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			server := inMemory(t, func(*apns.Message) error { return apnstest.Fault{End: apnstest.EndReset} })
+			server := inMemory(t, func(*apns.Message) error { return apnstest.Fault{End: apnstest.EndRST} })
 			c := poolClient(t, server.Config(), func(c *apns.Client) { c.InDoubt, c.Attempts = apns.InDoubtResend, 3 })
 			_, err := c.Push(t.Context(), message(1))
 			wantErr(t, err, apns.ErrInDoubt)
@@ -855,9 +855,9 @@ func TestPoolKeySharedForADay(t *testing.T) {
 			case 0:
 				return apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndGoAway, Reason: apns.ReasonShutdown}
 			case 500:
-				return apnstest.Fault{End: apnstest.EndGoAwayNow, Reason: apns.ReasonShutdown}
+				return apnstest.Fault{End: apnstest.EndGoAwayUnprocessed, Reason: apns.ReasonShutdown}
 			case 700:
-				return apnstest.Fault{End: apnstest.EndRefuse}
+				return apnstest.Fault{End: apnstest.EndRefusedStream}
 			}
 			return answerAfter(100 * time.Millisecond)
 		}, func(s *apnstest.Server) { s.StreamLimit = 10 })
@@ -1136,9 +1136,9 @@ func TestPoolPushAllFaults(t *testing.T) {
 				case i%2003 == 0:
 					return apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndGoAway, Reason: apns.ReasonShutdown}
 				case i%1999 == 0:
-					return apnstest.Fault{End: apnstest.EndGoAwayNow, Reason: apns.ReasonShutdown}
+					return apnstest.Fault{End: apnstest.EndGoAwayUnprocessed, Reason: apns.ReasonShutdown}
 				case i%211 == 0:
-					return apnstest.Fault{End: apnstest.EndRefuse}
+					return apnstest.Fault{End: apnstest.EndRefusedStream}
 				case i%1500 == 0:
 					changes.Go(func() { server.SetStreamLimit(limits[int(i/1500)%len(limits)]) })
 				}
@@ -1568,8 +1568,8 @@ func TestPoolStats(t *testing.T) {
 			device(2).Token: apns.ReasonBadDeviceToken,
 			device(3).Token: apns.ReasonUnregistered,
 			device(4).Token: &apns.PushError{HTTPStatus: 418},
-			device(5).Token: apnstest.Fault{End: apnstest.EndStall},
-			device(6).Token: apnstest.Fault{End: apnstest.EndReset},
+			device(5).Token: apnstest.Fault{End: apnstest.EndSilence},
+			device(6).Token: apnstest.Fault{End: apnstest.EndRST},
 			device(7).Token: answerAfter(5 * time.Second),
 		}
 		server := inMemory(t, func(m *apns.Message) error { return answers[m.Token] })
@@ -1598,7 +1598,7 @@ func TestPoolContexts(t *testing.T) {
 		unanswered := true
 		server := inMemory(t, func(*apns.Message) error {
 			if unanswered {
-				return apnstest.Fault{End: apnstest.EndStall}
+				return apnstest.Fault{End: apnstest.EndSilence}
 			}
 			return nil
 		}, func(s *apnstest.Server) { s.StreamLimit = 1 })

@@ -476,14 +476,14 @@ func (w *world) fault2(err error, pick func(uint64, string) uint64) error {
 	case 2:
 		f.Err = apns.ReasonInternalServerError
 	case 3:
-		f.End = apnstest.EndRefuse
+		f.End = apnstest.EndRefusedStream
 	case 4:
 		f.End = apnstest.EndGoAway
 	case 5:
-		f.End = apnstest.EndGoAwayNow
+		f.End = apnstest.EndGoAwayUnprocessed
 	case 6:
 		if !w.talking {
-			f.End = []apnstest.End{apnstest.EndReset, apnstest.EndStall, apnstest.EndClose, apnstest.EndBare}[pick(4, "end")]
+			f.End = []apnstest.End{apnstest.EndRST, apnstest.EndSilence, apnstest.EndFINThenRST, apnstest.EndFIN}[pick(4, "end")]
 		}
 	case 7:
 		if !w.talking && err == nil {

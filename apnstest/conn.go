@@ -209,7 +209,7 @@ func (s *Server) discarder(c *conn, r *bufio.Reader) func() {
 // discards what the client writes.
 func (s *Server) finish(c *conn, f Fault, words []byte, discard func()) {
 	var discarding sync.WaitGroup
-	if f.End != EndStall {
+	if f.End != EndSilence {
 		discarding.Go(discard)
 	}
 	defer discarding.Wait()
@@ -223,7 +223,7 @@ func (s *Server) finish(c *conn, f Fault, words []byte, discard func()) {
 		}
 	}
 	words = words[:max(0, len(words)-max(0, f.Cut))]
-	if f.End == EndTogether {
+	if f.End == EndOneSegment {
 		c.corked.hold()
 	}
 	for len(words) > 0 {
@@ -241,14 +241,14 @@ func (s *Server) finish(c *conn, f Fault, words []byte, discard func()) {
 		c.tls.CloseWrite()
 		c.corked.release()
 		c.raw.CloseWrite()
-	case EndBare:
+	case EndFIN:
 		c.raw.CloseWrite()
-	case EndClose:
+	case EndFINThenRST:
 		c.raw.Close()
-	case EndReset:
+	case EndRST:
 		c.raw.SetLinger(0)
 		c.raw.Close()
-	case EndStall:
+	case EndSilence:
 		<-s.closing
 	}
 }

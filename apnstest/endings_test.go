@@ -20,8 +20,8 @@ import (
 // GOAWAYs, and what they say of the messages that are on their way.
 func TestGoAwayFrames(t *testing.T) {
 	late := apnstest.Fault{Err: apns.StatusNoError, Delay: time.Minute}
-	stall := apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndStall, Delay: time.Hour}
-	now := apnstest.Fault{End: apnstest.EndGoAwayNow, Reason: apns.ReasonShutdown}
+	stall := apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndSilence, Delay: time.Hour}
+	now := apnstest.Fault{End: apnstest.EndGoAwayUnprocessed, Reason: apns.ReasonShutdown}
 	graceful := apnstest.Fault{End: apnstest.EndGoAway, Err: apns.StatusNoError, Reason: apns.ReasonShutdown}
 	lateNow := now
 	lateNow.Delay = time.Second
@@ -91,7 +91,7 @@ func TestGoAwayWhileDeciding(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t, true, func(m *apns.Message) error {
 			if m.CollapseID == "1" {
-				return apnstest.Fault{End: apnstest.EndGoAwayNow, Delay: time.Second}
+				return apnstest.Fault{End: apnstest.EndGoAwayUnprocessed, Delay: time.Second}
 			}
 			time.Sleep(time.Minute)
 			return nil
@@ -123,7 +123,7 @@ func TestOnConnectHTTP2(t *testing.T) {
 		"goaway":      {apnstest.Fault{End: apnstest.EndGoAway, Reason: apns.ReasonShutdown}, `{"reason":"Shutdown"}`, 0},
 		"nothing":     {apnstest.Fault{}, "", 0},
 		"no error":    {apnstest.Fault{Err: apns.StatusNoError}, "", 0},
-		"bare ending": {apnstest.Fault{Err: apns.ReasonShutdown, End: apnstest.EndBare}, `{"reason":"Shutdown"}`, 0},
+		"bare ending": {apnstest.Fault{Err: apns.ReasonShutdown, End: apnstest.EndFIN}, `{"reason":"Shutdown"}`, 0},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			s := start(t, true, nil, func(s *apnstest.Server) {
@@ -188,7 +188,7 @@ func TestCloseAmidHTTP2(t *testing.T) {
 				case "late":
 					return apnstest.Fault{Err: apns.ReasonBadTopic, Delay: time.Hour}
 				case "stall":
-					return apnstest.Fault{End: apnstest.EndStall}
+					return apnstest.Fault{End: apnstest.EndSilence}
 				case "end":
 					close(deaf)
 				}

@@ -8,35 +8,42 @@ import (
 	"example.com/apns"
 )
 
-// A Fault ends a connection in an unusual way. A handler returns it about the
-// message where that is to happen. The zero Fault ends the stream without a
-// word.
+// A Fault ends a connection in an unusual way. A Handler returns it for the message
+// at which that is to happen, OnConnect for the connection that was just opened.
 //
-// Over HTTP/2, where each message has a stream of its own, it is about that
-// alone, unless End says otherwise. The zero Fault leaves it without an answer
-// for good.
+// On the binary protocol every Fault ends the connection. The zero Fault ends it
+// without an error packet.
+//
+// Over HTTP/2 each message has a stream of its own. A Fault concerns that stream
+// alone, unless the constant of End says otherwise. The zero Fault never responds
+// to the message.
 type Fault struct {
-	// Err is what the server says: an apns.Status, or an *apns.PushError, which
-	// can have a wrong ID or none, or what else a Handler returns. It says nothing if Err is nil, and discards
-	// the message, or if it is apns.StatusNoError, and accepts it.
+	// Err is what the server sends: an apns.Status, an *apns.PushError with any ID,
+	// or any other error that a Handler may return. With nil the server sends nothing
+	// and discards the message. With apns.StatusNoError it sends nothing and accepts
+	// the message; over HTTP/2 it responds with status 200. Where End allows no response
+	// over HTTP/2, Err decides only what the server records.
 	Err error
 
-	// Delay is how long the server takes to say so. What arrives meanwhile is
-	// discarded.
+	// Delay is how long the server waits before it sends Err and applies End. On the
+	// binary protocol it discards what arrives in the meantime. Zero means no delay.
 	Delay time.Duration
 
-	// Split has the server write in pieces of so many bytes, each in a TLS
-	// record of its own. Zero means all at once.
+	// Split is how many bytes the server writes at a time. Each write is a TLS record
+	// of its own. Zero means everything at once. It has no effect on responses over
+	// HTTP/2.
 	Split int
 
-	// Cut is how many bytes are missing at the end of what the server says: of
-	// an error packet, or, for a Fault from OnConnect, of the feedback list.
+	// Cut is how many bytes the server leaves out at the end of what it sends: of an
+	// error packet or, for a Fault from OnConnect, of the feedback list. Zero means
+	// that nothing is left out. It has no effect on responses over HTTP/2.
 	Cut int
 
-	// End is how the stream ends.
+	// End is how the connection, or over HTTP/2 the stream, ends.
 	End End
 
-	// Reason is what a GOAWAY gives, if that is how it ends.
+	// Reason is the reason in the GOAWAY that some Ends send. Empty means a GOAWAY
+	// without a reason.
 	Reason apns.Reason
 }
 
@@ -45,30 +52,67 @@ func (f Fault) Error() string {
 	return fmt.Sprintf("fault: %v, delay %v, split %d, cut %d, end %v", f.Err, f.Delay, f.Split, f.Cut, f.End)
 }
 
-// An End is how the server ends its stream. What the client still writes is read
-// and discarded, unless the constant says otherwise.
+// An End is how the server ends a connection, or over HTTP/2 a stream. On the binary
+// protocol the server reads and discards what the client still writes, unless the
+// constant says otherwise.
+//
+// What a constant says of HTTP/2 holds for a Fault from a Handler. A Fault from
+// OnConnect ends the connection as on the binary protocol; EndGoAway and
+// EndGoAwayUnprocessed send a GOAWAY first.
 type End int
 
 const (
-	EndClean    End = iota // TLS's close_notify, then TCP's FIN
-	EndTogether            // the same, in one piece with what the server says
-	EndBare                // the FIN alone
-	EndClose               // the socket is closed: what the client still writes draws a reset
-	EndReset               // a reset
-	EndStall               // it does not end, but the server stops reading; over HTTP/2, there is no answer
+	// EndCloseNotify sends TLS's close_notify, then TCP's FIN. Over HTTP/2 the stream
+	// ends with the response, and the connection stays open.
+	EndCloseNotify End = iota
 
-	// Over HTTP/2 the next three are further ways, EndReset and EndTogether are
-	// about the message's stream, and EndClose and EndBare close the connection
-	// without a GOAWAY. On the binary wire the three are EndClean.
-	EndRefuse    // the stream is reset with REFUSED_STREAM: it was not looked at
-	EndGoAway    // a GOAWAY; what is on its way is answered, and then the connection ends
-	EndGoAwayNow // a GOAWAY that says that this message was not looked at, and the end of the connection
+	// EndOneSegment sends the error packet and the close_notify in one TCP segment,
+	// then the FIN. Over HTTP/2 it is the same as EndCloseNotify.
+	EndOneSegment
+
+	// EndFIN sends the FIN without a close_notify. Over HTTP/2 it closes the connection
+	// without a GOAWAY.
+	EndFIN
+
+	// EndFINThenRST closes the socket: it sends the FIN, then an RST for whatever the
+	// client still writes. Over HTTP/2 it closes the connection without a GOAWAY.
+	EndFINThenRST
+
+	// EndRST sends an RST. Over HTTP/2 it resets the stream with the code CANCEL.
+	EndRST
+
+	// EndSilence sends nothing, keeps the connection open and stops reading. Over
+	// HTTP/2 the server never responds to the message, and goes on with others.
+	EndSilence
+
+	// EndRefusedStream is the same as EndCloseNotify on the binary protocol. Over HTTP/2
+	// it resets the stream with the code REFUSED_STREAM: the message was not processed.
+	EndRefusedStream
+
+	// EndGoAway is the same as EndCloseNotify on the binary protocol. Over HTTP/2 it
+	// sends a GOAWAY, responds to the messages in flight, and then closes the
+	// connection.
+	EndGoAway
+
+	// EndGoAwayUnprocessed is the same as EndCloseNotify on the binary protocol. Over
+	// HTTP/2 it sends a GOAWAY whose last stream is before that of the message, which
+	// was therefore not processed, and closes the connection.
+	EndGoAwayUnprocessed
 )
 
-// String returns, for example, "clean".
+// String returns, for example, "close_notify".
 func (e End) String() string {
-	names := [...]string{EndClean: "clean", EndTogether: "together", EndBare: "bare", EndClose: "close", EndReset: "reset", EndStall: "stall",
-		EndRefuse: "refuse", EndGoAway: "goaway", EndGoAwayNow: "goaway now"}
+	names := [...]string{
+		EndCloseNotify:       "close_notify",
+		EndOneSegment:        "one segment",
+		EndFIN:               "FIN",
+		EndFINThenRST:        "FIN, then RST",
+		EndRST:               "RST",
+		EndSilence:           "silence",
+		EndRefusedStream:     "REFUSED_STREAM",
+		EndGoAway:            "GOAWAY",
+		EndGoAwayUnprocessed: "GOAWAY, unprocessed",
+	}
 	if e >= 0 && int(e) < len(names) {
 		return names[e]
 	}

@@ -75,7 +75,7 @@ func TestConnectionErrors(t *testing.T) {
 		"window too large":           {frames(frame{windowUpdate, 0, 0, u32(1<<31 - 1)}), flow, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := start(t, false, func(*apns.Message) error { return apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndStall} }, nil)
+			s := start(t, false, func(*apns.Message) error { return apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndSilence} }, nil)
 			c := dialRaw(t, s, true)
 			c.begin()
 			c.write(test.fs)

@@ -22,11 +22,11 @@ func FuzzHTTP2(f *testing.F) {
 		case "1":
 			return apns.ReasonBadTopic
 		case "2":
-			return apnstest.Fault{End: apnstest.EndReset}
+			return apnstest.Fault{End: apnstest.EndRST}
 		case "3":
 			return apnstest.Fault{End: apnstest.EndGoAway, Err: apns.StatusNoError}
 		case "4":
-			return apnstest.Fault{End: apnstest.EndGoAwayNow}
+			return apnstest.Fault{End: apnstest.EndGoAwayUnprocessed}
 		}
 		return nil
 	})

@@ -110,7 +110,7 @@ func (h *http2Conn) turnAway(err error) {
 	if v.said != nil {
 		reason = toReason(v.said)
 	}
-	if v.said != nil || v.fault.End == EndGoAway || v.fault.End == EndGoAwayNow {
+	if v.said != nil || v.fault.End == EndGoAway || v.fault.End == EndGoAwayUnprocessed {
 		words = h2.AppendGoAway(nil, 0, h2.CodeNo, reasonJSON(reason, time.Time{}))
 	}
 	h.server.finish(h.conn, v.fault, words, h.discard)

@@ -30,7 +30,7 @@ func (h *http2Conn) request(st *stream) {
 	}
 	v := judge(decision, m.ID)
 	switch {
-	case v.fault.End == EndRefuse || v.fault.End == EndGoAwayNow:
+	case v.fault.End == EndRefusedStream || v.fault.End == EndGoAwayUnprocessed:
 		v.outcome = Discarded // so the client hears, whatever Err is
 	case v.outcome == Discarded && v.said != nil:
 		v.outcome = Rejected // StatusShutdown with the ID of another: there are none here
@@ -78,19 +78,19 @@ func (h *http2Conn) answerLateLocked(st *stream, answer func(), delay time.Durat
 func (h *http2Conn) answerLocked(st *stream, v verdict, m *apns.Message) {
 	f := v.fault
 	switch f.End {
-	case EndReset:
+	case EndRST:
 		h.resetLocked(st, h2.CodeCancel)
 		return
-	case EndRefuse:
+	case EndRefusedStream:
 		h.resetLocked(st, h2.CodeRefusedStream)
 		return
-	case EndStall:
+	case EndSilence:
 		return // never answered
-	case EndClose, EndBare:
+	case EndFINThenRST, EndFIN:
 		h.w.Flush() // the answers to others
 		h.conn.raw.Close()
 		return
-	case EndGoAwayNow:
+	case EndGoAwayUnprocessed:
 		h.giveLateAnswersLocked()
 		h.goAwayLocked(h.lastTakenLocked(), h2.CodeEnhanceYourCalm, reasonJSON(f.Reason, time.Time{}))
 		h.conn.tls.CloseWrite()

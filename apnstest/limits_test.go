@@ -79,7 +79,7 @@ func TestLimitOfOne(t *testing.T) {
 }
 
 func TestSetStreamLimit(t *testing.T) {
-	s := start(t, false, func(*apns.Message) error { return apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndStall} }, nil)
+	s := start(t, false, func(*apns.Message) error { return apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndSilence} }, nil)
 	c := dialRaw(t, s, true)
 	c.begin()
 	for id := uint32(1); id < 10; id += 2 {

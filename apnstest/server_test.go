@@ -84,7 +84,7 @@ func ExampleServer() {
 // The server hands a connection that breaks a handler's error to the client.
 func ExampleFault() {
 	server := apnstest.NewServer(func(m *apns.Message) error {
-		return apnstest.Fault{End: apnstest.EndReset}
+		return apnstest.Fault{End: apnstest.EndRST}
 	})
 	defer server.Close()
 	ctx := context.Background()
@@ -170,8 +170,8 @@ func TestVerdicts(t *testing.T) {
 		"pointless fault":   {fmt.Errorf("because: %w", apnstest.Fault{Err: errors.New("boom")}), []byte{8, 1, 0, 0, 0, 2}, refused},
 		"cut":               {apnstest.Fault{Err: apns.StatusInvalidToken, Cut: 4}, []byte{8, 8}, refused},
 		"cut away":          {apnstest.Fault{Err: apns.StatusInvalidToken, Cut: 1 << 30}, []byte{}, refused},
-		"bare":              {apnstest.Fault{Err: apns.StatusInvalidToken, End: apnstest.EndBare}, []byte{8, 8, 0, 0, 0, 2}, refused},
-		"together":          {apnstest.Fault{Err: apns.StatusInvalidToken, End: apnstest.EndTogether}, []byte{8, 8, 0, 0, 0, 2}, refused},
+		"bare":              {apnstest.Fault{Err: apns.StatusInvalidToken, End: apnstest.EndFIN}, []byte{8, 8, 0, 0, 0, 2}, refused},
+		"together":          {apnstest.Fault{Err: apns.StatusInvalidToken, End: apnstest.EndOneSegment}, []byte{8, 8, 0, 0, 0, 2}, refused},
 	} {
 		for _, memory := range []bool{true, false} {
 			run := func(t *testing.T) {
@@ -303,10 +303,10 @@ func TestEnds(t *testing.T) {
 			end  apnstest.End
 			want error // what a client that goes on writing gets; nil: none
 		}{
-			"clean":  {apnstest.EndClean, nil},
-			"bare":   {apnstest.EndBare, nil},
-			"closed": {apnstest.EndClose, syscall.EPIPE},
-			"reset":  {apnstest.EndReset, syscall.EPIPE},
+			"clean":  {apnstest.EndCloseNotify, nil},
+			"bare":   {apnstest.EndFIN, nil},
+			"closed": {apnstest.EndFINThenRST, syscall.EPIPE},
+			"reset":  {apnstest.EndRST, syscall.EPIPE},
 		} {
 			run := func(t *testing.T) {
 				s := start(t, memory, func(m *apns.Message) error {
@@ -341,7 +341,7 @@ func TestEnds(t *testing.T) {
 // A write returns before it is read as long as there is room, and not after.
 func TestBufferSize(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := start(t, true, func(*apns.Message) error { return apnstest.Fault{End: apnstest.EndStall} }, func(s *apnstest.Server) {
+		s := start(t, true, func(*apns.Message) error { return apnstest.Fault{End: apnstest.EndSilence} }, func(s *apnstest.Server) {
 			s.BufferSize = 10_000
 		})
 		c := open(t, s, "2195")

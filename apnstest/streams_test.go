@@ -83,9 +83,9 @@ func TestFramesOfClosedStreams(t *testing.T) {
 			s := start(t, false, func(m *apns.Message) error {
 				switch m.CollapseID {
 				case "reset":
-					return apnstest.Fault{End: apnstest.EndReset}
+					return apnstest.Fault{End: apnstest.EndRST}
 				case "stall":
-					return apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndStall}
+					return apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndSilence}
 				}
 				return nil
 			}, nil)
@@ -154,7 +154,7 @@ func TestFramesOfSkippedStreams(t *testing.T) {
 func TestFramesAfterGoAway(t *testing.T) {
 	s := start(t, false, func(m *apns.Message) error {
 		if m.CollapseID == "stall" {
-			return apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndStall}
+			return apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndSilence}
 		}
 		return apnstest.Fault{End: apnstest.EndGoAway, Err: apns.StatusNoError}
 	}, nil)

@@ -80,13 +80,13 @@ func TestPush(t *testing.T) {
 		case bad:
 			return apns.ReasonBadDeviceToken
 		case cut:
-			return apnstest.Fault{End: apnstest.EndReset}
+			return apnstest.Fault{End: apnstest.EndRST}
 		case last:
 			return apns.StatusShutdown
 		case late:
 			return &apns.PushError{ID: 0, Status: apns.StatusShutdown}
 		case unasked:
-			return apnstest.Fault{End: apnstest.EndRefuse}
+			return apnstest.Fault{End: apnstest.EndRefusedStream}
 		}
 		return nil
 	})

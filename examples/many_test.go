@@ -77,7 +77,7 @@ func TestPushMany(t *testing.T) {
 			}
 			return &apns.PushError{HTTPStatus: 502, Reason: "BadGateway"}
 		case cut:
-			return apnstest.Fault{End: apnstest.EndReset}
+			return apnstest.Fault{End: apnstest.EndRST}
 		}
 		return nil
 	})
@@ -529,7 +529,7 @@ func TestProbe(t *testing.T) {
 		case "0e":
 			return &apns.PushError{HTTPStatus: 410, Reason: apns.ReasonExpiredToken, DeadAt: time.Unix(1700000002, 0)}
 		case "0c":
-			return apnstest.Fault{End: apnstest.EndReset}
+			return apnstest.Fault{End: apnstest.EndRST}
 		}
 		return nil
 	})
