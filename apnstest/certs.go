@@ -14,30 +14,30 @@ import (
 	"time"
 )
 
-// Topic is that of the client certificate: the bundle ID of the app that it is
-// for. KeyID and TeamID are those of the authentication key.
+// Topic is the topic of the client certificate: the bundle ID of its app. KeyID and
+// TeamID are the IDs of the authentication key.
 const (
 	Topic  = "com.example.app"
 	KeyID  = "APNSTESTK1"
 	TeamID = "APNSTESTT1"
 )
 
-// Certificates are what a program needs to connect to a Server, all in PEM. The
-// keys are in PKCS #8.
+// Certificates has what a program needs to connect to a Server, all in PEM. The keys are
+// in PKCS #8.
 type Certificates struct {
-	CA                    []byte // signed the other two
+	CA                    []byte // the authority that signed the other two
 	ServerCert, ServerKey []byte // for localhost and the loopback addresses
 	ClientCert, ClientKey []byte // a provider certificate for Topic
-	AuthKey               []byte // a .p8 file, of KeyID and TeamID
+	AuthKey               []byte // a .p8 file with the key of KeyID and TeamID
 }
 
-// An authKey is what the server knows of an authentication key.
+// An authKey is what the server knows about an authentication key.
 type authKey struct {
 	public *ecdsa.PublicKey
 	teamID string
 }
 
-// addAuthKey makes a key; the caller holds s.mu.
+// addAuthKey creates a key and returns its .p8 file. The caller holds s.mu.
 func (s *Server) addAuthKey(keyID, teamID string) []byte {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -51,7 +51,7 @@ func (s *Server) addAuthKey(keyID, teamID string) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }
 
-// An authority signs the certificates of one server, with keys of their own.
+// An authority signs the certificates of one server. Each certificate has its own key.
 type authority struct {
 	cert   *x509.Certificate
 	key    *ecdsa.PrivateKey
@@ -59,14 +59,15 @@ type authority struct {
 	server tls.Certificate
 	client tls.Certificate
 
-	mu    sync.Mutex // protects following
-	names map[string]*tls.Certificate
+	mu    sync.Mutex                  // protects following
+	names map[string]*tls.Certificate // of the server, by host name
 }
 
 func newAuthority() *authority {
 	a := &authority{pool: x509.NewCertPool(), names: make(map[string]*tls.Certificate)}
 	ca := must(a.sign(&x509.Certificate{
-		// A client finds out by the name whether its certificate will do.
+		// A client compares the issuer of its certificate with this name, to find out
+		// whether the server accepts it. So the name must be unique.
 		Subject:               pkix.Name{CommonName: "apnstest CA " + rand.Text()[:8]},
 		IsCA:                  true,
 		BasicConstraintsValid: true,
@@ -76,7 +77,7 @@ func newAuthority() *authority {
 	a.pool.AddCert(a.cert)
 	a.server = must(a.serverCert("localhost", net.IPv4(127, 0, 0, 1), net.IPv6loopback))
 	a.client = must(a.sign(&x509.Certificate{
-		// As in Apple's: the user ID (OID 0.9.2342.19200300.100.1.1) is the topic.
+		// As in Apple's certificates, the user ID (OID 0.9.2342.19200300.100.1.1) is the topic.
 		Subject: pkix.Name{
 			CommonName: "Apple Push Services: " + Topic,
 			ExtraNames: []pkix.AttributeTypeAndValue{{Type: asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 1}, Value: Topic}},
@@ -87,7 +88,7 @@ func newAuthority() *authority {
 	return a
 }
 
-// must panics where a certificate of our own making cannot be made.
+// must panics if one of the server's own certificates could not be created.
 func must(c tls.Certificate, err error) tls.Certificate {
 	if err != nil {
 		panic("apnstest: " + err.Error())
@@ -105,8 +106,8 @@ func (a *authority) serverCert(name string, ips ...net.IP) (tls.Certificate, err
 	})
 }
 
-// sign makes a key and its certificate, signed by the authority or, while it has
-// none, by itself.
+// sign creates a key and a certificate for it. The authority signs the certificate. The
+// authority's own certificate, which is the first, is self-signed.
 func (a *authority) sign(template *x509.Certificate) (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -126,8 +127,8 @@ func (a *authority) sign(template *x509.Certificate) (tls.Certificate, error) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, err
 }
 
-// serverConfigs fill in what the configuration leaves open, for the binary wire
-// and for HTTP/2.
+// serverConfigs returns the configurations for the binary protocol and for HTTP/2. It
+// fills in what from, which may be nil, does not set.
 func (a *authority) serverConfigs(from *tls.Config) (binary, http2 *tls.Config) {
 	config := new(tls.Config)
 	if from != nil {
@@ -148,8 +149,8 @@ func (a *authority) serverConfigs(from *tls.Config) (binary, http2 *tls.Config) 
 	return config, http2
 }
 
-// certificateFor returns a certificate for the name that the client asks for,
-// whichever it is; for the address that it dialed, if it asks for none.
+// certificateFor returns a certificate for the name that the client requests, which can
+// be any. A client that requests none gets a certificate for the address that it dialed.
 func (a *authority) certificateFor(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	name := hello.ServerName
 	var ips []net.IP

@@ -14,45 +14,46 @@ import (
 	"example.com/apns/internal/hpack"
 )
 
-// An http2Conn is the server's end of an HTTP/2 connection. It answers whatever
-// RFC 9113 calls an error with that error.
+// An http2Conn is the server's end of an HTTP/2 connection. Where RFC 9113 prescribes an
+// error for what a client does, the client gets that error.
 //
-// One goroutine reads, decides and answers. It does not read while its writes
-// block, so a client that sends and never reads is slowed down, and cannot make
-// the server hold replies in memory. Late answers come from other goroutines.
+// One goroutine reads frames, calls the handler and responds. It does not read while a
+// write blocks. So a client that sends and never reads is slowed down, and cannot make
+// the server keep responses in memory. Delayed responses come from other goroutines.
 type http2Conn struct {
 	server   *Server
 	conn     *conn
-	settings HTTP2Settings // with their defaults
-	late     sync.WaitGroup
+	settings HTTP2Settings  // with defaults filled in
+	timers   sync.WaitGroup // of delayed responses
 
 	// Of the goroutine that reads:
 	r       *h2.Reader
 	decoder *hpack.Decoder
 	auth    authState
-	begun   bool // the client's first SETTINGS have come
 
-	tableSize  int  // of the client's dynamic table in bytes, as the client has it
-	tableAcked bool // the client has acknowledged the HeaderTableSize
+	gotSettings bool // the client's first SETTINGS were received
+	tableSize   int  // of the client's header table in bytes, as the client last set it
+	tableAcked  bool // the client has acknowledged the HeaderTableSize
 
 	mu        durableMutex // protects following
 	w         *bufio.Writer
 	encoder   hpack.Encoder
-	streams   map[uint32]*stream // open or half-closed: what the stream limit counts
+	streams   map[uint32]*stream // open or half-closed: those that the stream limit counts
 	closed    closedStreams
-	last      uint32 // the last stream that was opened
-	highest   uint32 // the last stream that the client has begun, ignored ones included
-	going     bool   // a GOAWAY was sent
-	after     uint32 // its last stream; those after it are ignored
 	announced announcements
 	in        inflow // of the connection
 	out       outflow
-	blocked   []*stream // in order; their answers wait for a window
+	blocked   []*stream // with a response that waits for a window; in the order of sending
+
+	lastOpened uint32 // the last stream that was opened
+	highestID  uint32 // of the streams that the client has begun, including ignored ones
+	goAwaySent bool
+	goAwayLast uint32 // the last stream of the GOAWAY; later streams are ignored
 }
 
-// A durableMutex is a mutex that is held while something is written, which may
-// take long. In a bubble of testing/synctest the time goes on while somebody waits
-// for it.
+// A durableMutex is a mutex that is held during writes, which may block for long. In
+// testing/synctest a goroutine that waits for a sync.Mutex is not durably blocked, so the
+// time of the bubble would stand still. One that waits for a durableMutex is.
 type durableMutex chan struct{}
 
 func (m durableMutex) Lock()   { m <- struct{}{} }
@@ -61,7 +62,7 @@ func (m durableMutex) Unlock() { <-m }
 // serveHTTP2 serves the HTTP/2 provider API on a connection.
 func (s *Server) serveHTTP2(c *conn) {
 	if c.tls.ConnectionState().NegotiatedProtocol != "h2" {
-		return // "HTTP/2 only"
+		return // Apple's API is HTTP/2 only
 	}
 	settings := s.HTTP2.withDefaults()
 	h := &http2Conn{
@@ -69,7 +70,7 @@ func (s *Server) serveHTTP2(c *conn) {
 		conn:     c,
 		settings: settings,
 		r:        h2.NewReader(c.tls),
-		// Until it acknowledges a smaller one, the client may use the default size.
+		// Until the client acknowledges a smaller size, it may use the default size.
 		decoder:   hpack.NewDecoder(max(settings.HeaderTableSize, defaultHeaderTableSize), settings.MaxHeaderListSize),
 		tableSize: defaultHeaderTableSize,
 		auth:      newAuthState(s, c.tls.ConnectionState()),
@@ -79,21 +80,21 @@ func (s *Server) serveHTTP2(c *conn) {
 		announced: newAnnouncements(),
 		out:       newOutflow(),
 	}
-	defer h.stopTimers()
+	defer h.cancelDelayed()
 	h.mu.Lock()
-	s.setHTTP2(h, true)
-	defer s.setHTTP2(h, false)
-	h.beginLocked()
+	s.trackHTTP2(h, true)
+	defer s.trackHTTP2(h, false)
+	h.sendFirstSettingsLocked()
 	h.w.Flush()
 	h.mu.Unlock()
-	if err := s.onConnect(c, apns.ProviderPort); judge(err, 0).ends {
-		h.turnAway(err)
+	if err := s.onConnect(c, apns.ProviderPort); actionFor(err, 0).ends {
+		h.rejectConnection(err)
 		return
 	}
 	err := h.read()
 	if e, ok := errors.AsType[*h2.ConnError](err); ok {
 		h.mu.Lock()
-		h.goAwayLocked(h.lastTakenLocked(), e.Code, []byte(e.Text))
+		h.goAwayLocked(h.lastProcessedLocked(), e.Code, []byte(e.Text))
 		h.mu.Unlock()
 	} else if err != nil {
 		c.tls.Close()
@@ -102,24 +103,24 @@ func (s *Server) serveHTTP2(c *conn) {
 	s.finish(c, Fault{}, nil, h.discard)
 }
 
-// turnAway ends a connection that OnConnect does not like.
-func (h *http2Conn) turnAway(err error) {
-	v := judge(err, 0)
-	var words []byte
-	reason := v.fault.Reason
-	if v.said != nil {
-		reason = toReason(v.said)
+// rejectConnection ends a connection for which OnConnect returned an error.
+func (h *http2Conn) rejectConnection(err error) {
+	a := actionFor(err, 0)
+	reason := a.fault.Reason
+	if a.reply != nil {
+		reason = toReason(a.reply)
 	}
-	if v.said != nil || v.fault.End == EndGoAway || v.fault.End == EndGoAwayUnprocessed {
-		words = h2.AppendGoAway(nil, 0, h2.CodeNo, reasonJSON(reason, time.Time{}))
+	var goAway []byte
+	if a.reply != nil || a.fault.End == EndGoAway || a.fault.End == EndGoAwayUnprocessed {
+		goAway = h2.AppendGoAway(nil, 0, h2.CodeNo, reasonJSON(reason, time.Time{}))
 	}
-	h.server.finish(h.conn, v.fault, words, h.discard)
+	h.server.finish(h.conn, a.fault, goAway, h.discard)
 }
 
 func (h *http2Conn) discard() { io.Copy(io.Discard, h.conn.tls) }
 
-// read reads frames. It returns nil when a GOAWAY was sent and all streams before it
-// are answered, and otherwise the error that ends the connection.
+// read reads frames. It returns nil once the connection is drained, or else the error that
+// ends the connection.
 func (h *http2Conn) read() error {
 	if err := h.readPreface(); err != nil {
 		return err
@@ -159,7 +160,7 @@ func (h *http2Conn) readPreface() error {
 	}
 }
 
-// fill reads once from the connection. It sends what was written before it waits.
+// fill flushes what was written, and reads once from the connection.
 func (h *http2Conn) fill() error {
 	h.mu.Lock()
 	h.w.Flush()
@@ -168,10 +169,10 @@ func (h *http2Conn) fill() error {
 }
 
 func (h *http2Conn) handle(f *h2.Frame) error {
-	if !h.begun && (f.Type != h2.TypeSettings || f.Has(h2.FlagAck)) {
+	if !h.gotSettings && (f.Type != h2.TypeSettings || f.Has(h2.FlagAck)) {
 		return connError(h2.CodeProtocol, "the first frame is %v, expected SETTINGS", f.Type)
 	}
-	h.begun = true
+	h.gotSettings = true
 	switch f.Type {
 	case h2.TypeHeaders:
 		return h.headers(f)
@@ -194,21 +195,22 @@ func (h *http2Conn) handle(f *h2.Frame) error {
 			return connError(h2.CodeProtocol, "RST_STREAM of stream %d, which is idle", f.Stream)
 		}
 		if st := h.streams[f.Stream]; st != nil {
-			h.forgetLocked(st)
+			h.removeLocked(st)
 		}
 	case h2.TypePushPromise:
 		return connError(h2.CodeProtocol, "PUSH_PROMISE from a client")
 	}
-	return nil // PRIORITY and GOAWAY change nothing; unknown types must be ignored
+	return nil // PRIORITY and GOAWAY have no effect; unknown types must be ignored
 }
 
-// clientSettingsLocked takes the client's SETTINGS, or its acknowledgement of ours.
+// clientSettingsLocked handles the client's SETTINGS, or its acknowledgement of the
+// server's.
 func (h *http2Conn) clientSettingsLocked(f *h2.Frame) error {
 	if f.Has(h2.FlagAck) {
 		if !h.announced.ack() {
 			return connError(h2.CodeProtocol, "acknowledgement of SETTINGS that were not sent")
 		}
-		h.tableAcked = true // the first SETTINGS had it
+		h.tableAcked = true // HeaderTableSize is in the first SETTINGS only
 		return nil
 	}
 	err := f.Settings(func(s h2.Setting, value uint32) error {
@@ -231,8 +233,8 @@ func (h *http2Conn) clientSettingsLocked(f *h2.Frame) error {
 }
 
 // bufferLocked and writeLocked write frames:
-// h.writeLocked(h2.AppendPing(h.bufferLocked(), ...)). An error is ignored, since
-// reading fails then too.
+// h.writeLocked(h2.AppendPing(h.bufferLocked(), ...)). They ignore an error, since reads
+// then fail as well.
 func (h *http2Conn) bufferLocked() []byte { return h.w.AvailableBuffer() }
 func (h *http2Conn) writeLocked(b []byte) { h.w.Write(b) }
 

@@ -4,24 +4,24 @@ import "example.com/apns/internal/h2"
 
 // Flow control in both directions: RFC 9113, sections 5.2 and 6.9.
 
-// An inflow counts the DATA that a client sends, of a stream or of the connection,
-// against the window that the client was given.
+// An inflow counts the bytes of DATA that a client sends, on a stream or on the
+// connection, against the client's window.
 type inflow struct {
-	used int // bytes that came since the window was given back
+	used int // bytes received since the last WINDOW_UPDATE
 }
 
-// take counts n bytes that came. It returns false if they exceed the window.
+// take counts n bytes that were received. It returns false if they exceed the window.
 func (in *inflow) take(n, window int) bool {
 	in.used += n
 	return in.used <= window
 }
 
-// giveBack returns how many bytes the client's window has to grow by. It is 0 until
-// the window is almost used up. If the window grew at once, no client could be
-// found to exceed it.
-func (in *inflow) giveBack(window int) int {
-	const rest = 1024 // bytes; some clients do not send very small frames
-	if window-in.used > min(window/2, rest) {
+// increment returns the increment of a WINDOW_UPDATE in bytes, or 0 if none is due. None
+// is due until the window is almost used up. If the window grew with each frame, a client
+// that ignores its window would not be noticed.
+func (in *inflow) increment(window int) int {
+	const almost = 1024 // bytes; some clients wait rather than send a very small frame
+	if window-in.used > min(window/2, almost) {
 		return 0
 	}
 	n := in.used
@@ -29,35 +29,36 @@ func (in *inflow) giveBack(window int) int {
 	return n
 }
 
-// An outflow has what the client takes.
+// An outflow has the client's limits for what the server sends.
 type outflow struct {
 	window   int // bytes of DATA on the connection
 	initial  int // bytes of DATA on a new stream
-	maxFrame int // bytes of payload
+	maxFrame int // bytes of a frame's payload
 }
 
 func newOutflow() outflow {
 	return outflow{window: h2.DefaultWindow, initial: h2.DefaultWindow, maxFrame: h2.MinMaxFrameSize}
 }
 
-// returnWindowLocked lets the window of the connection grow if that is due.
-func (h *http2Conn) returnWindowLocked() {
-	if n := h.in.giveBack(h.settings.ConnectionWindow); n > 0 {
+// updateWindowLocked sends a WINDOW_UPDATE for the connection if one is due.
+func (h *http2Conn) updateWindowLocked() {
+	if n := h.in.increment(h.settings.ConnectionWindow); n > 0 {
 		h.writeLocked(h2.AppendWindowUpdate(h.bufferLocked(), 0, uint32(n)))
 	}
 }
 
-// returnStreamWindowLocked does the same for a stream whose request is not complete.
-func (h *http2Conn) returnStreamWindowLocked(st *stream) {
+// updateStreamWindowLocked sends a WINDOW_UPDATE for a stream if one is due and the
+// request is not complete.
+func (h *http2Conn) updateStreamWindowLocked(st *stream) {
 	if st.ended {
 		return
 	}
-	if n := st.in.giveBack(h.announced.last.window); n > 0 {
+	if n := st.in.increment(h.announced.last.window); n > 0 {
 		h.writeLocked(h2.AppendWindowUpdate(h.bufferLocked(), st.id, uint32(n)))
 	}
 }
 
-// windowUpdateLocked takes a WINDOW_UPDATE.
+// windowUpdateLocked handles a WINDOW_UPDATE.
 func (h *http2Conn) windowUpdateLocked(f *h2.Frame) error {
 	n := int(f.Uint32())
 	st := h.streams[f.Stream]
@@ -77,7 +78,7 @@ func (h *http2Conn) windowUpdateLocked(f *h2.Frame) error {
 	return nil
 }
 
-// setInitialWindowLocked takes the client's SETTINGS_INITIAL_WINDOW_SIZE, which changes
+// setInitialWindowLocked handles the client's SETTINGS_INITIAL_WINDOW_SIZE, which changes
 // the windows of all streams.
 func (h *http2Conn) setInitialWindowLocked(n int) error {
 	for _, st := range h.streams {
@@ -89,33 +90,33 @@ func (h *http2Conn) setInitialWindowLocked(n int) error {
 	return nil
 }
 
-// sendBodyLocked sends as much of an answer's body as the windows allow. If some is
-// left, the stream is blocked.
+// sendBodyLocked sends as much of a response's body as the windows allow. If some of it
+// remains, the stream is blocked.
 func (h *http2Conn) sendBodyLocked(st *stream) {
 	for {
-		n := min(len(st.answer), h.out.window, st.window, h.out.maxFrame)
+		n := min(len(st.unsent), h.out.window, st.window, h.out.maxFrame)
 		if n <= 0 {
 			h.blocked = append(h.blocked, st)
 			return
 		}
-		part := st.answer[:n]
-		st.answer = st.answer[n:]
+		part := st.unsent[:n]
+		st.unsent = st.unsent[n:]
 		st.window -= n
 		h.out.window -= n
-		if len(st.answer) == 0 {
+		if len(st.unsent) == 0 {
 			h.writeLocked(h2.AppendFrame(h.bufferLocked(), h2.TypeData, h2.FlagEndStream, st.id, part))
-			h.forgetLocked(st)
+			h.removeLocked(st)
 			return
 		}
 		h.writeLocked(h2.AppendFrame(h.bufferLocked(), h2.TypeData, 0, st.id, part))
 	}
 }
 
-// unblockLocked sends what waits for a window, after one has grown.
+// unblockLocked sends what the blocked streams can send after a window has grown.
 func (h *http2Conn) unblockLocked() {
-	waiting := h.blocked
+	blocked := h.blocked
 	h.blocked = nil
-	for _, st := range waiting {
+	for _, st := range blocked {
 		h.sendBodyLocked(st)
 	}
 }

@@ -8,36 +8,37 @@ import (
 	"example.com/apns/internal/hpack"
 )
 
-// maxBody is how many bytes of a request's body are kept.
+// maxBody is how many bytes of a request's body are stored. It is more than the largest
+// payload that is accepted.
 const maxBody = 64 << 10
 
-// headers takes the header of a request, or its trailers.
+// headers handles HEADERS: the header of a request, or its trailers.
 func (h *http2Conn) headers(f *h2.Frame) error {
 	h.mu.Lock()
-	complete, err := h.takeHeadersLocked(f)
+	complete, err := h.handleHeadersLocked(f)
 	h.mu.Unlock()
 	if complete != nil {
-		h.request(complete)
+		h.process(complete)
 	}
 	return err
 }
 
-// takeHeadersLocked returns the stream if its request is complete.
-func (h *http2Conn) takeHeadersLocked(f *h2.Frame) (complete *stream, err error) {
+// handleHeadersLocked returns the stream if its request is complete.
+func (h *http2Conn) handleHeadersLocked(f *h2.Frame) (complete *stream, err error) {
 	st := h.streams[f.Stream]
 	section := h2.RequestHeader
 	if st != nil {
 		section = h2.Trailer
 	}
-	// Every block has to be decoded, even if its stream is ignored, since later
-	// blocks depend on it.
+	// Every block must be decoded, even if its stream is ignored, since later blocks
+	// depend on the header table.
 	b, err := h.decode(f.Payload, section)
 	if err != nil {
 		return nil, err
 	}
 	switch {
 	case st == nil:
-		if opens, err := h.checkNumberLocked(f.Stream); !opens || err != nil {
+		if opens, err := h.checkStreamIDLocked(f.Stream); !opens || err != nil {
 			return nil, err
 		}
 		st = h.openLocked(f.Stream)
@@ -50,7 +51,7 @@ func (h *http2Conn) takeHeadersLocked(f *h2.Frame) (complete *stream, err error)
 	}
 	switch {
 	case b.tooLarge:
-		h.refuseHeaderLocked(st, f.Has(h2.FlagEndStream))
+		h.rejectHeaderLocked(st, f.Has(h2.FlagEndStream))
 	case b.Malformed() != "":
 		h.resetLocked(st, h2.CodeProtocol)
 	case f.Has(h2.FlagEndStream):
@@ -59,18 +60,18 @@ func (h *http2Conn) takeHeadersLocked(f *h2.Frame) (complete *stream, err error)
 	return nil, nil
 }
 
-// A block is a header block, decoded and checked.
-type block struct {
+// A headerBlock is a decoded and checked header block.
+type headerBlock struct {
 	h2.Validator
 	fields   []headerField
-	tooLarge bool // the fields exceed MaxHeaderListSize; some are missing here
+	tooLarge bool // the fields exceed MaxHeaderListSize, and not all are in fields
 }
 
-func (h *http2Conn) decode(encoded []byte, section h2.Section) (*block, error) {
+func (h *http2Conn) decode(encoded []byte, section h2.Section) (*headerBlock, error) {
 	if err := h.checkTableSize(encoded); err != nil {
 		return nil, err
 	}
-	b := new(block)
+	b := new(headerBlock)
 	b.Reset(section)
 	err := h.decoder.Decode(encoded, func(name, value []byte) {
 		b.Add(name, value)
@@ -82,10 +83,10 @@ func (h *http2Conn) decode(encoded []byte, section h2.Section) (*block, error) {
 	return b, nil
 }
 
-// checkTableSize checks the table size updates at the start of a block. A client
-// that has acknowledged a smaller table than it uses must begin its next block with
-// an update (RFC 9113, section 4.3.1). The decoder does not check that, since it
-// knows nothing of acknowledgements.
+// checkTableSize checks the table size updates at the start of a block. A client that has
+// acknowledged a smaller header table than it uses must begin its next block with an
+// update (RFC 9113, section 4.3.1). The decoder cannot check that, since it does not know
+// of acknowledgements.
 func (h *http2Conn) checkTableSize(block []byte) error {
 	const sizeUpdate, prefix = 0x20, 0x1f
 	for len(block) > 0 && block[0]&^prefix == sizeUpdate {
@@ -94,39 +95,39 @@ func (h *http2Conn) checkTableSize(block []byte) error {
 		if n == prefix {
 			more, size := binary.Uvarint(block)
 			if size <= 0 {
-				return nil // the decoder returns the error
+				return nil // the decoder will return the error
 			}
 			n, block = n+int(more), block[size:]
 		}
 		h.tableSize = n
 	}
-	if most := h.settings.HeaderTableSize; h.tableAcked && h.tableSize > most {
-		return connError(h2.CodeCompression, "dynamic table of %d bytes, expected an update to at most %d", h.tableSize, most)
+	if limit := h.settings.HeaderTableSize; h.tableAcked && h.tableSize > limit {
+		return connError(h2.CodeCompression, "dynamic table of %d bytes, expected an update to at most %d", h.tableSize, limit)
 	}
 	return nil
 }
 
-// checkNumberLocked reports whether HEADERS with a number that no open stream has open a
-// stream. It returns false if they have to be dropped.
-func (h *http2Conn) checkNumberLocked(id uint32) (opens bool, err error) {
+// checkStreamIDLocked reports whether HEADERS of a stream that is not open begin a new
+// stream. If not, the HEADERS must be ignored.
+func (h *http2Conn) checkStreamIDLocked(id uint32) (opens bool, err error) {
 	if id%2 == 0 {
 		return false, connError(h2.CodeProtocol, "HEADERS of stream %d, which is not a client's", id)
 	}
-	if id <= h.highest {
+	if id <= h.highestID {
 		switch kind := h.closed.kind(id); {
 		case kind == closedByReset, h.ignoredLocked(id):
 			return false, nil
 		case kind == closedByClient:
 			return false, connError(h2.CodeStreamClosed, "HEADERS of stream %d, which is closed", id)
 		}
-		return false, connError(h2.CodeProtocol, "HEADERS of stream %d after stream %d", id, h.highest)
+		return false, connError(h2.CodeProtocol, "HEADERS of stream %d after stream %d", id, h.highestID)
 	}
-	h.highest = id
+	h.highestID = id
 	switch {
 	case h.ignoredLocked(id):
-		return false, nil // the GOAWAY has told the client
+		return false, nil // the client knows it from the GOAWAY
 	case len(h.streams) >= h.announced.allowed.limit:
-		return false, connError(h2.CodeEnhanceYourCalm, "Maximum active streams violated") // Apple's words
+		return false, connError(h2.CodeEnhanceYourCalm, "Maximum active streams violated") // as Apple's server says it
 	}
 	return true, nil
 }
@@ -135,23 +136,23 @@ func (h *http2Conn) checkNumberLocked(id uint32) (opens bool, err error) {
 func (h *http2Conn) openLocked(id uint32) *stream {
 	st := &stream{id: id, window: h.out.initial}
 	h.streams[id] = st
-	h.last = id
+	h.lastOpened = id
 	return st
 }
 
-// data takes a part of a request's body.
+// data handles DATA: a part of a request's body.
 func (h *http2Conn) data(f *h2.Frame) error {
 	h.mu.Lock()
-	complete, err := h.takeDataLocked(f)
+	complete, err := h.handleDataLocked(f)
 	h.mu.Unlock()
 	if complete != nil {
-		h.request(complete)
+		h.process(complete)
 	}
 	return err
 }
 
-// takeDataLocked returns the stream if its request is complete.
-func (h *http2Conn) takeDataLocked(f *h2.Frame) (complete *stream, err error) {
+// handleDataLocked returns the stream if its request is complete.
+func (h *http2Conn) handleDataLocked(f *h2.Frame) (complete *stream, err error) {
 	st := h.streams[f.Stream]
 	switch {
 	case h.idleLocked(f.Stream):
@@ -161,12 +162,12 @@ func (h *http2Conn) takeDataLocked(f *h2.Frame) (complete *stream, err error) {
 	case !h.in.take(f.Size, h.settings.ConnectionWindow):
 		return nil, connError(h2.CodeFlowControl, "DATA of %d bytes, which is more than the connection's window", f.Size)
 	}
-	h.returnWindowLocked()
+	h.updateWindowLocked()
 	if st == nil {
 		h.resetClosedLocked(f.Stream, h2.CodeStreamClosed)
 		return nil, nil
 	}
-	st.keep(f.Payload)
+	st.appendBody(f.Payload)
 	switch {
 	case !st.in.take(f.Size, h.announced.allowed.window):
 		h.resetLocked(st, h2.CodeFlowControl)
@@ -175,21 +176,21 @@ func (h *http2Conn) takeDataLocked(f *h2.Frame) (complete *stream, err error) {
 	case f.Has(h2.FlagEndStream):
 		return h.endLocked(st), nil
 	default:
-		h.returnStreamWindowLocked(st)
+		h.updateStreamWindowLocked(st)
 	}
 	return nil, nil
 }
 
-// keep adds p to the body.
-func (st *stream) keep(p []byte) {
+// appendBody adds p to the body, unless that is too large.
+func (st *stream) appendBody(p []byte) {
 	st.received += int64(len(p))
 	if st.tooLarge = st.tooLarge || len(st.body)+len(p) > maxBody; !st.tooLarge {
 		st.body = append(st.body, p...)
 	}
 }
 
-// endLocked completes a request. It returns the stream, or nil if the body does not have
-// its content-length.
+// endLocked completes a request. It returns the stream, or nil if the size of the body is
+// not the content-length.
 func (h *http2Conn) endLocked(st *stream) *stream {
 	st.ended = true
 	if st.length >= 0 && st.received != st.length {
@@ -199,11 +200,11 @@ func (h *http2Conn) endLocked(st *stream) *stream {
 	return st
 }
 
-// refuseHeaderLocked answers a request whose header is too large.
-func (h *http2Conn) refuseHeaderLocked(st *stream, ended bool) {
+// rejectHeaderLocked responds with status 431 to a request whose header is too large.
+func (h *http2Conn) rejectHeaderLocked(st *stream, ended bool) {
 	h.writeLocked(h2.AppendHeaders(h.bufferLocked(), h2.FlagEndStream, st.id, h.appendStatusLocked(431), h.out.maxFrame))
 	if ended {
-		h.forgetLocked(st)
+		h.removeLocked(st)
 	} else {
 		h.resetLocked(st, h2.CodeNo) // the rest of the request is not needed (section 8.1)
 	}

@@ -8,35 +8,36 @@ import (
 	"example.com/apns/internal/h2"
 )
 
-// A stream is a request that is not completely answered.
+// A stream is a request whose response is not complete.
 type stream struct {
 	id       uint32
 	fields   []headerField
 	length   int64 // content-length; negative if the header has none
 	received int64 // bytes of the body
 	body     []byte
-	tooLarge bool // body is too large, and incomplete
+	tooLarge bool // the body exceeds maxBody, and is not all in body
 	ended    bool // the request is complete
-	taken    bool // the message was accepted or refused, whatever the client hears of it
 
-	in     inflow
-	window int         // bytes of DATA that the client takes
-	answer []byte      // what is left to send of the answer's body
-	timer  *time.Timer // of a late answer
-	now    func()      // gives the late answer at once
+	processed bool // the message was accepted or rejected, even if the client gets no response
+
+	in      inflow
+	window  int         // bytes of DATA that the server may send
+	unsent  []byte      // the part of the response's body that was not sent
+	timer   *time.Timer // of a delayed action
+	delayed func()      // the action; nil when it has begun
 }
 
 type headerField struct{ name, value string }
 
-// idleLocked reports whether a stream was never begun. Streams with even numbers are the
-// server's to open, and it opens none.
-func (h *http2Conn) idleLocked(id uint32) bool { return id%2 == 0 || id > h.highest }
+// idleLocked reports whether a stream is idle: the client has not begun it. All streams
+// with an even number are idle, since only a server may open them and this one does not.
+func (h *http2Conn) idleLocked(id uint32) bool { return id%2 == 0 || id > h.highestID }
 
-// ignoredLocked reports whether a stream is after the last one of a GOAWAY.
-func (h *http2Conn) ignoredLocked(id uint32) bool { return h.going && id > h.after }
+// ignoredLocked reports whether a GOAWAY was sent whose last stream is before this one.
+func (h *http2Conn) ignoredLocked(id uint32) bool { return h.goAwaySent && id > h.goAwayLast }
 
-// inOrderLocked returns the streams by their number.
-func (h *http2Conn) inOrderLocked() []*stream {
+// sortedStreamsLocked returns the streams in the order of their numbers.
+func (h *http2Conn) sortedStreamsLocked() []*stream {
 	var list []*stream
 	for _, id := range slices.Sorted(maps.Keys(h.streams)) {
 		list = append(list, h.streams[id])
@@ -44,10 +45,10 @@ func (h *http2Conn) inOrderLocked() []*stream {
 	return list
 }
 
-// closedStreams remembers how the last streams were closed.
+// closedStreams records how the latest streams were closed.
 type closedStreams struct {
 	ring []closedStream
-	next int // where the next one goes
+	next int // in a full ring, the index of the oldest, which the next one replaces
 }
 
 type closedStream struct {
@@ -55,18 +56,18 @@ type closedStream struct {
 	kind closedKind
 }
 
-// A closedKind says how a stream was closed. The answer to a frame that comes after
-// that depends on it.
+// A closedKind says how a stream was closed. It determines the error for a later frame of
+// the stream.
 type closedKind int
 
 const (
-	closedUnknown  closedKind = iota // its number was skipped, or too many were closed since
+	closedUnknown  closedKind = iota // its number was skipped, or more than closedMemory were closed since
 	closedByClient                   // the client has sent END_STREAM or RST_STREAM
 	closedByReset                    // the server has sent RST_STREAM; the client may not know
 )
 
-// closedMemory is how many closed streams are remembered. A client that has just
-// been told of a reset sends no more frames of that stream.
+// closedMemory is how many closed streams are recorded. Older ones do not matter: a client
+// that has seen a reset sends no more frames of that stream.
 const closedMemory = 256
 
 func (c *closedStreams) add(id uint32, kind closedKind) {
@@ -82,16 +83,16 @@ func (c *closedStreams) kind(id uint32) closedKind {
 	kind := closedUnknown
 	for _, s := range c.ring {
 		if s.id == id {
-			kind = max(kind, s.kind) // it may be there twice
+			kind = max(kind, s.kind) // a stream can be recorded twice
 		}
 	}
 	return kind
 }
 
-// forgetLocked lets go of a stream that has come to its end.
-func (h *http2Conn) forgetLocked(st *stream) { h.closeLocked(st, closedByClient) }
+// removeLocked removes a stream that has ended.
+func (h *http2Conn) removeLocked(st *stream) { h.closeLocked(st, closedByClient) }
 
-// resetLocked ends a stream with a RST_STREAM.
+// resetLocked resets a stream with RST_STREAM.
 func (h *http2Conn) resetLocked(st *stream, code h2.Code) {
 	h.writeLocked(h2.AppendRSTStream(h.bufferLocked(), st.id, code))
 	h.closeLocked(st, closedByReset)
@@ -99,18 +100,18 @@ func (h *http2Conn) resetLocked(st *stream, code h2.Code) {
 
 func (h *http2Conn) closeLocked(st *stream, kind closedKind) {
 	if st.timer != nil && st.timer.Stop() {
-		h.late.Done()
+		h.timers.Done()
 	}
-	if len(st.answer) > 0 {
+	if len(st.unsent) > 0 {
 		h.blocked = slices.DeleteFunc(h.blocked, func(s *stream) bool { return s == st })
 	}
 	delete(h.streams, st.id)
 	h.closed.add(st.id, kind)
 }
 
-// resetClosedLocked answers a frame that a client must not send on a closed stream. It
-// does nothing if the server has closed the stream by a RST_STREAM or a GOAWAY, since
-// the client may not have known that.
+// resetClosedLocked sends RST_STREAM for a frame that a client must not send on a closed
+// stream. It does nothing if the server has closed the stream by RST_STREAM or GOAWAY,
+// since the client may not have known that when it sent the frame.
 func (h *http2Conn) resetClosedLocked(id uint32, code h2.Code) {
 	if h.ignoredLocked(id) || h.closed.kind(id) == closedByReset {
 		return
@@ -119,7 +120,7 @@ func (h *http2Conn) resetClosedLocked(id uint32, code h2.Code) {
 	h.closed.add(id, closedByReset)
 }
 
-// streamError answers a frame that is wrong in itself.
+// streamError handles a frame that is invalid in itself.
 func (h *http2Conn) streamError(e *h2.StreamError) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -134,13 +135,13 @@ func (h *http2Conn) streamError(e *h2.StreamError) error {
 	return nil
 }
 
-// lastTakenLocked returns the last stream that a GOAWAY has to own up to: every one
-// after it that has no answer was not processed.
-func (h *http2Conn) lastTakenLocked() uint32 {
+// lastProcessedLocked returns the last stream for a GOAWAY that ends the connection now.
+// Every stream after it that has no response was not processed.
+func (h *http2Conn) lastProcessedLocked() uint32 {
 	last := uint32(0)
-	first := h.last + 2
+	first := h.lastOpened + 2
 	for id, st := range h.streams {
-		if st.taken {
+		if st.processed {
 			last = max(last, id)
 		} else {
 			first = min(first, id)
@@ -152,37 +153,27 @@ func (h *http2Conn) lastTakenLocked() uint32 {
 // goAwayLocked tells the client that no stream after last will be processed.
 func (h *http2Conn) goAwayLocked(last uint32, code h2.Code, debug []byte) {
 	h.writeLocked(h2.AppendGoAway(h.bufferLocked(), last, code, debug))
-	h.going, h.after = true, last
+	h.goAwaySent, h.goAwayLast = true, last
 	h.w.Flush()
 }
 
-// giveLateAnswersLocked answers at once what was to be answered later.
-func (h *http2Conn) giveLateAnswersLocked() {
-	for _, st := range h.inOrderLocked() {
-		if now := st.now; now != nil {
-			st.now = nil
-			now()
-		}
-	}
-}
-
-// drained reports whether a GOAWAY was sent and all is answered.
+// drained reports whether a GOAWAY was sent and all responses are complete.
 func (h *http2Conn) drained() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !h.going || len(h.streams) > 0 {
+	if !h.goAwaySent || len(h.streams) > 0 {
 		return false
 	}
 	h.w.Flush()
 	return true
 }
 
-// stopTimers waits for the answers that are on their way, and cancels the rest.
-func (h *http2Conn) stopTimers() {
+// cancelDelayed cancels the delayed actions, and waits for those that have begun.
+func (h *http2Conn) cancelDelayed() {
 	h.mu.Lock()
 	for _, st := range h.streams {
-		h.forgetLocked(st)
+		h.removeLocked(st)
 	}
 	h.mu.Unlock()
-	h.late.Wait()
+	h.timers.Wait()
 }

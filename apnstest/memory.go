@@ -12,14 +12,14 @@ import (
 	"example.com/apns/internal/plain"
 )
 
-// resetDelay is how long a reset is on its way, as on a wire of some length: it
-// does not overtake what a reader is about to pick up.
+// resetDelay is how long a reset takes to arrive. The delay lets a reader that is ready
+// get the data that was sent before the reset.
 const resetDelay = time.Millisecond
 
 // A memoryListener accepts connections in memory.
 type memoryListener struct {
 	addr    memoryAddr
-	size    int
+	size    int // of each receive buffer, in bytes
 	backlog chan *memoryConn
 	once    sync.Once
 	closed  chan struct{}
@@ -43,7 +43,7 @@ func (l *memoryListener) dial(ctx context.Context, addr string) (net.Conn, error
 	case <-ctx.Done():
 		return nil, &net.OpError{Op: "dial", Net: "memory", Addr: l.addr, Err: ctx.Err()}
 	case <-l.closed:
-		return nil, refused(addr)
+		return nil, connectionRefused(addr)
 	}
 }
 
@@ -72,18 +72,18 @@ func (a memoryAddr) String() string { return string(a) }
 type memoryConn struct {
 	addr memoryAddr
 	peer *memoryConn
-	size int // of the receive buffer
+	size int // of the receive buffer, in bytes
 
 	plain bool // there is no TLS on top
 
 	mu      *sync.Mutex // of both ends; protects following
 	changed *sync.Cond  // of both ends
 	buf     []byte      // received and not read
-	eof     bool        // the peer writes no more
-	ended   bool        // this end writes no more
+	eof     bool        // the peer has ended its direction
+	ended   bool        // this end has ended its direction
 	closed  bool        // this end is closed
 	reset   bool        // the connection was reset
-	linger  bool        // Close sends a reset
+	abort   bool        // Close sends a reset
 	read    deadline
 	write   deadline
 }
@@ -137,7 +137,7 @@ func (c *memoryConn) Write(p []byte) (n int, err error) {
 		case len(p) == 0:
 			return n, nil
 		case c.peer.closed:
-			c.resetLater() // the peer's system answers that nobody is there
+			c.resetLater() // the peer's system answers with a reset
 			if !waited {
 				return n + len(p), nil
 			}
@@ -153,7 +153,7 @@ func (c *memoryConn) Write(p []byte) (n int, err error) {
 	}
 }
 
-// resetLater resets this end once the reset has arrived; the caller holds c.mu.
+// resetLater resets this end after resetDelay. The caller holds c.mu.
 func (c *memoryConn) resetLater() {
 	time.AfterFunc(resetDelay, func() {
 		c.mu.Lock()
@@ -179,12 +179,12 @@ func (c *memoryConn) CloseWrite() error {
 func (c *memoryConn) SetLinger(sec int) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.linger = sec == 0
+	c.abort = sec == 0
 	return nil
 }
 
-// Close closes this end. As with TCP, the peer gets a reset if something was
-// received and not read.
+// Close closes this end. As with TCP, the peer gets a reset if this end has received data
+// that was not read.
 func (c *memoryConn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -192,7 +192,7 @@ func (c *memoryConn) Close() error {
 		return c.opError("close", net.ErrClosed)
 	}
 	c.closed = true
-	if c.linger || len(c.buf) > 0 {
+	if c.abort || len(c.buf) > 0 {
 		c.peer.resetLater()
 	} else {
 		c.peer.eof = true
@@ -228,7 +228,7 @@ func (c *memoryConn) setDeadline(d *deadline, t time.Time) error {
 		d.timer = time.AfterFunc(time.Until(t), func() {
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			if d.at.Equal(t) { // it was not moved meanwhile
+			if d.at.Equal(t) { // the deadline was not changed in the meantime
 				d.passed = true
 				c.changed.Broadcast()
 			}
@@ -242,7 +242,7 @@ func (c *memoryConn) opError(op string, err error) error {
 	return &net.OpError{Op: op, Net: "memory", Source: c.addr, Addr: c.peer.addr, Err: err}
 }
 
-// A deadline is that of one direction.
+// A deadline is the deadline for reads or for writes.
 type deadline struct {
 	at     time.Time
 	timer  *time.Timer

@@ -18,9 +18,9 @@ import (
 	"example.com/apns"
 )
 
-// check reads a request as the HTTP/2 provider API does, and says what is wrong
-// with it. The sources are "Sending notification requests to APNs" and "Handling
-// notification responses from APNs".
+// check returns the message of a request, and the error with which the HTTP/2 provider API
+// rejects it, if any. The sources are "Sending notification requests to APNs" and
+// "Handling notification responses from APNs".
 func (a *authState) check(st *stream) (*apns.Message, error) {
 	m := &apns.Message{Payload: st.body}
 	header := make(map[string]string)
@@ -74,7 +74,8 @@ func (a *authState) check(st *stream) (*apns.Message, error) {
 	return m, a.server.checkToken(m, m.Topic)
 }
 
-// checkDelivery checks how a message is to be delivered, and fills that in.
+// checkDelivery checks the header fields about the delivery of a message, and sets the
+// fields of the message that correspond to them.
 func checkDelivery(m *apns.Message, header map[string]string) error {
 	if s, ok := header["apns-expiration"]; ok {
 		n, err := strconv.ParseInt(s, 10, 64)
@@ -115,8 +116,8 @@ func checkPayload(m *apns.Message, tooLarge bool) error {
 	return nil
 }
 
-// checkTopic checks the topic against the push type and the credentials, and
-// fills in that of the certificate.
+// checkTopic checks the topic against the push type and the credentials. A message without
+// a topic gets that of the certificate.
 func (a *authState) checkTopic(m *apns.Message) error {
 	if m.Topic == "" && a.cert {
 		m.Topic = Topic
@@ -133,7 +134,7 @@ func (a *authState) checkTopic(m *apns.Message) error {
 	case !isPushType(pushType):
 		return apns.ReasonInvalidPushType
 	case a.cert && pushType == apns.PushTypeLocation:
-		return apns.ReasonForbidden // with a provider token only
+		return apns.ReasonForbidden // this push type requires a provider token
 	case !fits || base == "":
 		return apns.ReasonBadTopic
 	case pushType == apns.PushTypeMDM && !strings.HasPrefix(m.Topic, "com.apple.mgmt."):
@@ -154,31 +155,31 @@ func isPushType(t apns.PushType) bool {
 	return false
 }
 
-// An authState is what a connection knows of who sends on it.
+// An authState has what a connection knows about the client's credentials.
 type authState struct {
 	server  *Server
-	cert    bool // a certificate speaks for the sender
-	trusted bool // a message with a valid token was accepted
+	cert    bool // the client has a certificate
+	trusted bool // a message was accepted, so its credentials were valid
 
-	bearer  string    // the last valid one
-	since   time.Time // when it came first
-	keyID   string    // of the first one, as is the team
-	teamID  string
-	expires time.Time // when the server checks it again
+	bearer  string    // the last valid provider token, with its "bearer " prefix
+	since   time.Time // when the client changed to bearer
+	expires time.Time // when bearer expires
+
+	keyID, teamID string // of the first valid provider token; later ones must have the same
 }
 
 func newAuthState(s *Server, state tls.ConnectionState) authState {
 	return authState{server: s, cert: len(state.PeerCertificates) > 0}
 }
 
-// tokenMinAge is how long a connection must keep its provider token.
+// tokenMinAge is how long a connection must use a provider token before it changes it.
 const tokenMinAge = 20 * time.Minute
 
 // authenticate checks the authorization header. See "Establishing a token-based
 // connection to APNs".
 func (a *authState) authenticate(authorization string) error {
 	if a.cert {
-		return nil // and the header is ignored
+		return nil // the header is ignored
 	}
 	now := time.Now()
 	if authorization == a.bearer && a.bearer != "" && now.Before(a.expires) {
@@ -215,7 +216,8 @@ func (a *authState) authenticate(authorization string) error {
 	return nil
 }
 
-// verifyToken checks the signature of a JWT and returns what it says.
+// verifyToken checks the signature of a provider token, which is a JWT, and returns its
+// contents.
 func (s *Server) verifyToken(jwt string) (keyID, teamID string, issued time.Time, err error) {
 	parts := strings.Split(jwt, ".")
 	if len(parts) != 3 {
@@ -252,15 +254,15 @@ func decodeJSON(part string, v any) error {
 	return json.Unmarshal(b, v)
 }
 
-// checkToken checks a message's device token against those that were registered,
-// if any were, and for the topic unless that is empty.
+// checkToken checks the device token of a message against the registered ones, if any, and
+// their topics. The topic is empty for a message on the binary protocol, which has none.
 func (s *Server) checkToken(m *apns.Message, topic string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d, known := s.devices[m.Token]
 	switch {
 	case known && !d.deadAt.IsZero() && topic == "":
-		return nil // the feedback service has it
+		return nil // the gateway accepts it; the feedback service reports it
 	case known && !d.deadAt.IsZero():
 		return &apns.PushError{ID: m.ID, HTTPStatus: 410, Reason: apns.ReasonUnregistered, DeadAt: d.deadAt}
 	case !s.registered:
@@ -273,70 +275,6 @@ func (s *Server) checkToken(m *apns.Message, topic string) error {
 	return nil
 }
 
-// toReason returns the Reason that an error comes to. See Status.Is.
-func toReason(err error) apns.Reason {
-	if e, ok := errors.AsType[*apns.PushError](err); ok && (e.HTTPStatus != 0 || e.Reason != "") {
-		return e.Reason
-	}
-	if r, ok := errors.AsType[apns.Reason](err); ok {
-		return r
-	}
-	for _, r := range []apns.Reason{
-		apns.ReasonMissingDeviceToken, apns.ReasonMissingTopic, apns.ReasonPayloadEmpty, apns.ReasonBadDeviceToken,
-		apns.ReasonBadTopic, apns.ReasonPayloadTooLarge, apns.ReasonShutdown,
-	} {
-		if errors.Is(err, r) {
-			return r
-		}
-	}
-	return apns.ReasonInternalServerError
-}
-
-// toStatus returns the Status with which the binary gateway would have said what
-// a Reason says.
-func toStatus(r apns.Reason) apns.Status {
-	switch r {
-	case apns.ReasonBadDeviceToken, apns.ReasonDeviceTokenNotForTopic, apns.ReasonUnregistered, apns.ReasonExpiredToken:
-		return apns.StatusInvalidToken
-	case apns.ReasonMissingDeviceToken:
-		return apns.StatusMissingToken
-	case apns.ReasonMissingTopic:
-		return apns.StatusMissingTopic
-	case apns.ReasonBadTopic, apns.ReasonTopicDisallowed:
-		return apns.StatusInvalidTopicSize
-	case apns.ReasonPayloadEmpty:
-		return apns.StatusMissingPayload
-	case apns.ReasonPayloadTooLarge:
-		return apns.StatusInvalidPayloadSize
-	}
-	return apns.StatusProcessingError
-}
-
-// httpStatus returns the HTTP status that goes with a reason.
-func httpStatus(r apns.Reason) int {
-	switch r {
-	case apns.ReasonBadCertificate, apns.ReasonBadCertificateEnvironment, apns.ReasonExpiredProviderToken,
-		apns.ReasonForbidden, apns.ReasonInvalidProviderToken, apns.ReasonMissingProviderToken,
-		apns.ReasonUnrelatedKeyIDInToken, apns.ReasonBadEnvironmentKeyIDInToken, apns.ReasonTopicMismatch:
-		return 403
-	case apns.ReasonBadPath:
-		return 404
-	case apns.ReasonMethodNotAllowed:
-		return 405
-	case apns.ReasonExpiredToken, apns.ReasonUnregistered:
-		return 410
-	case apns.ReasonPayloadTooLarge:
-		return 413
-	case apns.ReasonTooManyProviderTokenUpdates, apns.ReasonTooManyRequests:
-		return 429
-	case apns.ReasonInternalServerError:
-		return 500
-	case apns.ReasonServiceUnavailable, apns.ReasonShutdown:
-		return 503
-	}
-	return 400
-}
-
 func isUUID(s string) bool {
 	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
 		return false
@@ -345,7 +283,7 @@ func isUUID(s string) bool {
 	return err == nil && strings.Count(s, "-") == 4
 }
 
-// newUUID returns a random UUID, in upper case as Apple's are.
+// newUUID returns a random UUID in upper case, as Apple's server does.
 func newUUID() string {
 	var b [16]byte
 	rand.Read(b[:])

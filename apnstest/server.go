@@ -1,4 +1,4 @@
-// Package apnstest has a server that stands in for Apple's push services, for
+// Package apnstest provides a server that stands in for Apple's push services. It is for
 // tests of code that sends notifications, and for trying things out.
 //
 //	server := apnstest.NewServer(func(m *apns.Message) error {
@@ -11,120 +11,115 @@
 //
 //	conn, err := apns.Dial(ctx, "gateway.push.apple.com:2195", server.Config())
 //
-// The Config dials the server whatever the host's name, and goes by the port; it trusts
-// the server's certificate and has a client certificate that the server trusts.
-// The code under test keeps its addresses.
+// The code under test keeps its addresses: the Config connects to the server for any
+// host name, and selects the service by the port. The Config trusts the server's
+// certificate, and has a client certificate that the server trusts.
 //
-// On the binary wire a [Server] does what Apple's gateway did. It is silent about a message that it
-// accepts; about one that it does not it sends an error packet, ends the stream,
-// and discards what comes after. It tells afterwards what it did with each
-// message: see [Server.Records]. Its feedback service hands out the records that
+// On the binary protocol a [Server] does what Apple's gateway did. It sends nothing
+// about a message that it accepts. For a message that it rejects it sends an error
+// packet, ends the stream, and discards the messages that follow. [Server.Records]
+// returns what it did with each message. The feedback service sends the records that
 // it was given, once.
 //
-// The HTTP/2 provider API it speaks as well, with the checks that Apple's makes
-// of a request, its credentials included; the same handler decides. TokenConfig
-// has an authentication key in place of the certificate. Until devices are
-// registered, with Register, every token is good.
+// Over HTTP/2 the server has the provider API. It checks requests and their credentials
+// as Apple's server does, and asks the same handler. TokenConfig has an authentication
+// key in place of the certificate. Every device token is valid until devices are
+// registered with Register.
 //
-// The server's HTTP/2 is strict. A request that RFC 9113 calls malformed is reset
-// with PROTOCOL_ERROR: no handler is asked about it, and it is not recorded. A client
-// that breaks another rule, such as the size of a window, gets the error that the
-// RFC has for that.
+// The server's HTTP/2 is strict. A request that RFC 9113 calls malformed is reset with
+// PROTOCOL_ERROR: the handler is not called, and nothing is recorded. A client that
+// breaks another rule, such as the size of a window, gets the error that the RFC
+// prescribes.
 //
-// What can go wrong between a client and a gateway it does on demand: a handler
-// returns a [Fault], OnConnect one for a whole connection, and RefuseConnections turns
-// connections away.
+// The server can produce what goes wrong between a client and a gateway: a handler
+// returns a [Fault] for a message, OnConnect returns one for a connection, and
+// RefuseConnections refuses connections.
 //
-// For a test with testing/synctest the server runs on a network in memory: see
-// the field InMemory.
+// For tests with testing/synctest the server runs on a network in memory: see the
+// field InMemory.
 package apnstest
 
 import (
-	"cmp"
-	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"maps"
 	"math"
-	"net"
-	"os"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"example.com/apns"
 )
 
-// A Server is Apple's: the HTTP/2 provider API, the binary gateway and the
-// feedback service. The fields are settings, to be made between
-// NewUnstartedServer and Start.
+// A Server stands in for Apple's HTTP/2 provider API, binary gateway and feedback
+// service. Set its fields between NewUnstartedServer and Start.
 type Server struct {
-	// Handler decides what becomes of a message. It is called for one message
-	// after the other of a connection, and for several connections at a time.
-	// Nil accepts everything. It is not asked about a message that Apple's
-	// gateway would have rejected at sight: one without a token or payload, or
-	// with one that is too long.
+	// Handler decides the outcome of a message. The server calls it for the messages of
+	// one connection one after the other, and for those of several connections
+	// concurrently. A nil Handler accepts every message.
 	//
-	// To return nil accepts the message; so does apns.StatusNoError, which a
-	// map gives for a token it does not have. An apns.Status or apns.Reason
-	// rejects it; except apns.StatusShutdown, which accepts it and says that it
-	// was the last. Each is translated for the wire that has the other. An
-	// *apns.PushError is sent as it is, with whatever ID. A Fault does what it
-	// says. Any other error rejects with apns.StatusProcessingError, which over
-	// HTTP/2 is apns.ReasonInternalServerError.
+	// A message that fails the server's own checks is not passed to it. On the binary
+	// protocol these are messages without a token or payload, or with one that is too
+	// long.
+	//
+	// A nil error accepts the message. So does apns.StatusNoError, which is what a map of
+	// statuses returns for a token that is not in it. An apns.Status or apns.Reason
+	// rejects the message; the server translates one into the other for the protocol.
+	// The exception is apns.StatusShutdown: it accepts the message and tells the client
+	// that it was the last. An *apns.PushError is sent as it is, with any ID. A Fault does
+	// what its fields say. Any other error rejects the message with
+	// apns.StatusProcessingError or, over HTTP/2, apns.ReasonInternalServerError.
 	Handler func(*apns.Message) error
 
-	// OnConnect, unless nil, is asked about each connection after its TLS
-	// handshake; port is apns.ProviderPort, apns.PushPort or
-	// apns.FeedbackPort. An error, as a
-	// Handler returns it, ends the connection before anything is read.
+	// OnConnect, unless nil, is called for each connection after its TLS handshake. The
+	// port is apns.ProviderPort, apns.PushPort or apns.FeedbackPort. An error has the same
+	// meaning as one that a Handler returns, and ends the connection before anything is
+	// read. Over HTTP/2 its reason is sent in a GOAWAY. Nil and apns.StatusNoError let the
+	// connection continue.
 	//
-	// The feedback service says nothing but its list: a Fault without an Err
-	// is how it hands that out, and any other error has it keep the list for
-	// the next client.
+	// The feedback service sends nothing but its list. With a Fault without an Err it
+	// sends the list and ends as the Fault says. With any other error it closes the
+	// connection and keeps the list for the next client.
 	OnConnect func(port int, state tls.ConnectionState) error
 
-	// Barrier is the answer to the message with neither token nor payload with
-	// which apns.Conn.Shutdown asks what was accepted. Nil means
-	// apns.StatusMissingToken. A gateway that never answers it is
-	// apns.StatusNoError.
+	// Barrier is the error for a barrier: the message without token and payload that
+	// apns.Conn.Shutdown sends to confirm that all messages before it were accepted. It
+	// has the same meaning as one that a Handler returns. Nil means
+	// apns.StatusMissingToken. With apns.StatusNoError the gateway never answers.
 	Barrier error
 
 	// StreamLimit is how many messages a connection may have in flight over HTTP/2.
 	// Zero means 1,000. A negative number allows none until SetStreamLimit does.
 	StreamLimit int
 
-	// HTTP2 has further limits for HTTP/2 clients. The zero value has the defaults.
+	// HTTP2 sets further limits for HTTP/2 clients. The zero value means the defaults.
 	HTTP2 HTTP2Settings
 
-	// HTTP2Addr, PushAddr and FeedbackAddr are where the services listen, a
-	// loopback address and a port. Empty means 127.0.0.1 and a free one, and in memory,
-	// where the address means nothing, localhost and the well-known one. Start
-	// fills it in.
+	// HTTP2Addr, PushAddr and FeedbackAddr are the addresses that the services listen
+	// on: a loopback address and a port. Empty means 127.0.0.1 and a free port. In memory
+	// the address can be anything, and empty means localhost and the well-known port.
+	// Start fills in the actual address.
 	HTTP2Addr, PushAddr, FeedbackAddr string
 
-	// InMemory has the services listen on a network in memory, reached through
-	// the DialContext of Config alone. In a testing/synctest bubble, create and
-	// close the server inside it: what is from outside must not be used there.
+	// InMemory makes the services listen on a network in memory, which only the
+	// DialContext of Config can reach. In a testing/synctest bubble, create and close the
+	// server inside the bubble, since it must not use channels from outside.
 	//
-	// It behaves as TCP does: a write returns before it is read, as long as
-	// there is room in the buffer; a write to a peer that has closed succeeds
-	// and draws a reset, which arrives a millisecond later and, as on some
-	// systems, throws away what was received and not read yet.
+	// The network behaves as TCP does. A write returns before the data is read, as long
+	// as there is room in the buffer. A write to a peer that has closed succeeds and draws
+	// a reset. The reset arrives a millisecond later and, as on some systems, discards
+	// what was received and is not read yet.
 	InMemory bool
 
-	// BufferSize is the room in each direction of a connection in memory, in
-	// bytes. Zero means 64 KiB.
+	// BufferSize is the size of the buffer in each direction of a connection in memory,
+	// in bytes. Zero means 64 KiB.
 	BufferSize int
 
-	// TLS is the configuration to start from. Nil means the zero tls.Config.
-	// Where it says nothing of certificates, the server uses its own and
-	// requires one from the client; over HTTP/2, where a provider token does as
-	// well, it requires none.
+	// TLS is the configuration to start from. Nil means the zero tls.Config. Without
+	// certificates the server uses its own, and without ClientCAs it trusts the client
+	// certificates that it signed itself. Without ClientAuth it requires a client
+	// certificate on the binary protocol. Over HTTP/2 it requires none, since a provider
+	// token is enough.
 	TLS *tls.Config
 
 	certs    *authority
@@ -134,37 +129,38 @@ type Server struct {
 	running  sync.WaitGroup
 
 	mu       sync.Mutex // protects following
-	changed  *sync.Cond
+	changed  *sync.Cond // signals a change of records or closed
 	records  []Record
 	feedback []apns.Feedback
 	conns    map[*conn]struct{}
-	accepted int // connections
-	refusing bool
+	accepted int  // how many connections were accepted
+	refusing bool // connections are refused
 	closed   bool
 
 	// Of the HTTP/2 provider API:
 	http2      map[*http2Conn]struct{}
 	announced  announcement
-	keys       map[string]authKey
-	devices    map[string]device
-	registered bool // some device was
+	keys       map[string]authKey // by key ID
+	devices    map[string]device  // by token, in lower case
+	registered bool               // Register was called
 }
 
-// A device is what the server knows of a token.
+// A device is what the server knows about a device token.
 type device struct {
 	topics map[string]bool
-	deadAt time.Time // zero while it lives
+	deadAt time.Time // zero while the device has the app
 }
 
-// NewServer starts a server on loopback, with the handler, which may be nil. It
-// panics if it cannot listen.
+// NewServer starts a server on loopback. The handler may be nil. NewServer panics if the
+// server cannot listen.
 func NewServer(handler func(*apns.Message) error) *Server {
 	s := NewUnstartedServer(handler)
 	s.Start()
 	return s
 }
 
-// NewUnstartedServer returns a server for settings to be made before its Start.
+// NewUnstartedServer returns a server that is not started. Set its fields, then call
+// Start.
 func NewUnstartedServer(handler func(*apns.Message) error) *Server {
 	s := &Server{
 		Handler: handler,
@@ -178,8 +174,8 @@ func NewUnstartedServer(handler func(*apns.Message) error) *Server {
 	return s
 }
 
-// Start starts the server. It panics if it cannot listen, or if a setting is out of
-// its range.
+// Start starts the server. It panics if the server cannot listen, or if a setting is out
+// of its range.
 func (s *Server) Start() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -206,15 +202,15 @@ func (s *Server) Start() {
 	}
 }
 
-// mustBeStarted panics if a method was called too early.
+// mustBeStarted panics if the server is not started.
 func (s *Server) mustBeStarted() {
 	if s.certs == nil {
 		panic("apnstest: the server is not started")
 	}
 }
 
-// Close ends all connections and returns when nothing of the server is left. A
-// message that was on its way may go unrecorded.
+// Close closes all connections, and returns when all goroutines of the server have
+// ended. A message in flight may go unrecorded.
 func (s *Server) Close() {
 	s.mu.Lock()
 	if !s.closed {
@@ -230,10 +226,10 @@ func (s *Server) Close() {
 	s.running.Wait()
 }
 
-// Config returns a new configuration with which apns.Dial reaches the server. It
-// goes by the port of the address: the well-known one of the service or the one
-// that it listens on. An IP address, unlike a name, must be one that the server
-// listens on.
+// Config returns a new configuration with which apns.Dial connects to the server. The
+// port of the address selects the service: it is the well-known port of the service, or
+// the port that the service listens on. The host may be any name. An IP address must be
+// one that the server listens on, since the certificate is for that address.
 func (s *Server) Config() *apns.Config {
 	s.mustBeStarted()
 	return &apns.Config{
@@ -242,9 +238,9 @@ func (s *Server) Config() *apns.Config {
 	}
 }
 
-// TokenConfig is Config with an authentication key, of KeyID and TeamID, in place
-// of the client certificate, and with the topic Topic for messages that have
-// none. It is for HTTP/2.
+// TokenConfig returns the configuration of Config with an authentication key, which has
+// KeyID and TeamID, in place of the client certificate. Its Topic is the constant Topic,
+// for messages without one. It is for HTTP/2.
 func (s *Server) TokenConfig() *apns.Config {
 	config := s.Config()
 	config.TLS.Certificates = nil
@@ -256,17 +252,17 @@ func (s *Server) TokenConfig() *apns.Config {
 	return config
 }
 
-// AddAuthKey makes another authentication key known to the server and returns it
-// as a .p8 file has it. The IDs have 10 letters and digits.
+// AddAuthKey creates another authentication key that the server accepts, and returns it
+// in the format of a .p8 file. Each ID has 10 letters and digits.
 func (s *Server) AddAuthKey(keyID, teamID string) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.addAuthKey(keyID, teamID)
 }
 
-// Register makes device tokens known to the server, for a topic. From the first
-// call on it rejects all that are not known, or not for the topic of their
-// message. A token that was dead lives again.
+// Register registers device tokens for a topic. From the first call on, the server
+// rejects a token that is not registered, or not registered for the topic of its message.
+// Register also reverses Unregister for the tokens.
 func (s *Server) Register(topic string, tokens ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -282,10 +278,10 @@ func (s *Server) Register(topic string, tokens ...string) {
 	}
 }
 
-// Unregister has the server say that the token's device has lost the app, at the
-// given time: over HTTP/2 in its answer to a message; on the binary wire, whose
-// gateway goes on to accept them, in the list of the feedback service. It panics
-// where AddFeedback does.
+// Unregister makes the server report that the token's device lost the app at the given
+// time. Over HTTP/2 the response to a message reports it. On the binary protocol the
+// feedback service reports it, and the gateway still accepts messages for the token.
+// Unregister panics if a feedback record cannot be encoded, as AddFeedback does.
 func (s *Server) Unregister(token string, deadAt time.Time) {
 	s.AddFeedback(apns.Feedback{Token: token, DeadAt: deadAt})
 	s.mu.Lock()
@@ -295,7 +291,9 @@ func (s *Server) Unregister(token string, deadAt time.Time) {
 	s.devices[strings.ToLower(token)] = d
 }
 
-func (s *Server) setHTTP2(h *http2Conn, open bool) {
+// trackHTTP2 adds a connection to those that SetStreamLimit and SetInitialWindow reach, or
+// removes it.
+func (s *Server) trackHTTP2(h *http2Conn, open bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if open {
@@ -305,8 +303,8 @@ func (s *Server) setHTTP2(h *http2Conn, open bool) {
 	}
 }
 
-// Certificates returns the server's certificates and keys, for programs that
-// connect to it without its Config.
+// Certificates returns the server's certificates and keys, for programs that connect to
+// it without Config.
 func (s *Server) Certificates() Certificates {
 	s.mustBeStarted()
 	cs := s.certs.pem()
@@ -314,8 +312,8 @@ func (s *Server) Certificates() Certificates {
 	return cs
 }
 
-// RefuseConnections sets whether connections are refused. Those that are open stay so. It
-// panics if the server cannot listen again.
+// RefuseConnections sets whether the server refuses new connections. Open connections stay
+// open. It panics if the server cannot listen again.
 func (s *Server) RefuseConnections(refuse bool) {
 	s.mustBeStarted()
 	s.mu.Lock()
@@ -331,7 +329,7 @@ func (s *Server) RefuseConnections(refuse bool) {
 	for _, sv := range s.services {
 		err := s.listen(sv)
 		for try := 0; try < 100 && err != nil; try++ {
-			time.Sleep(10 * time.Millisecond) // a client may have the port, for a moment
+			time.Sleep(10 * time.Millisecond) // an outgoing connection may use the port for a moment
 			err = s.listen(sv)
 		}
 		if err != nil {
@@ -340,8 +338,9 @@ func (s *Server) RefuseConnections(refuse bool) {
 	}
 }
 
-// AddFeedback adds records to the list that the feedback service hands to the
-// next client, which empties it. It panics for a record that cannot be encoded.
+// AddFeedback adds records to the list of the feedback service. The service sends the
+// list to the next client, and then the list is empty. AddFeedback panics for a record
+// that cannot be encoded.
 func (s *Server) AddFeedback(records ...apns.Feedback) {
 	for _, f := range records {
 		if _, err := apns.AppendFeedback(nil, f); err != nil {
@@ -351,201 +350,4 @@ func (s *Server) AddFeedback(records ...apns.Feedback) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.feedback = append(s.feedback, records...)
-}
-
-// A Record says what the server did with a message.
-type Record struct {
-	Message *apns.Message
-	Outcome Outcome
-	Err     error // the verdict: the handler's, or what the server found at sight
-	Conn    int   // the connection it came on, counted from 1
-}
-
-// An Outcome is what the server did with a message.
-type Outcome int
-
-const (
-	Accepted  Outcome = iota // took it
-	Rejected                 // rejected it
-	Discarded                // ignored it, as one after the end of the stream or the one where a Fault ended it
-)
-
-// String returns, for example, "accepted".
-func (o Outcome) String() string {
-	switch o {
-	case Accepted:
-		return "accepted"
-	case Rejected:
-		return "rejected"
-	case Discarded:
-		return "discarded"
-	}
-	return "Outcome(" + strconv.Itoa(int(o)) + ")"
-}
-
-// Records returns what the server did with each message so far, in the order in
-// which it read them. The barrier of apns.Conn.Shutdown is not among them.
-func (s *Server) Records() []Record {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.records)
-}
-
-// Messages returns the messages of Records that had the outcome.
-func (s *Server) Messages(o Outcome) []*apns.Message {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var ms []*apns.Message
-	for _, r := range s.records {
-		if r.Outcome == o {
-			ms = append(ms, r.Message)
-		}
-	}
-	return ms
-}
-
-// Wait waits until the server has recorded n messages. It fails if ctx ends
-// first or the server is closed.
-func (s *Server) Wait(ctx context.Context, n int) error {
-	defer context.AfterFunc(ctx, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.changed.Broadcast()
-	})()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for len(s.records) < n {
-		err := ctx.Err()
-		if s.closed {
-			err = errors.New("server closed")
-		}
-		if err != nil {
-			return fmt.Errorf("apnstest: %d messages recorded, expected %d: %w", len(s.records), n, err)
-		}
-		s.changed.Wait()
-	}
-	return nil
-}
-
-func (s *Server) record(r Record) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.records = append(s.records, r)
-	s.changed.Broadcast()
-}
-
-// A service is one of the server's listeners.
-type service struct {
-	ports    []int   // that Apple's has
-	addr     *string // the setting
-	tls      *tls.Config
-	serve    func(*conn)
-	listener net.Listener // nil while connections are refused; protected by Server.mu
-}
-
-// listen opens the service's listener; the caller holds s.mu.
-func (s *Server) listen(sv *service) error {
-	if s.InMemory {
-		*sv.addr = cmp.Or(*sv.addr, "localhost:"+strconv.Itoa(sv.ports[0]))
-		sv.listener = newMemoryListener(*sv.addr, cmp.Or(s.BufferSize, 64<<10))
-	} else {
-		l, err := net.Listen("tcp", cmp.Or(*sv.addr, "127.0.0.1:0"))
-		if err != nil {
-			return err
-		}
-		sv.listener = l
-		if addr := l.Addr().String(); addr != *sv.addr {
-			*sv.addr = addr
-		}
-	}
-	l := sv.listener
-	s.running.Go(func() {
-		for {
-			raw, err := l.Accept()
-			switch {
-			case err == nil:
-				s.serve(sv, raw)
-			case errors.Is(err, net.ErrClosed):
-				return
-			default:
-				time.Sleep(5 * time.Millisecond) // there are too many open files, say
-			}
-		}
-	})
-	return nil
-}
-
-// stopListening closes the listeners; the caller holds s.mu.
-func (s *Server) stopListening() {
-	for _, sv := range s.services {
-		if sv.listener != nil {
-			sv.listener.Close()
-			sv.listener = nil
-		}
-	}
-}
-
-// serve serves a connection in a goroutine of its own.
-func (s *Server) serve(sv *service, raw net.Conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		raw.Close()
-		return
-	}
-	s.accepted++
-	c := newConn(raw.(endpoint), sv.tls, s.accepted)
-	s.conns[c] = struct{}{}
-	s.running.Go(func() {
-		defer func() {
-			c.raw.Close()
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			delete(s.conns, c)
-		}()
-		if c.tls.HandshakeContext(context.Background()) == nil {
-			sv.serve(c)
-		}
-	})
-}
-
-// dial is the DialContext of Config.
-func (s *Server) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	_, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	var ports []string
-	var to *service
-	for _, sv := range s.services {
-		_, own, _ := net.SplitHostPort(*sv.addr)
-		known := []string{own}
-		for _, p := range sv.ports {
-			known = append(known, strconv.Itoa(p))
-		}
-		if slices.Contains(known, port) {
-			to = sv
-		}
-		ports = append(ports, known...)
-	}
-	var l net.Listener
-	var own string
-	if to != nil {
-		l, own = to.listener, *to.addr
-	}
-	s.mu.Unlock()
-	switch {
-	case to == nil:
-		return nil, fmt.Errorf("apnstest: no service on the port of %s, there are: %s", addr, strings.Join(ports, ", "))
-	case !s.InMemory:
-		return new(net.Dialer).DialContext(ctx, network, own)
-	case l == nil:
-		return nil, refused(addr)
-	}
-	return l.(*memoryListener).dial(ctx, addr)
-}
-
-func refused(addr string) error {
-	return &net.OpError{Op: "dial", Net: "memory", Addr: memoryAddr(addr), Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
 }

@@ -10,75 +10,71 @@ import (
 	"example.com/apns/internal/h2"
 )
 
-// HTTP2Settings are limits that the server announces to HTTP/2 clients, and
-// enforces. The zero value has the defaults.
+// HTTP2Settings has limits that the server announces to HTTP/2 clients and enforces. The
+// zero value means the defaults.
 type HTTP2Settings struct {
-	// InitialWindow is SETTINGS_INITIAL_WINDOW_SIZE: how many bytes of a request's
-	// body a client may send before the server allows more. Zero means 1 MiB. A
-	// negative number announces 0: no client can then send a body until
-	// SetInitialWindow allows it.
+	// InitialWindow is SETTINGS_INITIAL_WINDOW_SIZE: how many bytes of a request's body a
+	// client may send before the server allows more. Zero means 1 MiB. A negative number
+	// announces 0: clients cannot send a body until SetInitialWindow allows it.
 	InitialWindow int
 
-	// ConnectionWindow is the same for all requests of a connection together, in
-	// bytes. Zero means 1 GiB. The smallest is 65,535, which is where HTTP/2
-	// begins.
+	// ConnectionWindow is the window for all requests of a connection together, in bytes.
+	// Zero means 1 GiB. The minimum is 65,535, with which every HTTP/2 connection begins.
 	ConnectionWindow int
 
-	// MaxHeaderListSize is SETTINGS_MAX_HEADER_LIST_SIZE: how many bytes the header
-	// of a request may have. Each field counts its name, its value and 32 bytes. A
-	// larger header is answered with the status 431, and the request is not
-	// recorded. Zero means 16 KiB, which is also the largest. A negative number
-	// announces 0.
+	// MaxHeaderListSize is SETTINGS_MAX_HEADER_LIST_SIZE: how many bytes the header of a
+	// request may have. Each field counts as its name, its value and 32 bytes. The
+	// response to a larger header has status 431, and the request is not recorded. Zero
+	// means 16 KiB, which is also the maximum. A negative number announces 0.
 	MaxHeaderListSize int
 
-	// HeaderTableSize is SETTINGS_HEADER_TABLE_SIZE: how many bytes the table may
-	// have with which a client compresses headers. Zero means 4,096. A negative
-	// number announces 0: a client can then use no table.
+	// HeaderTableSize is SETTINGS_HEADER_TABLE_SIZE: how many bytes the header table may
+	// have, with which a client compresses headers. Zero means 4,096. A negative number
+	// announces 0: clients cannot use a table.
 	HeaderTableSize int
 }
 
 const (
-	defaultStreamLimit       = 1000
-	defaultInitialWindow     = 1 << 20
-	defaultConnectionWindow  = 1 << 30
-	maxHeaderList            = 16 << 10
-	defaultHeaderTableSize   = 4096
-	maxHeaderTableSize       = 1 << 20
-	smallestConnectionWindow = h2.DefaultWindow // SETTINGS cannot change it
+	defaultStreamLimit      = 1000
+	defaultInitialWindow    = 1 << 20
+	defaultConnectionWindow = 1 << 30
+	minConnectionWindow     = h2.DefaultWindow // SETTINGS cannot change it
+	maxHeaderList           = 16 << 10
+	defaultHeaderTableSize  = 4096
+	maxHeaderTableSize      = 1 << 20
 )
 
 // orDefault returns the value of a setting: the default for 0, and 0 for a negative
-// number. It panics if the result is not between least and most.
-func orDefault(name string, n, normal, least, most int) int {
-	n = max(0, cmp.Or(n, normal))
-	if n < least || n > most {
-		panic(fmt.Sprintf("apnstest: %s is %d, expected %d to %d", name, n, least, most))
+// number. It panics if the value is not between the minimum and the maximum.
+func orDefault(name string, n, byDefault, minimum, maximum int) int {
+	n = max(0, cmp.Or(n, byDefault))
+	if n < minimum || n > maximum {
+		panic(fmt.Sprintf("apnstest: %s is %d, expected %d to %d", name, n, minimum, maximum))
 	}
 	return n
 }
 
-// withDefaults returns the settings as they are announced.
+// withDefaults returns the values that are announced.
 func (s HTTP2Settings) withDefaults() HTTP2Settings {
 	return HTTP2Settings{
 		InitialWindow:     orDefault("InitialWindow", s.InitialWindow, defaultInitialWindow, 0, h2.MaxWindow),
-		ConnectionWindow:  orDefault("ConnectionWindow", s.ConnectionWindow, defaultConnectionWindow, smallestConnectionWindow, h2.MaxWindow),
+		ConnectionWindow:  orDefault("ConnectionWindow", s.ConnectionWindow, defaultConnectionWindow, minConnectionWindow, h2.MaxWindow),
 		MaxHeaderListSize: orDefault("MaxHeaderListSize", s.MaxHeaderListSize, maxHeaderList, 0, maxHeaderList),
 		HeaderTableSize:   orDefault("HeaderTableSize", s.HeaderTableSize, defaultHeaderTableSize, 0, maxHeaderTableSize),
 	}
 }
 
-// SetStreamLimit sets how many messages each connection may have in flight over
-// HTTP/2, from now on. Zero allows none until the next call. A connection with
-// provider tokens may have at most one until its first message was accepted.
+// SetStreamLimit sets how many messages each connection may have in flight over HTTP/2,
+// from now on. Zero allows none until the next call. A connection with provider tokens
+// may have at most one until its first message is accepted.
 func (s *Server) SetStreamLimit(n int) {
 	n = min(max(0, n), math.MaxInt32)
 	s.setAnnounced(func(a *announcement) { a.limit = n })
 }
 
 // SetInitialWindow sets InitialWindow for all connections, in bytes, from now on.
-// Zero announces 0. The windows of messages in flight change by the difference
-// and may become negative (RFC 9113, section 6.9.2). It panics if n is negative or
-// above 2^31-1.
+// Zero announces 0. The windows of messages in flight change by the difference and may
+// become negative (RFC 9113, section 6.9.2). It panics if n is negative or above 2^31-1.
 func (s *Server) SetInitialWindow(n int) {
 	if n < 0 || n > h2.MaxWindow {
 		panic(fmt.Sprintf("apnstest: the initial window is %d, expected 0 to %d", n, h2.MaxWindow))
@@ -99,14 +95,15 @@ func (s *Server) setAnnounced(change func(*announcement)) {
 	}
 }
 
-// An announcement has the settings that can change while a connection is open.
+// An announcement has the values of the settings that can change while a connection is
+// open.
 type announcement struct {
-	limit  int // of open streams
-	window int // the initial one of a stream, in bytes
+	limit  int // SETTINGS_MAX_CONCURRENT_STREAMS
+	window int // SETTINGS_INITIAL_WINDOW_SIZE, in bytes
 }
 
-// announcementFor returns what a connection has to be told. Without a certificate
-// the stream limit is at most 1 until a provider token was found valid.
+// announcementFor returns the current values for a connection. Without a certificate the
+// stream limit is at most 1 until a message with a provider token is accepted.
 func (s *Server) announcementFor(a *authState) announcement {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -117,9 +114,9 @@ func (s *Server) announcementFor(a *authState) announcement {
 	return now
 }
 
-// Announcements are those of one connection. A client may use a new setting as
-// soon as it arrives, and must obey it once it has acknowledged it. In between,
-// the server allows what either the old or the new one allows.
+// Announcements are those of one connection. A client may use a new value as soon as it
+// arrives, and must obey it once it has acknowledged it. In between the server allows
+// whatever the old or the new value allows.
 type announcements struct {
 	last    announcement   // the last one sent
 	pending []announcement // sent and not acknowledged
@@ -128,13 +125,13 @@ type announcements struct {
 }
 
 func newAnnouncements() announcements {
-	// What a client may do before it has heard anything (RFC 9113, section 6.5.2).
+	// The values that hold before the first SETTINGS (RFC 9113, section 6.5.2).
 	initial := announcement{limit: math.MaxInt, window: h2.DefaultWindow}
 	return announcements{allowed: initial, acked: initial}
 }
 
-// ack takes the client's acknowledgement. It returns false if nothing was left to
-// be acknowledged.
+// ack handles the client's acknowledgement. It returns false if every announcement was
+// acknowledged before.
 func (a *announcements) ack() bool {
 	if len(a.pending) == 0 {
 		return false
@@ -158,9 +155,9 @@ func (a *announcements) allow() {
 	}
 }
 
-// beginLocked sends the first SETTINGS, and gives the client the window of the
-// connection.
-func (h *http2Conn) beginLocked() {
+// sendFirstSettingsLocked sends the first SETTINGS, and a WINDOW_UPDATE that gives the
+// client the ConnectionWindow.
+func (h *http2Conn) sendFirstSettingsLocked() {
 	now := h.server.announcementFor(&h.auth)
 	fixed := &h.settings
 	values := []h2.SettingValue{
@@ -178,7 +175,7 @@ func (h *http2Conn) beginLocked() {
 	}
 }
 
-// announceLocked sends SETTINGS if any has changed.
+// announceLocked sends SETTINGS with the values that have changed, if any.
 func (h *http2Conn) announceLocked() {
 	before, now := h.announced.last, h.server.announcementFor(&h.auth)
 	if now == before {
@@ -193,7 +190,7 @@ func (h *http2Conn) announceLocked() {
 	}
 	h.announced.send(now)
 	h.writeLocked(h2.AppendSettings(h.bufferLocked(), values...))
-	for _, st := range h.inOrderLocked() {
-		h.returnStreamWindowLocked(st)
+	for _, st := range h.sortedStreamsLocked() {
+		h.updateStreamWindowLocked(st)
 	}
 }

@@ -1,0 +1,166 @@
+package apnstest
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"example.com/apns"
+)
+
+// The two services of the binary protocol: the gateway and the feedback service.
+// The source is the chapter "Binary Provider API" of Apple's Local and Remote
+// Notification Programming Guide.
+
+// servePush reads messages until the client ends the stream, or until the action
+// for a message ends the connection.
+func (s *Server) servePush(c *conn) {
+	r := bufio.NewReaderSize(c.tls, 64<<10)
+	if a := actionFor(s.onConnect(c, apns.PushPort), 0); a.ends {
+		s.finish(c, a.fault, a.errorPacket(), s.discarder(c, r))
+		return
+	}
+	for {
+		command, _ := r.Peek(1)
+		simple := len(command) == 1 && command[0] == 0
+		m, err := apns.ReadMsg(r)
+		switch {
+		case errors.Is(err, apns.StatusProtocolError):
+			// The start of the next message is unknown, so the rest is discarded as bytes.
+			a := actionFor(apns.StatusProtocolError, 0)
+			s.finish(c, a.fault, a.errorPacket(), func() { io.Copy(io.Discard, r) })
+			return
+		case err != nil:
+			c.tls.Close()
+			return
+		}
+		err = s.decide(m)
+		a := actionFor(err, m.ID)
+		if simple {
+			a.reply = nil // command 0 has no identifier that an error packet could give
+		}
+		if !isBarrier(m) {
+			s.record(Record{Message: m, Outcome: a.outcome, Err: err, Conn: c.number})
+		}
+		if a.ends {
+			s.finish(c, a.fault, a.errorPacket(), s.discarder(c, r))
+			return
+		}
+	}
+}
+
+// serveFeedback sends the list, and waits until the client closes the connection.
+func (s *Server) serveFeedback(c *conn) {
+	a := actionFor(s.onConnect(c, apns.FeedbackPort), 0)
+	if a.reply != nil {
+		return
+	}
+	s.mu.Lock()
+	records := s.feedback
+	s.feedback = nil
+	s.mu.Unlock()
+	var list []byte
+	for _, r := range records {
+		list, _ = apns.AppendFeedback(list, r) // AddFeedback has checked that it can be encoded
+	}
+	s.finish(c, a.fault, list, func() { io.Copy(io.Discard, c.tls) })
+}
+
+func (s *Server) onConnect(c *conn, port int) error {
+	if s.OnConnect == nil {
+		return nil
+	}
+	return s.OnConnect(port, c.tls.ConnectionState())
+}
+
+// decide returns the error for a message: that of the gateway's own checks, or else
+// that of the handler.
+func (s *Server) decide(m *apns.Message) error {
+	switch {
+	case isBarrier(m) && s.Barrier != nil:
+		return s.Barrier
+	case len(m.Token) == 0:
+		return apns.StatusMissingToken
+	case len(m.Token) > 2*apns.MaxTokenSize:
+		return apns.StatusInvalidTokenSize
+	case len(m.Payload) == 0:
+		return apns.StatusMissingPayload
+	case len(m.Payload) > apns.MaxBinaryPayload:
+		return apns.StatusInvalidPayloadSize
+	}
+	if err := s.checkToken(m, ""); err != nil || s.Handler == nil {
+		return err
+	}
+	return s.Handler(m)
+}
+
+func isBarrier(m *apns.Message) bool { return m.Token == "" && len(m.Payload) == 0 }
+
+// discarder returns a function that reads and discards messages to the end of
+// the stream.
+func (s *Server) discarder(c *conn, r *bufio.Reader) func() {
+	return func() {
+		for {
+			m, err := apns.ReadMsg(r)
+			switch {
+			case errors.Is(err, apns.StatusProtocolError):
+				io.Copy(io.Discard, r)
+				return
+			case err != nil:
+				return
+			case !isBarrier(m):
+				s.record(Record{Message: m, Outcome: Discarded, Conn: c.number})
+			}
+		}
+	}
+}
+
+// finish sends the last bytes, and ends the connection as the fault says. At the same
+// time it calls discard, which reads what the client still writes.
+func (s *Server) finish(c *conn, f Fault, last []byte, discard func()) {
+	var discarding sync.WaitGroup
+	if f.End != EndSilence {
+		discarding.Go(discard)
+	}
+	defer discarding.Wait()
+	if f.Delay > 0 {
+		t := time.NewTimer(f.Delay)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-s.closing:
+			return
+		}
+	}
+	last = last[:max(0, len(last)-max(0, f.Cut))]
+	if f.End == EndOneSegment {
+		c.corked.hold()
+	}
+	for len(last) > 0 {
+		n := len(last)
+		if f.Split > 0 {
+			n = min(n, f.Split)
+		}
+		if _, err := c.tls.Write(last[:n]); err != nil {
+			return
+		}
+		last = last[n:]
+	}
+	switch f.End {
+	default:
+		c.tls.CloseWrite()
+		c.corked.release()
+		c.raw.CloseWrite()
+	case EndFIN:
+		c.raw.CloseWrite()
+	case EndFINThenRST:
+		c.raw.Close()
+	case EndRST:
+		c.raw.SetLinger(0)
+		c.raw.Close()
+	case EndSilence:
+		<-s.closing
+	}
+}

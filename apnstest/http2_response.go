@@ -1,0 +1,186 @@
+package apnstest
+
+import (
+	"encoding/json"
+	"strconv"
+	"time"
+
+	"example.com/apns"
+	"example.com/apns/internal/h2"
+	"example.com/apns/internal/hpack"
+)
+
+// process decides about a complete request, and responds to it.
+func (h *http2Conn) process(st *stream) {
+	s := h.server
+	h.mu.Lock()
+	open := h.streams[st.id] == st
+	st.processed = true // a GOAWAY that is sent during the call of the handler must include it
+	h.mu.Unlock()
+	if !open {
+		return // a GOAWAY has excluded it
+	}
+	m, err := h.auth.check(st)
+	if err == nil && s.Handler != nil {
+		err = s.Handler(m)
+	}
+	a := actionFor(err, m.ID)
+	switch {
+	case a.fault.End == EndRefusedStream || a.fault.End == EndGoAwayUnprocessed:
+		a.outcome = Discarded // the client is told so, whatever Err is
+	case a.outcome == Discarded && a.reply != nil:
+		a.outcome = Rejected // StatusShutdown with the ID of another message: HTTP/2 has no IDs
+	}
+	s.record(Record{Message: m, Outcome: a.outcome, Err: err, Conn: h.conn.number})
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.streams[st.id] != st {
+		return // it was reset in the meantime
+	}
+	st.processed = a.outcome != Discarded
+	if a.outcome == Accepted {
+		h.auth.trusted = true
+		h.announceLocked()
+	}
+	act := func() { h.actLocked(st, a, m) }
+	if a.fault.Delay > 0 {
+		h.delayLocked(st, act, a.fault.Delay)
+	} else {
+		act()
+	}
+}
+
+// delayLocked calls act after the delay, on a goroutine of its own.
+func (h *http2Conn) delayLocked(st *stream, act func(), delay time.Duration) {
+	st.delayed = act
+	h.timers.Add(1)
+	st.timer = time.AfterFunc(delay, func() {
+		defer h.timers.Done()
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.streams[st.id] == st && st.delayed != nil {
+			st.delayed = nil
+			act()
+			h.w.Flush()
+		}
+		if h.goAwaySent && len(h.streams) == 0 {
+			h.conn.tls.CloseWrite()
+			h.conn.raw.CloseWrite()
+		}
+	})
+}
+
+// actDelayedLocked performs all delayed actions now.
+func (h *http2Conn) actDelayedLocked() {
+	for _, st := range h.sortedStreamsLocked() {
+		if act := st.delayed; act != nil {
+			st.delayed = nil
+			act()
+		}
+	}
+}
+
+// actLocked performs the action for a message.
+func (h *http2Conn) actLocked(st *stream, a action, m *apns.Message) {
+	switch a.fault.End {
+	case EndRST:
+		h.resetLocked(st, h2.CodeCancel)
+		return
+	case EndRefusedStream:
+		h.resetLocked(st, h2.CodeRefusedStream)
+		return
+	case EndSilence:
+		return
+	case EndFINThenRST, EndFIN:
+		h.w.Flush() // the responses to other messages
+		h.conn.raw.Close()
+		return
+	case EndGoAwayUnprocessed:
+		h.actDelayedLocked()
+		h.goAwayLocked(h.lastProcessedLocked(), h2.CodeEnhanceYourCalm, reasonJSON(a.fault.Reason, time.Time{}))
+		h.conn.tls.CloseWrite()
+		h.conn.raw.CloseWrite()
+		for _, st := range h.streams {
+			h.removeLocked(st)
+		}
+		return
+	case EndGoAway:
+		h.goAwayLocked(h.lastOpened, h2.CodeNo, reasonJSON(a.fault.Reason, time.Time{}))
+	}
+	reply := a.reply
+	switch {
+	case a.outcome == Discarded && reply == nil:
+		return // no response, ever
+	case a.outcome == Accepted && reply != nil:
+		// StatusShutdown: this message is accepted, and is the last.
+		reply = nil
+		h.goAwayLocked(h.lastOpened, h2.CodeNo, reasonJSON(apns.ReasonShutdown, time.Time{}))
+	}
+	h.respondLocked(st, reply, m.APNsID)
+}
+
+// respondLocked sends a response: status 200, or the rejection e unless it is nil.
+func (h *http2Conn) respondLocked(st *stream, e *apns.PushError, id string) {
+	var block []byte
+	if e == nil {
+		block = h.appendStatusLocked(200)
+	} else {
+		reason, status := toReason(e), e.HTTPStatus
+		if status == 0 {
+			status = httpStatus(reason)
+		}
+		block = h.appendStatusLocked(status)
+		st.unsent = reasonJSON(reason, e.DeadAt)
+		if e.RetryAfter > 0 {
+			seconds := (e.RetryAfter + time.Second - 1) / time.Second
+			block = h.appendField(block, "retry-after", strconv.Itoa(int(seconds)))
+		}
+	}
+	if id == "" {
+		id = newUUID()
+	}
+	block = h.appendField(block, "apns-id", id)
+	if e == nil {
+		block = h.appendField(block, "apns-unique-id", newUUID())
+	}
+	var flags h2.Flags
+	if len(st.unsent) == 0 {
+		flags = h2.FlagEndStream
+	}
+	h.writeLocked(h2.AppendHeaders(h.bufferLocked(), flags, st.id, block, h.out.maxFrame))
+	if len(st.unsent) == 0 {
+		h.removeLocked(st)
+	} else {
+		h.sendBodyLocked(st)
+	}
+}
+
+// appendStatusLocked begins the header block of a response. The block must be sent, since
+// it may begin with an update of the size of the server's header table. No field uses that
+// table.
+func (h *http2Conn) appendStatusLocked(code int) []byte {
+	return h.appendField(h.encoder.AppendBegin(nil), ":status", strconv.Itoa(code))
+}
+
+func (h *http2Conn) appendField(b []byte, name, value string) []byte {
+	return h.encoder.AppendField(b, name, value, hpack.Literal)
+}
+
+// reasonJSON returns the body of a rejection, or nil for an empty reason.
+func reasonJSON(reason apns.Reason, deadAt time.Time) []byte {
+	if reason == "" {
+		return nil
+	}
+	body := struct {
+		Reason    apns.Reason `json:"reason"`
+		Timestamp int64       `json:"timestamp,omitempty"`
+	}{Reason: reason}
+	if !deadAt.IsZero() {
+		body.Timestamp = deadAt.UnixMilli()
+	}
+	b, err := json.Marshal(body)
+	if err != nil {
+		panic(err) // a string and a number can always be encoded
+	}
+	return b
+}
