@@ -11,10 +11,8 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"example.com/apns"
@@ -303,6 +301,27 @@ func TestProviderMessage(t *testing.T) {
 	}
 }
 
+// "Handling notification responses from APNs": DuplicateHeaders.
+func TestDuplicateHeaders(t *testing.T) {
+	s := start(t, false, nil, nil)
+	c := dialRaw(t, s, true)
+	c.begin()
+	id := uint32(1)
+	for _, name := range []string{"authorization", "apns-topic", "apns-push-type", "apns-id", "apns-expiration", "apns-priority", "apns-collapse-id", "x-other"} {
+		c.write(frames(pushFrames(id, "{}", name, "1", name, "1")...))
+		if got := c.until(headers).status(); got != "400" {
+			t.Errorf("%s twice: got the status %s, want 400", name, got)
+		}
+		if got := string(c.until(data).payload); got != `{"reason":"DuplicateHeaders"}` {
+			t.Errorf("%s twice: got %s, want DuplicateHeaders", name, got)
+		}
+		id += 2
+	}
+	if n := len(s.Messages(apnstest.Rejected)); n != 8 {
+		t.Errorf("%d messages were refused, want 8", n)
+	}
+}
+
 // A client that is a plain http.Client and knows the server by its PEM.
 func TestProviderPEM(t *testing.T) {
 	s := start(t, false, nil, nil)
@@ -389,151 +408,4 @@ func TestRegister(t *testing.T) {
 	s.Register(apnstest.Topic, dead)
 	s.Register(apnstest.Topic, other)
 	check("again", map[string]string{live: "200", other: "200", dead: "200", unknown: "400 BadDeviceToken"})
-}
-
-// What a handler returns, and what comes of it over HTTP/2 and in the records.
-func TestProviderVerdicts(t *testing.T) {
-	const accepted, refused, discarded = apnstest.Accepted, apnstest.Rejected, apnstest.Discarded
-	type fault = apnstest.Fault
-	deadAt := time.Unix(1700000000, 0)
-	for name, test := range map[string]struct {
-		err     error
-		want    string // of the answer, or a part of the error
-		outcome apnstest.Outcome
-		last    bool // the connection takes no more
-	}{
-		"nil":                   {nil, "200", accepted, false},
-		"no error":              {apns.StatusNoError, "200", accepted, false},
-		"reason":                {apns.ReasonTooManyRequests, "429 TooManyRequests", refused, false},
-		"wrapped":               {fmt.Errorf("because: %w", apns.ReasonServiceUnavailable), "503 ServiceUnavailable", refused, false},
-		"unknown reason":        {apns.Reason("MoonPhase"), "400 MoonPhase", refused, false},
-		"shutdown, the reason":  {apns.ReasonShutdown, "503 Shutdown", refused, false},
-		"shutdown":              {apns.StatusShutdown, "200", accepted, true},
-		"shutdown, another ID":  {&apns.PushError{ID: 3, Status: apns.StatusShutdown}, "503 Shutdown", refused, false},
-		"any other":             {errors.New("boom"), "500 InternalServerError", refused, false},
-		"unknown status":        {apns.Status(99), "500 InternalServerError", refused, false},
-		"status 8":              {apns.StatusInvalidToken, "400 BadDeviceToken", refused, false},
-		"push error":            {&apns.PushError{HTTPStatus: 418, Reason: "Teapot"}, "418 Teapot", refused, false},
-		"push error, bare":      {&apns.PushError{HTTPStatus: 502}, "502", refused, false},
-		"push error of reason":  {&apns.PushError{Reason: apns.ReasonTooManyRequests}, "429 TooManyRequests", refused, false},
-		"push error, 410":       {&apns.PushError{HTTPStatus: 410, Reason: apns.ReasonUnregistered, DeadAt: deadAt}, "410 Unregistered", refused, false},
-		"push error of status":  {&apns.PushError{ID: 9, Status: apns.StatusMissingTopic}, "400 MissingTopic", refused, false},
-		"fault":                 {fault{Err: apns.ReasonTooManyRequests}, "429 TooManyRequests", refused, false},
-		"fault, accepted":       {fault{Err: apns.StatusNoError}, "200", accepted, false},
-		"together":              {fault{Err: apns.StatusInvalidToken, End: apnstest.EndOneSegment}, "400 BadDeviceToken", refused, false},
-		"no answer":             {fault{}, "deadline", discarded, false},
-		"stall":                 {fault{End: apnstest.EndSilence}, "deadline", discarded, false},
-		"stall, accepted":       {fault{End: apnstest.EndSilence, Err: apns.StatusNoError}, "deadline", accepted, false},
-		"reset":                 {fault{End: apnstest.EndRST}, "; CANCEL", discarded, false},
-		"reset, accepted":       {fault{End: apnstest.EndRST, Err: apns.StatusNoError}, "; CANCEL", accepted, false},
-		"refuse":                {fault{End: apnstest.EndRefusedStream}, "REFUSED_STREAM", discarded, false},
-		"refuse, accepted":      {fault{End: apnstest.EndRefusedStream, Err: apns.StatusNoError}, "REFUSED_STREAM", discarded, false},
-		"close":                 {fault{End: apnstest.EndFINThenRST}, "EOF|reset", discarded, true},
-		"bare":                  {fault{End: apnstest.EndFIN}, "EOF|reset", discarded, true},
-		"goaway":                {fault{End: apnstest.EndGoAway, Err: apns.StatusNoError, Reason: apns.ReasonIdleTimeout}, "200", accepted, true},
-		"goaway, refused":       {fault{End: apnstest.EndGoAway, Err: apns.ReasonBadTopic}, "400 BadTopic", refused, true},
-		"goaway now":            {fault{End: apnstest.EndGoAwayUnprocessed, Reason: apns.ReasonShutdown}, "received Server's graceful shutdown GOAWAY", discarded, true},
-		"goaway now, late":      {fault{End: apnstest.EndGoAwayUnprocessed, Reason: apns.ReasonShutdown, Delay: time.Second}, "received Server's graceful shutdown GOAWAY", discarded, true},
-		"goaway now, no reason": {fault{End: apnstest.EndGoAwayUnprocessed, Err: apns.StatusNoError}, "received Server's graceful shutdown GOAWAY", discarded, true},
-		"late":                  {fault{Err: apns.ReasonBadTopic, Delay: 5 * time.Second}, "400 BadTopic", refused, false},
-		"late goaway":           {fault{End: apnstest.EndGoAway, Err: apns.StatusNoError, Delay: 5 * time.Second}, "200", accepted, true},
-		"late close":            {fault{End: apnstest.EndFINThenRST, Delay: 5 * time.Second}, "EOF|reset", discarded, true},
-		"late reset":            {fault{End: apnstest.EndRST, Delay: 5 * time.Second}, "; CANCEL", discarded, false},
-		"too late":              {fault{Err: apns.ReasonBadTopic, Delay: time.Hour}, "deadline", refused, false},
-	} {
-		synctest.Test(t, func(t *testing.T) {
-			s := start(t, true, func(m *apns.Message) error {
-				if m.CollapseID == "2" {
-					return test.err
-				}
-				return nil
-			}, nil)
-			c := connect(t, s, true)
-			send := func(id string) answer {
-				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-				defer cancel()
-				a := request{header: map[string]string{"apns-collapse-id": id}}.send(ctx, c)
-				synctest.Wait()
-				return a
-			}
-			if a := send("1"); a.String() != "200" {
-				t.Fatalf("%s: the message before: got %v, want 200", name, a)
-			}
-			began := time.Now()
-			a := send("2")
-			ok := a.String() == test.want
-			if a.err != nil {
-				ok = slices.ContainsFunc(strings.Split(test.want, "|"), func(s string) bool { return strings.Contains(a.err.Error(), s) })
-			}
-			if !ok {
-				t.Errorf("%s: got %v, want %s", name, a, test.want)
-			}
-			f, _ := errors.AsType[apnstest.Fault](test.err)
-			if d := time.Since(began); a.err == nil && d != f.Delay {
-				t.Errorf("%s: the answer took %v, want %v", name, d, f.Delay)
-			}
-			if want := deadAt.UnixMilli(); a.status == 410 && a.timestamp != want {
-				t.Errorf("%s: got the timestamp %d, want %d", name, a.timestamp, want)
-			}
-			outcomes := []apnstest.Outcome{accepted, test.outcome, accepted}
-			if test.last {
-				outcomes = outcomes[:2]
-			}
-			if a := send("3"); (a.err != nil) != test.last || a.err == nil && a.status != 200 {
-				t.Errorf("%s: the message after: got %v, want an error: %v", name, a, test.last)
-			}
-			var got []apnstest.Outcome
-			for _, r := range s.Records() {
-				got = append(got, r.Outcome)
-			}
-			if !slices.Equal(got, outcomes) {
-				t.Errorf("%s: got the outcomes %v, want %v", name, got, outcomes)
-			}
-		})
-	}
-}
-
-func TestRetryAfter(t *testing.T) {
-	for after, want := range map[time.Duration]string{0: "", time.Millisecond: "1", time.Minute: "60", 1500 * time.Millisecond: "2"} {
-		s := start(t, false, func(*apns.Message) error {
-			return &apns.PushError{HTTPStatus: 429, Reason: apns.ReasonTooManyRequests, RetryAfter: after}
-		}, nil)
-		a := request{}.send(t.Context(), connect(t, s, true))
-		if got := a.header.Get("retry-after"); got != want || a.String() != "429 TooManyRequests" {
-			t.Errorf("%v: got %v, Retry-After %q; want 429, %q", after, a, got, want)
-		}
-	}
-}
-
-// A handler's Reason on the binary wire, as a bridge would say it.
-func TestReasonOnTheBinaryWire(t *testing.T) {
-	for err, status := range map[error]byte{
-		apns.ReasonBadDeviceToken:                           8,
-		apns.ReasonDeviceTokenNotForTopic:                   8,
-		apns.ReasonUnregistered:                             8,
-		apns.ReasonExpiredToken:                             8,
-		apns.ReasonMissingDeviceToken:                       2,
-		apns.ReasonMissingTopic:                             3,
-		apns.ReasonBadTopic:                                 6,
-		apns.ReasonTopicDisallowed:                          6,
-		apns.ReasonPayloadEmpty:                             4,
-		apns.ReasonPayloadTooLarge:                          7,
-		apns.ReasonBadPriority:                              1,
-		apns.ReasonShutdown:                                 1, // of this message; StatusShutdown is another matter
-		apns.Reason("MoonPhase"):                            1,
-		&apns.PushError{ID: 2, Reason: apns.ReasonBadTopic}: 6,
-		apnstest.Fault{Err: apns.ReasonPayloadEmpty}:        4,
-	} {
-		s := start(t, false, func(*apns.Message) error { return err }, nil)
-		c := open(t, s, "2195")
-		if _, err := c.Write(build(t, message(2))); err != nil {
-			t.Fatal(err)
-		}
-		if got, e := io.ReadAll(c); !bytes.Equal(got, []byte{8, status, 0, 0, 0, 2}) || e != nil {
-			t.Errorf("%v: got % x, %v; want status %d", err, got, e, status)
-		}
-		if rs := s.Records(); len(rs) != 1 || rs[0].Outcome != apnstest.Rejected {
-			t.Errorf("%v: got the records %v, want one refused", err, rs)
-		}
-	}
 }

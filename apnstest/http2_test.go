@@ -3,34 +3,18 @@ package apnstest_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
+	"os"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"example.com/apns"
 	"example.com/apns/apnstest"
+	"example.com/apns/internal/h2"
 )
-
-// "Handling notification responses from APNs": DuplicateHeaders.
-func TestDuplicateHeaders(t *testing.T) {
-	s := start(t, false, nil, nil)
-	c := dialRaw(t, s, true)
-	c.begin()
-	id := uint32(1)
-	for _, name := range []string{"authorization", "apns-topic", "apns-push-type", "apns-id", "apns-expiration", "apns-priority", "apns-collapse-id", "x-other"} {
-		c.write(frames(pushFrames(id, "{}", name, "1", name, "1")...))
-		if got := c.until(headers).status(); got != "400" {
-			t.Errorf("%s twice: got the status %s, want 400", name, got)
-		}
-		if got := string(c.until(data).payload); got != `{"reason":"DuplicateHeaders"}` {
-			t.Errorf("%s twice: got %s, want DuplicateHeaders", name, got)
-		}
-		id += 2
-	}
-	if n := len(s.Messages(apnstest.Rejected)); n != 8 {
-		t.Errorf("%d messages were refused, want 8", n)
-	}
-}
 
 // What ends the connection with a GOAWAY, and its code: RFC 9113, sections 4 to
 // 6.
@@ -99,6 +83,55 @@ func TestConnectionErrors(t *testing.T) {
 	})
 }
 
+// More of what ends the connection: RFC 9113, sections 3.4 and 6.
+func TestMoreConnectionErrors(t *testing.T) {
+	settings := func(s h2.Setting, value uint32) []byte {
+		return h2.AppendSettings(nil, h2.SettingValue{Setting: s, Value: value})
+	}
+	for name, test := range map[string]struct {
+		b    []byte
+		want h2.Code
+	}{
+		"6.2 depends on itself":                {h2.AppendFrame(nil, h2.TypeHeaders, h2.FlagEndHeaders|h2.FlagPriority, 1, append([]byte{0, 0, 0, 1, 9}, encode(good...)...)), h2.CodeProtocol},
+		"6.3 PRIORITY on stream 0":             {h2.AppendFrame(nil, h2.TypePriority, 0, 0, make([]byte, 5)), h2.CodeProtocol},
+		"6.3 PRIORITY amid a block":            {h2.AppendFrame(h2.AppendFrame(nil, h2.TypeHeaders, 0, 1, nil), h2.TypePriority, 0, 1, nil), h2.CodeProtocol},
+		"6.4 RST_STREAM on stream 0":           {h2.AppendRSTStream(nil, 0, 0), h2.CodeProtocol},
+		"6.5 acknowledgement with settings":    {h2.AppendFrame(nil, h2.TypeSettings, h2.FlagAck, 0, make([]byte, 6)), h2.CodeFrameSize},
+		"6.5 acknowledgement of nothing":       {h2.AppendSettingsAck(nil), h2.CodeProtocol},
+		"6.5.2 ENABLE_PUSH of 2":               {settings(h2.SettingEnablePush, 2), h2.CodeProtocol},
+		"6.5.2 MAX_FRAME_SIZE too small":       {settings(h2.SettingMaxFrameSize, 1<<14-1), h2.CodeProtocol},
+		"6.5.2 MAX_FRAME_SIZE too large":       {settings(h2.SettingMaxFrameSize, 1<<24), h2.CodeProtocol},
+		"6.5.2 a hundred settings":             {h2.AppendSettings(nil, make([]h2.SettingValue, 100)...), h2.CodeEnhanceYourCalm},
+		"6.6 PUSH_PROMISE":                     {h2.AppendFrame(nil, h2.TypePushPromise, h2.FlagEndHeaders, 1, make([]byte, 4)), h2.CodeProtocol},
+		"6.8 GOAWAY on a stream":               {h2.AppendFrame(nil, h2.TypeGoAway, 0, 1, make([]byte, 8)), h2.CodeProtocol},
+		"6.8 GOAWAY of 7 bytes":                {h2.AppendFrame(nil, h2.TypeGoAway, 0, 0, make([]byte, 7)), h2.CodeFrameSize},
+		"6.9.2 settings exceed a window":       {slices.Concat(appendHeaders(nil, 1, 0, good...), h2.AppendWindowUpdate(nil, 1, h2.MaxWindow-h2.DefaultWindow), settings(h2.SettingInitialWindowSize, h2.DefaultWindow+1)), h2.CodeFlowControl},
+		"6.10 empty CONTINUATIONs without end": {append(h2.AppendFrame(nil, h2.TypeHeaders, 0, 1, nil), bytes.Repeat(h2.AppendFrame(nil, h2.TypeContinuation, 0, 1, nil), 100)...), h2.CodeEnhanceYourCalm},
+	} {
+		s := start(t, false, nil, nil)
+		c := dialRaw(t, s, true)
+		c.begin()
+		c.write(test.b)
+		c.wantGoAway(name, test.want, 0)
+	}
+
+	for name, b := range map[string][]byte{
+		"3.4 PING first":               h2.AppendPing(nil, 0, [8]byte{}),
+		"3.4 acknowledgement first":    h2.AppendSettingsAck(nil),
+		"3.4 HEADERS first":            appendHeaders(nil, 1, 0, good...),
+		"3.4 a short PRIORITY first":   h2.AppendFrame(nil, h2.TypePriority, 0, 1, nil),
+		"3.4 another frame type first": h2.AppendFrame(nil, 0xfa, 0, 0, nil),
+	} {
+		c := dialRaw(t, start(t, false, nil, nil), true)
+		c.write(append([]byte(preface), b...))
+		code := h2.CodeProtocol
+		if name == "3.4 a short PRIORITY first" {
+			code = h2.CodeFrameSize
+		}
+		c.wantGoAway(name, code, 0)
+	}
+}
+
 // What is unusual and allowed.
 func TestUnusualFrames(t *testing.T) {
 	b := pushBlock("apns-id", "123e4567-e89b-12d3-a456-4266554400a0")
@@ -132,6 +165,27 @@ func TestUnusualFrames(t *testing.T) {
 	}
 }
 
+// Each SETTINGS frame is acknowledged, in its turn: RFC 9113, section 6.5.3.
+func TestSettingsAcknowledged(t *testing.T) {
+	c := dialRaw(t, start(t, false, nil, nil), true)
+	c.begin()
+	c.alive() // the first was acknowledged
+	var b []byte
+	for i := range byte(5) {
+		b = h2.AppendSettings(b, h2.SettingValue{Setting: h2.SettingInitialWindowSize, Value: uint32(i)}, h2.SettingValue{Setting: 0xfafa, Value: 1})
+		b = h2.AppendPing(b, 0, [8]byte{i})
+	}
+	c.write(b)
+	for i := range byte(5) {
+		if f, err := c.next(); err != nil || f.kind != settings || f.flags != byte(h2.FlagAck) || len(f.payload) != 0 {
+			t.Errorf("got %+v, %v; want acknowledgement %d", f, err, i)
+		}
+		if f, err := c.next(); err != nil || f.kind != ping || f.payload[0] != i {
+			t.Errorf("got %+v, %v; want PING %d", f, err, i)
+		}
+	}
+}
+
 // A connection may be cut anywhere.
 func TestCut(t *testing.T) {
 	wire := slices.Concat([]byte(preface), frames(frame{settings, 0, 0, nil}), frames(pushFrames(1, "{}")...))
@@ -158,22 +212,94 @@ func TestCut(t *testing.T) {
 	})
 }
 
-// An answer does not wait for the rest of what the client says.
-func TestAnswerAmidAFrame(t *testing.T) {
-	next := frames(pushFrames(3, "{}")...)
-	for n := range next {
-		s := start(t, false, nil, nil)
-		c := dialRaw(t, s, true)
-		c.begin()
-		c.write(append(frames(pushFrames(1, "{}")...), next[:n]...))
-		if f := c.until(headers); f.id != 1 {
-			t.Errorf("after %d bytes of the next: got an answer to %d, want 1", n, f.id)
+// A client that floods the server with what wants a reply, and reads nothing, is
+// not read from any more.
+func TestFloodOfReplies(t *testing.T) {
+	for name, b := range map[string][]byte{
+		"PING":      h2.AppendPing(nil, 0, [8]byte{}),
+		"SETTINGS":  h2.AppendSettings(nil),
+		"malformed": nil,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := start(t, true, nil, func(s *apnstest.Server) { s.BufferSize = 4 << 10 })
+			c := dialRaw(t, s, true)
+			c.begin()
+			c.SetWriteDeadline(time.Now().Add(time.Hour))
+			written := 0
+			for i := uint32(0); written < 10<<20; i++ {
+				more := bytes.Repeat(b, 100)
+				if b == nil {
+					more = appendHeaders(nil, 2*i+1, 0, ":scheme", "https")
+				}
+				n, err := c.Write(more)
+				written += n
+				if errors.Is(err, os.ErrDeadlineExceeded) {
+					break
+				} else if err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+			}
+			if written > 256<<10 {
+				t.Errorf("%s: the server read %d bytes before it stopped", name, written)
+			}
+		})
+	}
+}
+
+// Close, whatever is going on.
+func TestCloseAmidHTTP2(t *testing.T) {
+	for _, memory := range []bool{true, false} {
+		run := func(t *testing.T) {
+			deaf := make(chan struct{})
+			s := start(t, memory, func(m *apns.Message) error {
+				switch m.CollapseID {
+				case "late":
+					return apnstest.Fault{Err: apns.ReasonBadTopic, Delay: time.Hour}
+				case "stall":
+					return apnstest.Fault{End: apnstest.EndSilence}
+				case "end":
+					close(deaf)
+				}
+				return apns.ReasonBadTopic
+			}, func(s *apnstest.Server) { s.BufferSize = 4 << 10 })
+			late := dialRaw(t, s, true)
+			late.begin()
+			late.write(frames(append(pushFrames(1, "{}", "apns-collapse-id", "late"), pushFrames(3, "{}", "apns-collapse-id", "stall")...)...))
+			half := dialRaw(t, s, true)
+			half.begin()
+			half.write(frames(frame{headers, 0, 1, pushBlock()}))
+			blocked := dialRaw(t, s, true)
+			blocked.begin(setting(4, 0))
+			blocked.write(frames(pushFrames(1, "{}", "apns-collapse-id", "end")...))
+			<-deaf
+			// One that writes and never reads.
+			pinging := dialRaw(t, s, true)
+			pinging.begin()
+			var writing sync.WaitGroup
+			writing.Go(func() {
+				pings := bytes.Repeat(frames(frame{ping, 0, 0, make([]byte, 8)}), 100)
+				for {
+					if _, err := pinging.Write(pings); err != nil {
+						return
+					}
+					time.Sleep(time.Microsecond) // or the bubble's time stands still
+				}
+			})
+			if err := s.Wait(t.Context(), 3); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(10 * time.Millisecond)
+			began := time.Now()
+			s.Close()
+			if d := time.Since(began); d > 5*time.Second {
+				t.Errorf("Close took %v", d)
+			}
+			writing.Wait()
 		}
-		c.write(next[n:])
-		if f := c.until(headers); f.id != 3 {
-			t.Errorf("got an answer to %d, want 3", f.id)
+		if memory {
+			synctest.Test(t, run)
+		} else {
+			run(t)
 		}
-		c.NetConn().Close()
-		s.Close()
 	}
 }

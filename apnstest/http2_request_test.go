@@ -1,111 +1,13 @@
 package apnstest_test
 
 import (
-	"encoding/binary"
-	"slices"
 	"strings"
 	"testing"
 
 	"example.com/apns"
 	"example.com/apns/apnstest"
 	"example.com/apns/internal/h2"
-	"example.com/apns/internal/hpack"
 )
-
-// encode returns a header block with names and values in turn.
-func encode(fields ...string) []byte {
-	var b []byte
-	for i := 0; i < len(fields); i += 2 {
-		b = hpack.AppendLiteral(b, fields[i], fields[i+1])
-	}
-	return b
-}
-
-// good is the header of a request that is accepted.
-var good = []string{":method", "POST", ":scheme", "https", ":authority", "localhost", ":path", "/3/device/" + token}
-
-// with returns the good header with more fields at its end.
-func with(more ...string) []string { return slices.Concat(good, more) }
-
-// change returns the good header with another value of a field, or none if it is
-// "-".
-func change(name, value string) []string {
-	fields := slices.Clone(good)
-	i := slices.Index(fields, name)
-	if value == "-" {
-		return slices.Delete(fields, i, i+2)
-	}
-	fields[i+1] = value
-	return fields
-}
-
-func appendHeaders(b []byte, id uint32, flags h2.Flags, fields ...string) []byte {
-	return h2.AppendHeaders(b, flags, id, encode(fields...), h2.MinMaxFrameSize)
-}
-
-func appendData(b []byte, id uint32, flags h2.Flags, body string) []byte {
-	return h2.AppendFrame(b, h2.TypeData, flags, id, []byte(body))
-}
-
-// appendPush appends a request that is accepted.
-func appendPush(b []byte, id uint32) []byte {
-	return appendData(appendHeaders(b, id, 0, good...), id, h2.FlagEndStream, "{}")
-}
-
-// of skips frames up to one of the stream.
-func (c rawConn) of(id uint32) frame {
-	c.t.Helper()
-	for {
-		f, err := c.next()
-		if err != nil {
-			c.t.Fatalf("waiting for a frame of stream %d: %v", id, err)
-		}
-		if f.id == id {
-			return f
-		}
-	}
-}
-
-// quiet checks that the server has nothing to say.
-func (c rawConn) quiet(when string) {
-	c.t.Helper()
-	c.write(h2.AppendPing(nil, 0, [8]byte{7}))
-	if f, err := c.next(); err != nil || f.kind != ping {
-		c.t.Errorf("%s: got %+v, %v; want nothing", when, f, err)
-	}
-}
-
-// wantReset checks that the next frame of the stream resets it.
-func (c rawConn) wantReset(when string, id uint32, code h2.Code) {
-	c.t.Helper()
-	f := c.of(id)
-	if f.kind != rst {
-		c.t.Errorf("%s: got %+v, want RST_STREAM", when, f)
-	} else if got := h2.Code(binary.BigEndian.Uint32(f.payload)); got != code {
-		c.t.Errorf("%s: got RST_STREAM with %v, want %v", when, got, code)
-	}
-}
-
-// wantGoAway checks how the connection ends.
-func (c rawConn) wantGoAway(when string, code h2.Code, last uint32) {
-	c.t.Helper()
-	f := c.until(goAway)
-	gotLast, got := binary.BigEndian.Uint32(f.payload), h2.Code(binary.BigEndian.Uint32(f.payload[4:]))
-	if got != code || gotLast != last {
-		c.t.Errorf("%s: got GOAWAY with %v and the last stream %d (%s), want %v and %d", when, got, gotLast, f.payload[8:], code, last)
-	}
-	c.CloseWrite()
-	c.over()
-}
-
-// wantAnswer checks that a push on the stream is accepted.
-func (c rawConn) wantAnswer(when string, id uint32) {
-	c.t.Helper()
-	c.write(appendPush(nil, id))
-	if f := c.of(id); f.kind != headers || f.status() != "200" {
-		c.t.Errorf("%s: the request after: got %+v, want status 200", when, f)
-	}
-}
 
 // A request that RFC 9113 calls malformed is reset, and not looked at. The
 // connection goes on.

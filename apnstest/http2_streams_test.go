@@ -1,7 +1,6 @@
 package apnstest_test
 
 import (
-	"bytes"
 	"slices"
 	"testing"
 
@@ -149,34 +148,6 @@ func TestFramesOfSkippedStreams(t *testing.T) {
 	}
 }
 
-// What comes on streams that a GOAWAY has denied is dropped, and yet counts for
-// the header table.
-func TestFramesAfterGoAway(t *testing.T) {
-	s := start(t, false, func(m *apns.Message) error {
-		if m.CollapseID == "stall" {
-			return apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndSilence}
-		}
-		return apnstest.Fault{End: apnstest.EndGoAway, Err: apns.StatusNoError}
-	}, nil)
-	c := dialRaw(t, s, true)
-	c.begin()
-	c.write(appendData(appendHeaders(nil, 1, 0, with("apns-collapse-id", "stall")...), 1, h2.FlagEndStream, "{}"))
-	c.write(appendPush(nil, 3))
-	c.until(goAway)
-	c.of(3)
-	b := appendPush(nil, 5)
-	b = appendHeaders(b, 7, 0, "X", "y")
-	b = appendHeaders(b, 7, h2.FlagEndStream, "x", "y")
-	b = h2.AppendRSTStream(b, 7, h2.CodeCancel)
-	c.write(b)
-	c.quiet("after the GOAWAY")
-	c.write(appendData(nil, 9, 0, ""))
-	c.wantGoAway("DATA of stream 9, which is idle", h2.CodeProtocol, 3)
-	if n := len(s.Records()); n != 2 {
-		t.Errorf("got %d records, want 2", n)
-	}
-}
-
 // The header blocks of all streams are decoded, whatever becomes of them.
 func TestHeaderTableOutlivesStreams(t *testing.T) {
 	s := start(t, false, nil, nil)
@@ -197,55 +168,6 @@ func TestHeaderTableOutlivesStreams(t *testing.T) {
 	c.write(appendData(nil, 3, h2.FlagEndStream, "{}"))
 	if f := c.of(3); f.kind != headers || f.status() != "200" {
 		t.Errorf("got %+v, want status 200", f)
-	}
-}
-
-// More of what ends the connection: RFC 9113, sections 3.4 and 6.
-func TestMoreConnectionErrors(t *testing.T) {
-	settings := func(s h2.Setting, value uint32) []byte {
-		return h2.AppendSettings(nil, h2.SettingValue{Setting: s, Value: value})
-	}
-	for name, test := range map[string]struct {
-		b    []byte
-		want h2.Code
-	}{
-		"6.2 depends on itself":                {h2.AppendFrame(nil, h2.TypeHeaders, h2.FlagEndHeaders|h2.FlagPriority, 1, append([]byte{0, 0, 0, 1, 9}, encode(good...)...)), h2.CodeProtocol},
-		"6.3 PRIORITY on stream 0":             {h2.AppendFrame(nil, h2.TypePriority, 0, 0, make([]byte, 5)), h2.CodeProtocol},
-		"6.3 PRIORITY amid a block":            {h2.AppendFrame(h2.AppendFrame(nil, h2.TypeHeaders, 0, 1, nil), h2.TypePriority, 0, 1, nil), h2.CodeProtocol},
-		"6.4 RST_STREAM on stream 0":           {h2.AppendRSTStream(nil, 0, 0), h2.CodeProtocol},
-		"6.5 acknowledgement with settings":    {h2.AppendFrame(nil, h2.TypeSettings, h2.FlagAck, 0, make([]byte, 6)), h2.CodeFrameSize},
-		"6.5 acknowledgement of nothing":       {h2.AppendSettingsAck(nil), h2.CodeProtocol},
-		"6.5.2 ENABLE_PUSH of 2":               {settings(h2.SettingEnablePush, 2), h2.CodeProtocol},
-		"6.5.2 MAX_FRAME_SIZE too small":       {settings(h2.SettingMaxFrameSize, 1<<14-1), h2.CodeProtocol},
-		"6.5.2 MAX_FRAME_SIZE too large":       {settings(h2.SettingMaxFrameSize, 1<<24), h2.CodeProtocol},
-		"6.5.2 a hundred settings":             {h2.AppendSettings(nil, make([]h2.SettingValue, 100)...), h2.CodeEnhanceYourCalm},
-		"6.6 PUSH_PROMISE":                     {h2.AppendFrame(nil, h2.TypePushPromise, h2.FlagEndHeaders, 1, make([]byte, 4)), h2.CodeProtocol},
-		"6.8 GOAWAY on a stream":               {h2.AppendFrame(nil, h2.TypeGoAway, 0, 1, make([]byte, 8)), h2.CodeProtocol},
-		"6.8 GOAWAY of 7 bytes":                {h2.AppendFrame(nil, h2.TypeGoAway, 0, 0, make([]byte, 7)), h2.CodeFrameSize},
-		"6.9.2 settings exceed a window":       {slices.Concat(appendHeaders(nil, 1, 0, good...), h2.AppendWindowUpdate(nil, 1, h2.MaxWindow-h2.DefaultWindow), settings(h2.SettingInitialWindowSize, h2.DefaultWindow+1)), h2.CodeFlowControl},
-		"6.10 empty CONTINUATIONs without end": {append(h2.AppendFrame(nil, h2.TypeHeaders, 0, 1, nil), bytes.Repeat(h2.AppendFrame(nil, h2.TypeContinuation, 0, 1, nil), 100)...), h2.CodeEnhanceYourCalm},
-	} {
-		s := start(t, false, nil, nil)
-		c := dialRaw(t, s, true)
-		c.begin()
-		c.write(test.b)
-		c.wantGoAway(name, test.want, 0)
-	}
-
-	for name, b := range map[string][]byte{
-		"3.4 PING first":               h2.AppendPing(nil, 0, [8]byte{}),
-		"3.4 acknowledgement first":    h2.AppendSettingsAck(nil),
-		"3.4 HEADERS first":            appendHeaders(nil, 1, 0, good...),
-		"3.4 a short PRIORITY first":   h2.AppendFrame(nil, h2.TypePriority, 0, 1, nil),
-		"3.4 another frame type first": h2.AppendFrame(nil, 0xfa, 0, 0, nil),
-	} {
-		c := dialRaw(t, start(t, false, nil, nil), true)
-		c.write(append([]byte(preface), b...))
-		code := h2.CodeProtocol
-		if name == "3.4 a short PRIORITY first" {
-			code = h2.CodeFrameSize
-		}
-		c.wantGoAway(name, code, 0)
 	}
 }
 
@@ -277,26 +199,5 @@ func TestStreamErrors(t *testing.T) {
 	}
 	if n := len(s.Records()); n != 5 {
 		t.Errorf("got %d records, want 5: those of the good requests", n)
-	}
-}
-
-// Each SETTINGS frame is acknowledged, in its turn: RFC 9113, section 6.5.3.
-func TestSettingsAcknowledged(t *testing.T) {
-	c := dialRaw(t, start(t, false, nil, nil), true)
-	c.begin()
-	c.alive() // the first was acknowledged
-	var b []byte
-	for i := range byte(5) {
-		b = h2.AppendSettings(b, h2.SettingValue{Setting: h2.SettingInitialWindowSize, Value: uint32(i)}, h2.SettingValue{Setting: 0xfafa, Value: 1})
-		b = h2.AppendPing(b, 0, [8]byte{i})
-	}
-	c.write(b)
-	for i := range byte(5) {
-		if f, err := c.next(); err != nil || f.kind != settings || f.flags != byte(h2.FlagAck) || len(f.payload) != 0 {
-			t.Errorf("got %+v, %v; want acknowledgement %d", f, err, i)
-		}
-		if f, err := c.next(); err != nil || f.kind != ping || f.payload[0] != i {
-			t.Errorf("got %+v, %v; want PING %d", f, err, i)
-		}
 	}
 }

@@ -185,47 +185,6 @@ func TestClientHeaderTableSize(t *testing.T) {
 	c.wantAnswer("without another table size", 3)
 }
 
-// A stream limit of 0.
-func TestStreamLimitZero(t *testing.T) {
-	s := start(t, false, nil, nil)
-	c := dialRaw(t, s, true)
-	c.begin()
-	c.wantAnswer("at first", 1)
-	s.SetStreamLimit(0)
-	if got := c.until(settings).maxStreams(); got != 0 {
-		t.Errorf("got a limit of %d, want 0", got)
-	}
-	c.wantAnswer("before the acknowledgement", 3)
-	c.write(h2.AppendSettingsAck(nil))
-	s.SetStreamLimit(0) // which is nothing new
-	c.quiet("the same again")
-	s.SetStreamLimit(2)
-	if got := c.until(settings).maxStreams(); got != 2 {
-		t.Errorf("got a limit of %d, want 2", got)
-	}
-	c.write(h2.AppendSettingsAck(nil))
-	c.wantAnswer("with another limit", 5)
-	s.SetStreamLimit(0)
-	c.until(settings)
-	c.write(h2.AppendSettingsAck(nil))
-	c.write(appendHeaders(nil, 7, 0, good...))
-	if f := c.until(goAway); h2.Code(f.payload[7]) != h2.CodeEnhanceYourCalm {
-		t.Errorf("got the GOAWAY %+v, want ENHANCE_YOUR_CALM", f)
-	}
-
-	// It holds for provider tokens as well, and one is the most that they get.
-	s.SetStreamLimit(0)
-	c = dialRaw(t, s, false)
-	c.write(append([]byte(preface), frames(frame{settings, 0, 0, nil})...))
-	if got := c.until(settings).maxStreams(); got != 0 {
-		t.Errorf("with provider tokens: got a limit of %d, want 0", got)
-	}
-	s.SetStreamLimit(5)
-	if got := c.until(settings).maxStreams(); got != 1 {
-		t.Errorf("with provider tokens, later: got a limit of %d, want 1", got)
-	}
-}
-
 // net/http hears of a limit of 0, and waits while the window is 0.
 func TestPoliteClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -1,15 +1,10 @@
 package apnstest_test
 
 import (
-	"bytes"
 	"encoding/binary"
-	"errors"
-	"os"
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"example.com/apns"
 	"example.com/apns/apnstest"
@@ -79,31 +74,6 @@ func TestWindows(t *testing.T) {
 	c.write(frames(frame{windowUpdate, 0, 0, u32(1000)}))
 	if f := c.until(data); string(f.payload) != body[left:] {
 		t.Errorf("got %s, want %s", f.payload, body[left:])
-	}
-}
-
-// windowUpdates adds up the window updates of a stream that come before the answer
-// to a PING.
-func (c rawConn) windowUpdates(id uint32) (sum int) {
-	c.t.Helper()
-	c.write(h2.AppendPing(nil, 0, [8]byte{7}))
-	for {
-		f, err := c.next()
-		switch {
-		case err != nil:
-			c.t.Fatal(err)
-		case f.kind == ping:
-			return sum
-		case f.kind == windowUpdate && f.id == id:
-			sum += int(binary.BigEndian.Uint32(f.payload))
-		}
-	}
-}
-
-func (c rawConn) wantWindowUpdates(when string, id uint32, want int) {
-	c.t.Helper()
-	if got := c.windowUpdates(id); got != want {
-		c.t.Errorf("%s: the window of stream %d grew by %d bytes, want %d", when, id, got, want)
 	}
 }
 
@@ -288,39 +258,5 @@ func TestMaxFrameSize(t *testing.T) {
 		if want := len(reason) + len(`{"reason":""}`); got != want {
 			t.Errorf("size of %d: got a body of %d bytes, want %d", size, got, want)
 		}
-	}
-}
-
-// A client that floods the server with what wants a reply, and reads nothing, is
-// not read from any more.
-func TestFloodOfReplies(t *testing.T) {
-	for name, b := range map[string][]byte{
-		"PING":      h2.AppendPing(nil, 0, [8]byte{}),
-		"SETTINGS":  h2.AppendSettings(nil),
-		"malformed": nil,
-	} {
-		synctest.Test(t, func(t *testing.T) {
-			s := start(t, true, nil, func(s *apnstest.Server) { s.BufferSize = 4 << 10 })
-			c := dialRaw(t, s, true)
-			c.begin()
-			c.SetWriteDeadline(time.Now().Add(time.Hour))
-			written := 0
-			for i := uint32(0); written < 10<<20; i++ {
-				more := bytes.Repeat(b, 100)
-				if b == nil {
-					more = appendHeaders(nil, 2*i+1, 0, ":scheme", "https")
-				}
-				n, err := c.Write(more)
-				written += n
-				if errors.Is(err, os.ErrDeadlineExceeded) {
-					break
-				} else if err != nil {
-					t.Fatalf("%s: %v", name, err)
-				}
-			}
-			if written > 256<<10 {
-				t.Errorf("%s: the server read %d bytes before it stopped", name, written)
-			}
-		})
 	}
 }

@@ -1,20 +1,19 @@
 package apnstest_test
 
 import (
-	"bytes"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"example.com/apns"
 	"example.com/apns/apnstest"
+	"example.com/apns/internal/h2"
 )
 
 // GOAWAYs, and what they say of the messages that are on their way.
@@ -109,6 +108,34 @@ func TestGoAwayWhileDeciding(t *testing.T) {
 	})
 }
 
+// What comes on streams that a GOAWAY has denied is dropped, and yet counts for
+// the header table.
+func TestFramesAfterGoAway(t *testing.T) {
+	s := start(t, false, func(m *apns.Message) error {
+		if m.CollapseID == "stall" {
+			return apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndSilence}
+		}
+		return apnstest.Fault{End: apnstest.EndGoAway, Err: apns.StatusNoError}
+	}, nil)
+	c := dialRaw(t, s, true)
+	c.begin()
+	c.write(appendData(appendHeaders(nil, 1, 0, with("apns-collapse-id", "stall")...), 1, h2.FlagEndStream, "{}"))
+	c.write(appendPush(nil, 3))
+	c.until(goAway)
+	c.of(3)
+	b := appendPush(nil, 5)
+	b = appendHeaders(b, 7, 0, "X", "y")
+	b = appendHeaders(b, 7, h2.FlagEndStream, "x", "y")
+	b = h2.AppendRSTStream(b, 7, h2.CodeCancel)
+	c.write(b)
+	c.quiet("after the GOAWAY")
+	c.write(appendData(nil, 9, 0, ""))
+	c.wantGoAway("DATA of stream 9, which is idle", h2.CodeProtocol, 3)
+	if n := len(s.Records()); n != 2 {
+		t.Errorf("got %d records, want 2", n)
+	}
+}
+
 // OnConnect over HTTP/2: the reason is in a GOAWAY.
 func TestOnConnectHTTP2(t *testing.T) {
 	for name, test := range map[string]struct {
@@ -155,83 +182,5 @@ func TestOnConnectHTTP2(t *testing.T) {
 				t.Errorf("%s: got %q after %v, %d records; want %q after %v, none", name, got, d, len(s.Records()), test.want, test.delay)
 			}
 		})
-	}
-}
-
-// A client that gives up on a late answer has its stream back.
-func TestResetOfALateAnswer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := start(t, true, func(m *apns.Message) error {
-			return apnstest.Fault{Err: apns.StatusNoError, Delay: time.Second}
-		}, func(s *apnstest.Server) { s.StreamLimit = 1 })
-		c := dialRaw(t, s, true)
-		c.begin()
-		c.write(frames(slices.Concat(pushFrames(1, "{}"), []frame{{rst, 0, 1, u32(8)}}, pushFrames(3, "{}"))...))
-		if f := c.until(headers); f.id != 3 {
-			t.Errorf("got an answer to %d, want 3", f.id)
-		}
-		c.write(frames(frame{rst, 0, 3, u32(8)})) // of one that is over
-		c.alive()
-		if n := len(s.Messages(apnstest.Accepted)); n != 2 {
-			t.Errorf("%d messages were accepted, want 2", n)
-		}
-	})
-}
-
-// Close, whatever is going on.
-func TestCloseAmidHTTP2(t *testing.T) {
-	for _, memory := range []bool{true, false} {
-		run := func(t *testing.T) {
-			deaf := make(chan struct{})
-			s := start(t, memory, func(m *apns.Message) error {
-				switch m.CollapseID {
-				case "late":
-					return apnstest.Fault{Err: apns.ReasonBadTopic, Delay: time.Hour}
-				case "stall":
-					return apnstest.Fault{End: apnstest.EndSilence}
-				case "end":
-					close(deaf)
-				}
-				return apns.ReasonBadTopic
-			}, func(s *apnstest.Server) { s.BufferSize = 4 << 10 })
-			late := dialRaw(t, s, true)
-			late.begin()
-			late.write(frames(append(pushFrames(1, "{}", "apns-collapse-id", "late"), pushFrames(3, "{}", "apns-collapse-id", "stall")...)...))
-			half := dialRaw(t, s, true)
-			half.begin()
-			half.write(frames(frame{headers, 0, 1, pushBlock()}))
-			blocked := dialRaw(t, s, true)
-			blocked.begin(setting(4, 0))
-			blocked.write(frames(pushFrames(1, "{}", "apns-collapse-id", "end")...))
-			<-deaf
-			// One that writes and never reads.
-			pinging := dialRaw(t, s, true)
-			pinging.begin()
-			var writing sync.WaitGroup
-			writing.Go(func() {
-				pings := bytes.Repeat(frames(frame{ping, 0, 0, make([]byte, 8)}), 100)
-				for {
-					if _, err := pinging.Write(pings); err != nil {
-						return
-					}
-					time.Sleep(time.Microsecond) // or the bubble's time stands still
-				}
-			})
-			if err := s.Wait(t.Context(), 3); err != nil {
-				t.Error(err)
-			}
-			time.Sleep(10 * time.Millisecond)
-			began := time.Now()
-			s.Close()
-			if d := time.Since(began); d > 5*time.Second {
-				t.Errorf("Close took %v", d)
-			}
-			writing.Wait()
-		}
-		if memory {
-			synctest.Test(t, run)
-		} else {
-			run(t)
-		}
 	}
 }

@@ -1,0 +1,109 @@
+package apnstest_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"slices"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"example.com/apns"
+	"example.com/apns/apnstest"
+)
+
+// The server hands a connection that breaks a handler's error to the client.
+func ExampleFault() {
+	server := apnstest.NewServer(func(m *apns.Message) error {
+		return apnstest.Fault{End: apnstest.EndRST}
+	})
+	defer server.Close()
+	ctx := context.Background()
+	conn, err := apns.Dial(ctx, "gateway.push.apple.com:2195", server.Config())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.WritePushMsg(ctx, &apns.Message{ID: 1, Token: "c0ffee", Payload: apns.AlertPayload("Hello")}); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(errors.Is(conn.Shutdown(ctx), apns.ErrInDoubt))
+	// Output: true
+}
+
+// An error packet is one TLS record, unless it is to be split.
+func TestSplit(t *testing.T) {
+	for split, want := range map[int][]int{0: {6}, 1: {1, 1, 1, 1, 1, 1}, 4: {4, 2}, 9: {6}} {
+		synctest.Test(t, func(t *testing.T) {
+			s := start(t, true, func(*apns.Message) error {
+				return apnstest.Fault{Err: apns.StatusInvalidToken, Split: split, Delay: time.Hour}
+			}, nil)
+			c := open(t, s, "2195")
+			began := time.Now()
+			if _, err := c.Write(build(t, message(1))); err != nil {
+				t.Fatal(err)
+			}
+			var got []int
+			for buf := make([]byte, 100); ; {
+				n, err := c.Read(buf)
+				if n > 0 {
+					got = append(got, n)
+				}
+				if err != nil {
+					break
+				}
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("split %d: read pieces of %v bytes, want %v", split, got, want)
+			}
+			if d := time.Since(began); d != time.Hour {
+				t.Errorf("the packet took %v, want 1h", d)
+			}
+		})
+	}
+}
+
+// How a connection ends, as TCP shows it.
+func TestEnds(t *testing.T) {
+	for _, memory := range []bool{true, false} {
+		for name, test := range map[string]struct {
+			end  apnstest.End
+			want error // what a client that goes on writing gets; nil: none
+		}{
+			"clean":  {apnstest.EndCloseNotify, nil},
+			"bare":   {apnstest.EndFIN, nil},
+			"closed": {apnstest.EndFINThenRST, syscall.EPIPE},
+			"reset":  {apnstest.EndRST, syscall.EPIPE},
+		} {
+			run := func(t *testing.T) {
+				s := start(t, memory, func(m *apns.Message) error {
+					return apnstest.Fault{End: test.end}
+				}, nil)
+				c := open(t, s, "2195")
+				var err error
+				for i := range 100 {
+					if _, err = c.Write(build(t, message(uint32(i)))); err != nil {
+						break
+					}
+					time.Sleep(time.Millisecond)
+				}
+				if test.want == nil && err != nil || test.want != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+					t.Errorf("in memory %v, %s: writing gave %v, want %v", memory, name, err, test.want)
+				}
+				if test.want == nil {
+					if err := s.Wait(t.Context(), 100); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			if memory {
+				synctest.Test(t, run)
+			} else {
+				t.Run(name, run)
+			}
+		}
+	}
+}
