@@ -95,8 +95,9 @@ const (
 	EndGoAway
 
 	// EndGoAwayUnprocessed is the same as EndCloseNotify on the binary protocol. Over
-	// HTTP/2 it sends a GOAWAY whose last stream is before that of the message, which
-	// was therefore not processed, and closes the connection.
+	// HTTP/2 it sends a GOAWAY that says that the message was not processed, and closes
+	// the connection. The GOAWAY does so by a last stream before that of the message. It
+	// cannot if, during Delay, the server has processed a message of a later stream.
 	EndGoAwayUnprocessed
 )
 

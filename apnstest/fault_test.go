@@ -15,7 +15,8 @@ import (
 	"example.com/apns/apnstest"
 )
 
-// The server hands a connection that breaks a handler's error to the client.
+// The server resets the connection at a message. The client cannot know whether the message
+// was accepted.
 func ExampleFault() {
 	server := apnstest.NewServer(func(m *apns.Message) error {
 		return apnstest.Fault{End: apnstest.EndRST}
@@ -34,7 +35,7 @@ func ExampleFault() {
 	// Output: true
 }
 
-// An error packet is one TLS record, unless it is to be split.
+// An error packet is one TLS record, unless Split asks for several.
 func TestSplit(t *testing.T) {
 	for split, want := range map[int][]int{0: {6}, 1: {1, 1, 1, 1, 1, 1}, 4: {4, 2}, 9: {6}} {
 		synctest.Test(t, func(t *testing.T) {
@@ -66,44 +67,32 @@ func TestSplit(t *testing.T) {
 	}
 }
 
-// How a connection ends, as TCP shows it.
+// The way in which a connection ends decides whether the client can still write.
 func TestEnds(t *testing.T) {
-	for _, memory := range []bool{true, false} {
-		for name, test := range map[string]struct {
-			end  apnstest.End
-			want error // what a client that goes on writing gets; nil: none
-		}{
-			"clean":  {apnstest.EndCloseNotify, nil},
-			"bare":   {apnstest.EndFIN, nil},
-			"closed": {apnstest.EndFINThenRST, syscall.EPIPE},
-			"reset":  {apnstest.EndRST, syscall.EPIPE},
-		} {
-			run := func(t *testing.T) {
-				s := start(t, memory, func(m *apns.Message) error {
-					return apnstest.Fault{End: test.end}
-				}, nil)
-				c := open(t, s, "2195")
-				var err error
-				for i := range 100 {
-					if _, err = c.Write(build(t, message(uint32(i)))); err != nil {
-						break
-					}
-					time.Sleep(time.Millisecond)
+	for end, want := range map[apnstest.End]error{ // nil: the client can write
+		apnstest.EndCloseNotify: nil,
+		apnstest.EndFIN:         nil,
+		apnstest.EndFINThenRST:  syscall.EPIPE,
+		apnstest.EndRST:         syscall.EPIPE,
+	} {
+		onBothNetworks(t, end.String(), func(t *testing.T, memory bool) {
+			s := start(t, memory, func(m *apns.Message) error { return apnstest.Fault{End: end} }, nil)
+			c := open(t, s, "2195")
+			var err error
+			for i := range 100 {
+				if _, err = c.Write(build(t, message(uint32(i)))); err != nil {
+					break
 				}
-				if test.want == nil && err != nil || test.want != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
-					t.Errorf("in memory %v, %s: writing gave %v, want %v", memory, name, err, test.want)
-				}
-				if test.want == nil {
-					if err := s.Wait(t.Context(), 100); err != nil {
-						t.Error(err)
-					}
+				time.Sleep(time.Millisecond)
+			}
+			if want == nil && err != nil || want != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("in memory %v, %v: Write returned %v, want %v", memory, end, err, want)
+			}
+			if want == nil {
+				if err := s.Wait(t.Context(), 100); err != nil {
+					t.Error(err)
 				}
 			}
-			if memory {
-				synctest.Test(t, run)
-			} else {
-				t.Run(name, run)
-			}
-		}
+		})
 	}
 }

@@ -16,9 +16,9 @@ func (in *inflow) take(n, window int) bool {
 	return in.used <= window
 }
 
-// increment returns the increment of a WINDOW_UPDATE in bytes, or 0 if none is due. None
-// is due until the window is almost used up. If the window grew with each frame, a client
-// that ignores its window would not be noticed.
+// increment returns the increment of a WINDOW_UPDATE that must be sent now, in bytes, or 0
+// if none is due. None is due until the window is almost used up. If the window grew with
+// each frame, a client that ignores its window would not be noticed.
 func (in *inflow) increment(window int) int {
 	const almost = 1024 // bytes; some clients wait rather than send a very small frame
 	if window-in.used > min(window/2, almost) {

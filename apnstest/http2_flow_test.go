@@ -11,9 +11,11 @@ import (
 	"example.com/apns/internal/h2"
 )
 
-// A body waits for the windows: RFC 9113, section 6.9.
-func TestWindows(t *testing.T) {
-	const body = `{"reason":"BadTopic"}`
+// badTopic is the body of a response with apns.ReasonBadTopic.
+const badTopic = `{"reason":"BadTopic"}`
+
+// The body of a response waits for the window of its stream: RFC 9113, section 6.9.
+func TestResponseWaitsForStreamWindow(t *testing.T) {
 	s := start(t, false, func(m *apns.Message) error {
 		if m.CollapseID == "good" {
 			return nil
@@ -25,7 +27,7 @@ func TestWindows(t *testing.T) {
 	c.write(frames(slices.Concat(pushFrames(1, "{}"), pushFrames(3, "{}", "apns-collapse-id", "good"), pushFrames(5, "{}"))...))
 	for _, want := range []uint32{1, 3, 5} {
 		if f := c.until(headers); f.id != want {
-			t.Errorf("got the header of an answer to %d, want %d", f.id, want)
+			t.Errorf("got the header of a response to %d, want %d", f.id, want)
 		}
 	}
 	var got string
@@ -37,47 +39,50 @@ func TestWindows(t *testing.T) {
 			t.Errorf("got %+v (%s), want %s on stream 1, last %v", f, f.payload, want, last)
 		}
 	}
-	c.alive() // and no DATA yet: until would have skipped it
+	c.wantPingAck() // if DATA was sent, this skips it, and the next read fails
 	c.write(frames(frame{windowUpdate, 0, 1, u32(5)}))
-	read(body[:5], false)
+	read(badTopic[:5], false)
 	c.write(frames(frame{rst, 0, 5, u32(8)}, setting(4, 3)))
-	read(body[5:8], false)
-	c.write(frames(setting(4, 1), frame{windowUpdate, 0, 1, u32(2)})) // -2, and back to 0
-	c.alive()
+	read(badTopic[5:8], false)
+	c.write(frames(setting(4, 1), frame{windowUpdate, 0, 1, u32(2)})) // the window is -2 bytes, then 0
+	c.wantPingAck()
 	c.write(frames(frame{windowUpdate, 0, 1, u32(100)}))
-	read(body[8:], true)
-	if got != body {
-		t.Errorf("got %s, want %s", got, body)
+	read(badTopic[8:], true)
+	if got != badTopic {
+		t.Errorf("got %s, want %s", got, badTopic)
 	}
+}
 
-	// The window of the connection.
-	c = dialRaw(t, s, true)
+// The body of a response waits for the window of the connection: RFC 9113, section 6.9.
+func TestResponseWaitsForConnectionWindow(t *testing.T) {
+	s := start(t, false, func(*apns.Message) error { return apns.ReasonBadTopic }, nil)
+	c := dialRaw(t, s, true)
 	c.begin(setting(4, 1<<20))
 	left, id := 65535, uint32(1)
-	for ; left >= len(body); left -= len(body) {
+	for ; left >= len(badTopic); left -= len(badTopic) {
 		c.write(frames(pushFrames(id, "{}")...))
-		if f := c.until(data); string(f.payload) != body {
-			t.Fatalf("got %s, want %s", f.payload, body)
+		if f := c.until(data); string(f.payload) != badTopic {
+			t.Fatalf("got %s, want %s", f.payload, badTopic)
 		}
 		id += 2
 	}
 	c.write(frames(pushFrames(id, "{}")...))
 	if f := c.until(headers); f.id != id {
-		t.Errorf("got an answer to %d, want %d", f.id, id)
+		t.Errorf("got a response to %d, want %d", f.id, id)
 	}
 	if left > 0 {
-		if f := c.until(data); string(f.payload) != body[:left] {
-			t.Errorf("got %s, want %s", f.payload, body[:left])
+		if f := c.until(data); string(f.payload) != badTopic[:left] {
+			t.Errorf("got %s, want %s", f.payload, badTopic[:left])
 		}
 	}
-	c.alive()
+	c.wantPingAck()
 	c.write(frames(frame{windowUpdate, 0, 0, u32(1000)}))
-	if f := c.until(data); string(f.payload) != body[left:] {
-		t.Errorf("got %s, want %s", f.payload, body[left:])
+	if f := c.until(data); string(f.payload) != badTopic[left:] {
+		t.Errorf("got %s, want %s", f.payload, badTopic[left:])
 	}
 }
 
-// The client may not exceed the window of a stream: RFC 9113, section 6.9.1.
+// A client that exceeds the window of a stream gets a reset: RFC 9113, section 6.9.1.
 func TestStreamWindow(t *testing.T) {
 	s := start(t, false, nil, func(s *apnstest.Server) { s.HTTP2.InitialWindow = 10 })
 	c := dialRaw(t, s, true)
@@ -91,7 +96,7 @@ func TestStreamWindow(t *testing.T) {
 	c.write(appendData(nil, 1, 0, spaces[:6]))
 	c.wantWindowUpdates("10 of 10 bytes", 1, 10)
 	c.write(appendData(nil, 1, h2.FlagEndStream, "{}        "))
-	if f := c.of(1); f.kind != headers || f.status() != "200" {
+	if f := c.untilStream(1); f.kind != headers || f.status() != "200" {
 		t.Errorf("got %+v, want status 200", f)
 	}
 	if got := string(s.Records()[0].Message.Payload); got != spaces[:10]+"{}        " {
@@ -107,14 +112,15 @@ func TestStreamWindow(t *testing.T) {
 	open(7)
 	c.write(appendData(nil, 7, h2.FlagPadded, "\x0aa"+strings.Repeat("\x00", 10)))
 	c.wantReset("a byte and padding", 7, h2.CodeFlowControl)
-	c.quiet("after all that")
+	c.wantNoFrame("after the resets")
 	if n := len(s.Records()); n != 1 {
 		t.Errorf("got %d records, want 1", n)
 	}
-	c.wantAnswer("at last", 9)
+	c.wantAccepted("at last", 9)
 }
 
-// A window of 0, and one that changes: RFC 9113, section 6.9.2.
+// The initial window can be 0, and can change while requests are sent: RFC 9113, section
+// 6.9.2.
 func TestSetInitialWindow(t *testing.T) {
 	s := start(t, false, nil, func(s *apnstest.Server) { s.HTTP2.InitialWindow = -1 })
 	c := dialRaw(t, s, true)
@@ -127,13 +133,13 @@ func TestSetInitialWindow(t *testing.T) {
 		c.write(h2.AppendSettingsAck(nil))
 	}
 	spaces := strings.Repeat(" ", 100)
-	// Until it acknowledges the SETTINGS, the client may not have seen them.
+	// Until the client acknowledges the SETTINGS, the initial window of RFC 9113 counts.
 	c.write(appendHeaders(nil, 1, 0, good...))
 	c.write(appendData(nil, 1, 0, spaces))
 	acknowledge(0)
-	c.wantWindowUpdates("window of 0", 1, 100) // from -100
+	c.wantWindowUpdates("window of 0", 1, 100) // the window was -100 bytes
 	c.write(appendData(nil, 1, 0, ""))
-	c.quiet("empty DATA")
+	c.wantNoFrame("empty DATA")
 	c.write(appendData(nil, 1, 0, " "))
 	c.wantReset("a byte", 1, h2.CodeFlowControl)
 
@@ -141,27 +147,27 @@ func TestSetInitialWindow(t *testing.T) {
 	acknowledge(100)
 	c.write(appendHeaders(nil, 3, 0, good...))
 	c.write(appendData(nil, 3, 0, spaces[:40]))
-	c.alive()
-	s.SetInitialWindow(10) // -30 for the client, but for the 40 that it gets back
+	c.wantPingAck()
+	s.SetInitialWindow(10) // the client's window is -30 bytes, then 10
 	if got := c.until(settings).value(h2.SettingInitialWindowSize); got != 10 {
 		t.Errorf("got an initial window of %d, want 10", got)
 	}
-	if f := c.of(3); f.kind != windowUpdate || binary.BigEndian.Uint32(f.payload) != 40 {
+	if f := c.untilStream(3); f.kind != windowUpdate || binary.BigEndian.Uint32(f.payload) != 40 {
 		t.Errorf("got %+v, want a WINDOW_UPDATE of 40", f)
 	}
-	c.write(appendData(nil, 3, 0, spaces[:50])) // as if it had seen neither
+	c.write(appendData(nil, 3, 0, spaces[:50])) // allowed, since the client may not have read either frame
 	c.wantWindowUpdates("before the acknowledgement", 3, 50)
 	c.write(h2.AppendSettingsAck(nil))
 	c.write(appendData(nil, 3, 0, spaces[:10]))
-	c.wantWindowUpdates("after it", 3, 10)
+	c.wantWindowUpdates("after the acknowledgement", 3, 10)
 	c.write(appendData(nil, 3, 0, spaces[:11]))
 	c.wantReset("11 of 10 bytes", 3, h2.CodeFlowControl)
 
-	// A higher one may be used before it is acknowledged.
+	// A client may use a larger window before it acknowledges it.
 	c.write(appendHeaders(nil, 5, 0, good...))
 	s.SetInitialWindow(50)
 	c.write(appendData(nil, 5, h2.FlagEndStream, "{}"+spaces[:48]))
-	if f := c.of(5); f.kind != headers || f.status() != "200" {
+	if f := c.untilStream(5); f.kind != headers || f.status() != "200" {
 		t.Errorf("got %+v, want status 200", f)
 	}
 	for _, n := range []int{-1, h2.MaxWindow + 1} {
@@ -176,14 +182,14 @@ func TestSetInitialWindow(t *testing.T) {
 	}
 }
 
-// The client may not exceed the window of the connection: RFC 9113, section 6.9.1.
+// The connection of a client that exceeds its window ends: RFC 9113, section 6.9.1.
 func TestConnectionWindow(t *testing.T) {
 	s := start(t, false, nil, func(s *apnstest.Server) { s.HTTP2.ConnectionWindow = 65535 })
 	part := strings.Repeat(" ", 16<<10)
 	for name, test := range map[string]struct {
 		flags h2.Flags
-		last  string // DATA after three times 16 KiB, which leaves a byte less
-		want  int    // the window update; negative: it is an error
+		last  string // DATA after 3 * 16 KiB, when the window is 16 KiB less a byte
+		want  int    // the window update; negative: a connection error
 	}{
 		"all of it":               {0, part[1:], 65535},
 		"a part":                  {0, part[:15000], 0},
@@ -191,7 +197,7 @@ func TestConnectionWindow(t *testing.T) {
 		"a byte more":             {0, part, -1},
 		"a byte more, of padding": {h2.FlagPadded, "\xff" + part[1:], -1},
 	} {
-		for _, malformed := range []bool{false, true} { // what is dropped counts as well
+		for _, malformed := range []bool{false, true} { // ignored DATA counts as well
 			c := dialRaw(t, s, true)
 			c.begin()
 			header := good
@@ -202,7 +208,7 @@ func TestConnectionWindow(t *testing.T) {
 				c.write(appendHeaders(nil, 2*i+1, 0, header...))
 				c.write(appendData(nil, 2*i+1, 0, part))
 			}
-			c.alive()
+			c.wantPingAck()
 			c.write(appendHeaders(nil, 7, 0, header...))
 			c.write(appendData(nil, 7, test.flags, test.last))
 			if test.want < 0 {
@@ -218,7 +224,7 @@ func TestConnectionWindow(t *testing.T) {
 	}
 }
 
-// Bodies of all sizes arrive through the smallest windows.
+// Bodies of all sizes can be sent with the smallest windows.
 func TestSmallWindows(t *testing.T) {
 	for _, window := range []int{1, 7, 1000, 65535} {
 		s := start(t, false, nil, func(s *apnstest.Server) {
@@ -226,14 +232,15 @@ func TestSmallWindows(t *testing.T) {
 		})
 		c := connect(t, s, true)
 		for size, want := range map[int]string{2: "200", 4096: "200", 4097: "413 PayloadTooLarge", 100 * window: ""} {
-			if a := (request{body: bytesOfJSON(size)}).send(t.Context(), c); a.String() != want && want != "" || a.err != nil {
-				t.Errorf("window of %d, body of %d bytes: got %v, want %s", window, size, a, want)
+			if resp := (request{body: bytesOfJSON(size)}).send(t.Context(), c); resp.String() != want && want != "" || resp.err != nil {
+				t.Errorf("window of %d, body of %d bytes: got %v, want %s", window, size, resp, want)
 			}
 		}
 	}
 }
 
-// A body is sent in frames that the client takes: RFC 9113, section 4.2.
+// No frame of a response exceeds the client's SETTINGS_MAX_FRAME_SIZE: RFC 9113, section
+// 4.2.
 func TestMaxFrameSize(t *testing.T) {
 	reason := apns.Reason(strings.Repeat("x", 50_000))
 	for _, size := range []int{0, 16384, 30_000, 1<<24 - 1} {

@@ -14,8 +14,8 @@ import (
 	"example.com/apns/internal/plain"
 )
 
-// FuzzHTTP2 sends the server any bytes after the preface. Whatever they are, the
-// server sends valid frames and ends the connection.
+// FuzzHTTP2 sends the server any bytes after the preface. The server must send only valid
+// frames, and end the connection.
 func FuzzHTTP2(f *testing.F) {
 	s := apnstest.NewUnstartedServer(func(m *apns.Message) error {
 		switch m.CollapseID {
@@ -62,12 +62,12 @@ func FuzzHTTP2(f *testing.F) {
 	})
 }
 
-// checkServerFrames reads to the end of a connection and checks what the server
-// sends.
+// checkServerFrames reads the frames of the server to the end of the connection, and checks
+// them.
 func checkServerFrames(c io.Reader) error {
 	r := h2.NewReader(c)
 	d := hpack.NewDecoder(4096, 16<<10)
-	answering := make(map[uint32]bool)
+	responding := make(map[uint32]bool)
 	last := uint32(h2.MaxStream)
 	for {
 		f, ok, err := r.Next()
@@ -89,24 +89,24 @@ func checkServerFrames(c io.Reader) error {
 			if err := d.Decode(bytes.Clone(f.Payload), v.Add); err != nil {
 				return err
 			}
-			if text := v.Malformed(); text != "" || answering[f.Stream] {
-				return errors.New("a malformed answer, or a second one: " + text)
+			if text := v.Malformed(); text != "" || responding[f.Stream] {
+				return errors.New("a malformed response, or a second one: " + text)
 			}
-			answering[f.Stream] = !f.Has(h2.FlagEndStream)
+			responding[f.Stream] = !f.Has(h2.FlagEndStream)
 		case h2.TypeData:
-			if !answering[f.Stream] {
+			if !responding[f.Stream] {
 				return errors.New("DATA without HEADERS")
 			}
-			answering[f.Stream] = !f.Has(h2.FlagEndStream)
+			responding[f.Stream] = !f.Has(h2.FlagEndStream)
 		case h2.TypeRSTStream:
-			answering[f.Stream] = false
+			responding[f.Stream] = false
 		case h2.TypeGoAway:
 			if f.Uint32() > last {
-				return errors.New("the last stream of GOAWAY rises")
+				return errors.New("the last stream of GOAWAY increases")
 			}
 			last = f.Uint32()
 		case h2.TypePushPromise, h2.TypePriority, h2.TypeContinuation:
-			return errors.New("a frame that servers do not send: " + f.Type.String())
+			return errors.New("a frame that a server must not send: " + f.Type.String())
 		}
 	}
 }

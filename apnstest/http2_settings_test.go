@@ -13,8 +13,8 @@ import (
 	"example.com/apns/internal/hpack"
 )
 
-// What the first SETTINGS say: RFC 9113, section 6.5.2. A value of -1 is one that
-// is not announced.
+// The first SETTINGS have the values that are set: RFC 9113, section 6.5.2. The test writes
+// -1 for a setting that is not announced.
 func TestHTTP2Settings(t *testing.T) {
 	type values struct{ table, streams, window, list int }
 	for _, test := range []struct {
@@ -50,7 +50,7 @@ func TestHTTP2Settings(t *testing.T) {
 			defer s.Close()
 			defer func() {
 				if text, _ := recover().(string); !strings.Contains(text, name) {
-					t.Errorf("%s out of range: got the panic %q, want its name in it", name, text)
+					t.Errorf("%s out of range: got the panic %q, want one with the name", name, text)
 				}
 			}()
 			set(s)
@@ -59,21 +59,21 @@ func TestHTTP2Settings(t *testing.T) {
 	}
 }
 
-// A header that is too large: RFC 9113, section 10.5.1.
+// The response to a header that is too large has status 431: RFC 9113, section 10.5.1.
 func TestMaxHeaderListSize(t *testing.T) {
 	size := 0
 	for i := 0; i < len(good); i += 2 {
 		size += len(good[i]) + len(good[i+1]) + 32
 	}
-	for _, max := range []int{0, size + 40} {
-		asked := 0
-		s := start(t, false, func(*apns.Message) error { asked++; return nil }, func(s *apnstest.Server) { s.HTTP2.MaxHeaderListSize = max })
+	for _, limit := range []int{0, size + 40} {
+		called := 0
+		s := start(t, false, func(*apns.Message) error { called++; return nil }, func(s *apnstest.Server) { s.HTTP2.MaxHeaderListSize = limit })
 		c := dialRaw(t, s, true)
 		c.begin()
-		if max == 0 {
-			max = 16 << 10
+		if limit == 0 {
+			limit = 16 << 10
 		}
-		fits := strings.Repeat("x", max-size-33)
+		fits := strings.Repeat("x", limit-size-33)
 		var e hpack.Encoder
 		block := e.AppendBegin(nil)
 		for i := 0; i < len(good); i += 2 {
@@ -85,35 +85,36 @@ func TestMaxHeaderListSize(t *testing.T) {
 		}
 		push(1, fits)
 		c.write(appendData(nil, 1, h2.FlagEndStream, "{}"))
-		if f := c.of(1); f.kind != headers || f.status() != "200" {
-			t.Errorf("%d bytes: got %+v, want status 200", max, f)
+		if f := c.untilStream(1); f.kind != headers || f.status() != "200" {
+			t.Errorf("%d bytes: got %+v, want status 200", limit, f)
 		}
 		push(3, fits+"x")
-		if f := c.of(3); f.kind != headers || f.flags&endStream == 0 || f.status() != "431" {
-			t.Errorf("%d bytes: got %+v, want status 431 and the end of the stream", max+1, f)
+		if f := c.untilStream(3); f.kind != headers || f.flags&endStream == 0 || f.status() != "431" {
+			t.Errorf("%d bytes: got %+v, want status 431 and the end of the stream", limit+1, f)
 		}
-		c.wantReset("with the request not whole", 3, h2.CodeNo)
+		c.wantReset("incomplete request", 3, h2.CodeNo)
 		c.write(appendData(nil, 3, h2.FlagEndStream, "{}"))
-		c.quiet("DATA after that")
+		c.wantNoFrame("DATA after the RST_STREAM")
 
 		c.write(h2.AppendHeaders(nil, h2.FlagEndStream, 5, hpack.AppendLiteral(slices.Clone(block), "x", fits+"x"), h2.MinMaxFrameSize))
-		if f := c.of(5); f.kind != headers || f.flags&endStream == 0 || f.status() != "431" {
-			t.Errorf("a request that is whole: got %+v, want status 431 and the end of the stream", f)
+		if f := c.untilStream(5); f.kind != headers || f.flags&endStream == 0 || f.status() != "431" {
+			t.Errorf("complete request: got %+v, want status 431 and the end of the stream", f)
 		}
-		c.quiet("after the whole one")
-		if n := len(s.Records()); n != 1 || asked != 1 {
-			t.Errorf("got %d records, and the handler was asked %d times; want 1 each", n, asked)
+		c.wantNoFrame("after the complete request")
+		if n := len(s.Records()); n != 1 || called != 1 {
+			t.Errorf("got %d records, and the handler was called %d times; want 1 each", n, called)
 		}
-		c.wantAnswer("at last", 7)
+		c.wantAccepted("at last", 7)
 	}
 }
 
-// The client's header table: RFC 9113, section 4.3.1.
+// A client must make its header table as small as the setting that it acknowledges: RFC
+// 9113, section 4.3.1.
 func TestHeaderTableSize(t *testing.T) {
 	for name, test := range map[string]struct {
 		size   int    // the setting
-		before uint32 // what the client makes of the table, before it acknowledges the setting
-		after  uint32 // and after it
+		before uint32 // the client's size before it acknowledges the setting
+		after  uint32 // the client's size after that
 		good   bool
 	}{
 		"the default":                        {0, 4096, 4096, true},
@@ -124,10 +125,10 @@ func TestHeaderTableSize(t *testing.T) {
 		"none":                               {-1, 4096, 0, true},
 		"none, but used":                     {-1, 4096, 4096, false},
 		"none, but used, and smaller before": {-1, 100, 100, false},
-		"none, of its own accord":            {-1, 0, 0, true},
+		"none, and unused before":            {-1, 0, 0, true},
 		"smaller":                            {200, 4096, 200, true},
 		"smaller, and even smaller":          {200, 300, 31, true},
-		"smaller, not quite":                 {200, 300, 201, false},
+		"smaller, but not enough":            {200, 300, 201, false},
 	} {
 		s := start(t, false, nil, func(s *apnstest.Server) { s.HTTP2.HeaderTableSize = test.size })
 		c := dialRaw(t, s, true)
@@ -141,7 +142,7 @@ func TestHeaderTableSize(t *testing.T) {
 			c.write(appendData(h2.AppendHeaders(nil, 0, id, b, h2.MinMaxFrameSize), id, h2.FlagEndStream, "{}"))
 		}
 		push(1, 4096, test.before)
-		if f := c.of(1); f.kind != headers || f.status() != "200" {
+		if f := c.untilStream(1); f.kind != headers || f.status() != "200" {
 			t.Errorf("%s: got %+v, want status 200", name, f)
 		}
 		c.write(h2.AppendSettingsAck(nil))
@@ -150,11 +151,11 @@ func TestHeaderTableSize(t *testing.T) {
 			c.wantGoAway(name, h2.CodeCompression, 1)
 			continue
 		}
-		if f := c.of(3); f.kind != headers || f.status() != "200" {
+		if f := c.untilStream(3); f.kind != headers || f.status() != "200" {
 			t.Errorf("%s: got %+v, want status 200", name, f)
 		}
 		push(5, test.after, test.after)
-		if f := c.of(5); f.kind != headers || f.status() != "200" {
+		if f := c.untilStream(5); f.kind != headers || f.status() != "200" {
 			t.Errorf("%s: got %+v, want status 200", name, f)
 		}
 	}
@@ -172,26 +173,26 @@ func appendTableSize(b []byte, n uint32) []byte {
 	return append(b, byte(n))
 }
 
-// The server's header table is what the client allows, and it says so: RFC 9113,
-// section 4.3.1.
+// The server's header table has at most the size that the client allows, and the server
+// announces a smaller size: RFC 9113, section 4.3.1.
 func TestClientHeaderTableSize(t *testing.T) {
 	s := start(t, false, nil, nil)
 	c := dialRaw(t, s, true)
 	c.begin(setting(byte(h2.SettingHeaderTableSize), 0))
 	c.write(appendPush(nil, 1))
-	if f := c.of(1); f.payload[0] != 0x20 || f.payload[1] != 0x88 {
+	if f := c.untilStream(1); f.payload[0] != 0x20 || f.payload[1] != 0x88 {
 		t.Errorf("got the header block % x, want a table size of 0 and the status", f.payload)
 	}
-	c.wantAnswer("without another table size", 3)
+	c.wantAccepted("without another table size", 3)
 }
 
-// net/http hears of a limit of 0, and waits while the window is 0.
-func TestPoliteClient(t *testing.T) {
+// net/http obeys a stream limit of 0, and waits while the window is 0.
+func TestChangedSettings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t, true, nil, nil)
 		c := connect(t, s, true)
-		if a := (request{}).send(t.Context(), c); a.String() != "200" {
-			t.Fatal(a)
+		if resp := (request{}).send(t.Context(), c); resp.String() != "200" {
+			t.Fatal(resp)
 		}
 		for _, limit := range []int{0, 3, 0, 1000} {
 			s.SetStreamLimit(limit)
@@ -202,18 +203,18 @@ func TestPoliteClient(t *testing.T) {
 		}
 		s.SetInitialWindow(0)
 		synctest.Wait()
-		answers := make(chan answer, 3)
+		responses := make(chan response, 3)
 		for range 3 {
-			go func() { answers <- request{body: bytesOfJSON(100)}.send(t.Context(), c) }()
+			go func() { responses <- request{body: bytesOfJSON(100)}.send(t.Context(), c) }()
 		}
 		time.Sleep(time.Minute)
-		if n := len(s.Records()); n != 1 || len(answers) > 0 {
-			t.Errorf("window of 0: got %d records and %d answers, want 1 and none", n, len(answers))
+		if n := len(s.Records()); n != 1 || len(responses) > 0 {
+			t.Errorf("window of 0: got %d records and %d responses, want 1 and none", n, len(responses))
 		}
 		s.SetInitialWindow(3)
 		for range 3 {
-			if a := <-answers; a.String() != "200" {
-				t.Errorf("window of 3: got %v, want 200", a)
+			if resp := <-responses; resp.String() != "200" {
+				t.Errorf("window of 3: got %v, want 200", resp)
 			}
 		}
 	})

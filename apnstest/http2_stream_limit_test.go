@@ -12,9 +12,9 @@ import (
 	"example.com/apns/internal/h2"
 )
 
-// "Sending notification requests to APNs": one stream until the first message
-// with a valid token was accepted.
-func TestLimitOfOne(t *testing.T) {
+// With provider tokens a connection may have one stream until the first message is accepted.
+// The source is "Sending notification requests to APNs".
+func TestStreamLimitOfTokens(t *testing.T) {
 	s := start(t, false, func(m *apns.Message) error {
 		if m.CollapseID == "bad" {
 			return apns.ReasonBadTopic
@@ -27,7 +27,7 @@ func TestLimitOfOne(t *testing.T) {
 		t.Errorf("with provider tokens: got a limit of %d, want 1", got)
 	}
 	c.write(frames(frame{settings, endStream, 0, nil}))
-	s.SetStreamLimit(9) // of which this one hears later
+	s.SetStreamLimit(9) // announced after the first message is accepted
 	bearer := jwt{}.sign(t, s)
 	for i, more := range [][]string{
 		{"authorization", jwt{der: true}.sign(t, s), "apns-topic", "t"},
@@ -46,9 +46,9 @@ func TestLimitOfOne(t *testing.T) {
 	if got := c.until(headers).status(); got != "200" {
 		t.Errorf("got the status %s, want 200", got)
 	}
-	// A higher limit may be used before it is acknowledged.
+	// A client may use a higher limit before it acknowledges it.
 	c.write(frames(frame{headers, endHeaders, 7, pushBlock()}, frame{headers, endHeaders, 9, pushBlock()}))
-	c.alive()
+	c.wantPingAck()
 
 	c = dialRaw(t, s, false)
 	c.begin()
@@ -58,7 +58,7 @@ func TestLimitOfOne(t *testing.T) {
 		t.Errorf("two streams: got a GOAWAY with code %d, last stream %d, %s", code, last, f.payload[8:])
 	}
 
-	// With a certificate the limit is there at once.
+	// With a certificate the full limit is announced at once.
 	c = dialRaw(t, s, true)
 	c.write(append([]byte(preface), frames(frame{settings, 0, 0, nil})...))
 	if got := c.until(settings).maxStreams(); got != 9 {
@@ -66,6 +66,7 @@ func TestLimitOfOne(t *testing.T) {
 	}
 }
 
+// A lower limit holds from the client's acknowledgement on, and for new streams only.
 func TestSetStreamLimit(t *testing.T) {
 	s := start(t, false, func(*apns.Message) error { return apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndSilence} }, nil)
 	c := dialRaw(t, s, true)
@@ -77,21 +78,21 @@ func TestSetStreamLimit(t *testing.T) {
 	if got := c.until(settings).maxStreams(); got != 2 {
 		t.Errorf("got a limit of %d, want 2", got)
 	}
-	c.write(frames(pushFrames(11, "{}")...)) // not acknowledged yet
-	c.alive()
+	c.write(frames(pushFrames(11, "{}")...)) // the limit is not acknowledged
+	c.wantPingAck()
 	c.write(frames(frame{settings, endStream, 0, nil}))
-	c.alive()
+	c.wantPingAck()
 	for id := uint32(1); id < 10; id += 2 {
 		c.write(frames(frame{rst, 0, id, u32(8)}))
 	}
 	c.write(frames(pushFrames(13, "{}")...))
-	c.alive()
+	c.wantPingAck()
 	s.SetStreamLimit(3)
 	if got := c.until(settings).maxStreams(); got != 3 {
 		t.Errorf("got a limit of %d, want 3", got)
 	}
 	c.write(frames(append([]frame{{settings, endStream, 0, nil}}, pushFrames(15, "{}")...)...))
-	c.alive()
+	c.wantPingAck()
 	c.write(frames(pushFrames(17, "{}")...))
 	if f := c.until(goAway); binary.BigEndian.Uint32(f.payload) != 15 || binary.BigEndian.Uint32(f.payload[4:]) != 11 {
 		t.Errorf("got the GOAWAY %+v, want ENHANCE_YOUR_CALM and stream 15", f)
@@ -101,26 +102,26 @@ func TestSetStreamLimit(t *testing.T) {
 	}
 }
 
-// A stream limit of 0.
+// The stream limit can be 0.
 func TestStreamLimitZero(t *testing.T) {
 	s := start(t, false, nil, nil)
 	c := dialRaw(t, s, true)
 	c.begin()
-	c.wantAnswer("at first", 1)
+	c.wantAccepted("at first", 1)
 	s.SetStreamLimit(0)
 	if got := c.until(settings).maxStreams(); got != 0 {
 		t.Errorf("got a limit of %d, want 0", got)
 	}
-	c.wantAnswer("before the acknowledgement", 3)
+	c.wantAccepted("before the acknowledgement", 3)
 	c.write(h2.AppendSettingsAck(nil))
-	s.SetStreamLimit(0) // which is nothing new
-	c.quiet("the same again")
+	s.SetStreamLimit(0) // no change
+	c.wantNoFrame("the same limit")
 	s.SetStreamLimit(2)
 	if got := c.until(settings).maxStreams(); got != 2 {
 		t.Errorf("got a limit of %d, want 2", got)
 	}
 	c.write(h2.AppendSettingsAck(nil))
-	c.wantAnswer("with another limit", 5)
+	c.wantAccepted("with another limit", 5)
 	s.SetStreamLimit(0)
 	c.until(settings)
 	c.write(h2.AppendSettingsAck(nil))
@@ -129,7 +130,7 @@ func TestStreamLimitZero(t *testing.T) {
 		t.Errorf("got the GOAWAY %+v, want ENHANCE_YOUR_CALM", f)
 	}
 
-	// It holds for provider tokens as well, and one is the most that they get.
+	// With provider tokens a limit of 0 holds as well. A higher one is announced as 1.
 	s.SetStreamLimit(0)
 	c = dialRaw(t, s, false)
 	c.write(append([]byte(preface), frames(frame{settings, 0, 0, nil})...))
@@ -142,8 +143,8 @@ func TestStreamLimitZero(t *testing.T) {
 	}
 }
 
-// Limits change while a polite client is busy.
-func TestLimitsUnderLoad(t *testing.T) {
+// The limit can change while a client that obeys it sends.
+func TestStreamLimitUnderLoad(t *testing.T) {
 	s := start(t, false, nil, nil)
 	c := connect(t, s, true)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -152,8 +153,8 @@ func TestLimitsUnderLoad(t *testing.T) {
 	for range 50 {
 		wg.Go(func() {
 			for range 20 {
-				if a := (request{}).send(ctx, c); a.String() != "200" {
-					t.Errorf("got %v, want 200", a)
+				if resp := (request{}).send(ctx, c); resp.String() != "200" {
+					t.Errorf("got %v, want 200", resp)
 					return
 				}
 			}
@@ -174,8 +175,8 @@ func TestLimitsUnderLoad(t *testing.T) {
 	}
 }
 
-// HEADERS without end, and no requests.
-func TestFlood(t *testing.T) {
+// A client that begins more requests than the limit, and completes none, is disconnected.
+func TestStreamLimitExceeded(t *testing.T) {
 	s := start(t, false, nil, nil)
 	c := dialRaw(t, s, true)
 	c.begin()

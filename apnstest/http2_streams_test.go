@@ -10,103 +10,103 @@ import (
 	"example.com/apns/internal/hpack"
 )
 
-// Frames of streams that are closed, idle or half-closed, and what is said about
-// each: RFC 9113, sections 5.1 and 5.1.1.
-func TestFramesOfClosedStreams(t *testing.T) {
-	const none = h2.Code(99)
-	type state struct {
-		name  string
-		begin func(c rawConn) // has stream 3 come to the state; stream 1 was skipped
-	}
-	answered := state{"answered", func(c rawConn) { c.wantAnswer("at first", 3) }}
-	resetByClient := state{"reset by the client", func(c rawConn) {
+// A streamState is a state of a stream.
+type streamState struct {
+	name  string
+	begin func(c rawConn) // brings stream 3 into the state; stream 1 is skipped
+}
+
+var (
+	responded     = streamState{"responded", func(c rawConn) { c.wantAccepted("at first", 3) }}
+	resetByClient = streamState{"reset by the client", func(c rawConn) {
 		c.write(h2.AppendRSTStream(appendHeaders(nil, 3, 0, good...), 3, h2.CodeCancel))
 	}}
-	malformed := state{"reset since it was malformed", func(c rawConn) {
+	resetAsMalformed = streamState{"reset as malformed", func(c rawConn) {
 		c.write(appendHeaders(nil, 3, 0, ":scheme", "https"))
 		c.wantReset("at first", 3, h2.CodeProtocol)
 	}}
-	fault := state{"reset by a Fault", func(c rawConn) {
+	resetByFault = streamState{"reset by a Fault", func(c rawConn) {
 		c.write(appendData(appendHeaders(nil, 3, 0, with("apns-collapse-id", "reset")...), 3, h2.FlagEndStream, "{}"))
 		c.wantReset("at first", 3, h2.CodeCancel)
 	}}
-	halfClosed := state{"half-closed", func(c rawConn) {
-		c.write(appendData(appendHeaders(nil, 3, 0, with("apns-collapse-id", "stall")...), 3, h2.FlagEndStream, "{}"))
+	halfClosed = streamState{"half-closed", func(c rawConn) {
+		c.write(appendData(appendHeaders(nil, 3, 0, with("apns-collapse-id", "silence")...), 3, h2.FlagEndStream, "{}"))
 	}}
-	idle := state{"idle", func(rawConn) {}}
-	for _, test := range []struct {
-		state
-		frame  string
-		reset  h2.Code // of a RST_STREAM
-		goAway h2.Code
-	}{
-		{answered, "DATA", h2.CodeStreamClosed, none},
-		{answered, "HEADERS", none, h2.CodeStreamClosed},
-		{answered, "WINDOW_UPDATE", none, none},
-		{answered, "RST_STREAM", none, none},
-		{answered, "PRIORITY", none, none},
-		{answered, "WINDOW_UPDATE of 0", h2.CodeProtocol, none},
-		{answered, "short PRIORITY", h2.CodeFrameSize, none},
+	idle = streamState{"idle", func(rawConn) {}}
+)
 
-		{resetByClient, "DATA", h2.CodeStreamClosed, none},
-		{resetByClient, "HEADERS", none, h2.CodeStreamClosed},
-		{resetByClient, "WINDOW_UPDATE", none, none},
-		{resetByClient, "RST_STREAM", none, none},
-		{resetByClient, "PRIORITY", none, none},
+const noError = h2.Code(99) // not a code
 
-		{malformed, "DATA", none, none},
-		{malformed, "HEADERS", none, none},
-		{malformed, "WINDOW_UPDATE", none, none},
-		{malformed, "WINDOW_UPDATE of 0", none, none},
-		{malformed, "RST_STREAM", none, none},
-		{malformed, "PRIORITY", none, none},
-		{fault, "DATA", none, none},
-		{fault, "HEADERS", none, none},
+// The source is RFC 9113, sections 5.1 and 5.1.1.
+var streamStates = []struct {
+	streamState
+	frame  string
+	reset  h2.Code // of the RST_STREAM for the frame
+	goAway h2.Code // of the GOAWAY for the frame
+}{
+	{responded, "DATA", h2.CodeStreamClosed, noError},
+	{responded, "HEADERS", noError, h2.CodeStreamClosed},
+	{responded, "WINDOW_UPDATE", noError, noError},
+	{responded, "RST_STREAM", noError, noError},
+	{responded, "PRIORITY", noError, noError},
+	{responded, "WINDOW_UPDATE of 0", h2.CodeProtocol, noError},
+	{responded, "short PRIORITY", h2.CodeFrameSize, noError},
 
-		{halfClosed, "DATA", none, h2.CodeStreamClosed},
-		{halfClosed, "HEADERS", none, h2.CodeStreamClosed},
-		{halfClosed, "WINDOW_UPDATE", none, none},
-		{halfClosed, "RST_STREAM", none, none},
-		{halfClosed, "PRIORITY", none, none},
-		{halfClosed, "WINDOW_UPDATE of 0", h2.CodeProtocol, none},
-		{halfClosed, "short PRIORITY", h2.CodeFrameSize, none},
+	{resetByClient, "DATA", h2.CodeStreamClosed, noError},
+	{resetByClient, "HEADERS", noError, h2.CodeStreamClosed},
+	{resetByClient, "WINDOW_UPDATE", noError, noError},
+	{resetByClient, "RST_STREAM", noError, noError},
+	{resetByClient, "PRIORITY", noError, noError},
 
-		{idle, "DATA", none, h2.CodeProtocol},
-		{idle, "WINDOW_UPDATE", none, h2.CodeProtocol},
-		{idle, "WINDOW_UPDATE of 0", none, h2.CodeProtocol},
-		{idle, "RST_STREAM", none, h2.CodeProtocol},
-		{idle, "PRIORITY", none, none},
-		{idle, "short PRIORITY", none, h2.CodeFrameSize},
-	} {
+	{resetAsMalformed, "DATA", noError, noError},
+	{resetAsMalformed, "HEADERS", noError, noError},
+	{resetAsMalformed, "WINDOW_UPDATE", noError, noError},
+	{resetAsMalformed, "WINDOW_UPDATE of 0", noError, noError},
+	{resetAsMalformed, "RST_STREAM", noError, noError},
+	{resetAsMalformed, "PRIORITY", noError, noError},
+	{resetByFault, "DATA", noError, noError},
+	{resetByFault, "HEADERS", noError, noError},
+
+	{halfClosed, "DATA", noError, h2.CodeStreamClosed},
+	{halfClosed, "HEADERS", noError, h2.CodeStreamClosed},
+	{halfClosed, "WINDOW_UPDATE", noError, noError},
+	{halfClosed, "RST_STREAM", noError, noError},
+	{halfClosed, "PRIORITY", noError, noError},
+	{halfClosed, "WINDOW_UPDATE of 0", h2.CodeProtocol, noError},
+	{halfClosed, "short PRIORITY", h2.CodeFrameSize, noError},
+
+	{idle, "DATA", noError, h2.CodeProtocol},
+	{idle, "WINDOW_UPDATE", noError, h2.CodeProtocol},
+	{idle, "WINDOW_UPDATE of 0", noError, h2.CodeProtocol},
+	{idle, "RST_STREAM", noError, h2.CodeProtocol},
+	{idle, "PRIORITY", noError, noError},
+	{idle, "short PRIORITY", noError, h2.CodeFrameSize},
+}
+
+// The state of a stream decides what the server does about a frame of the stream.
+func TestFramesByStreamState(t *testing.T) {
+	for _, test := range streamStates {
 		t.Run(test.name+" "+test.frame, func(t *testing.T) {
 			s := start(t, false, func(m *apns.Message) error {
 				switch m.CollapseID {
 				case "reset":
 					return apnstest.Fault{End: apnstest.EndRST}
-				case "stall":
+				case "silence":
 					return apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndSilence}
 				}
 				return nil
 			}, nil)
 			c := dialRaw(t, s, true)
 			c.begin()
-			c.alive() // so that the SETTINGS are acknowledged
+			c.wantPingAck() // after this the SETTINGS are acknowledged
 			test.begin(c)
-			b := map[string][]byte{
-				"DATA":               appendData(nil, 3, h2.FlagEndStream, "{}"),
-				"HEADERS":            appendHeaders(nil, 3, h2.FlagEndStream, "x", "y"),
-				"WINDOW_UPDATE":      h2.AppendWindowUpdate(nil, 3, 1),
-				"WINDOW_UPDATE of 0": h2.AppendWindowUpdate(nil, 3, 0),
-				"RST_STREAM":         h2.AppendRSTStream(nil, 3, h2.CodeCancel),
-				"PRIORITY":           h2.AppendFrame(nil, h2.TypePriority, 0, 3, []byte{0, 0, 0, 0, 9}),
-				"short PRIORITY":     h2.AppendFrame(nil, h2.TypePriority, 0, 3, make([]byte, 4)),
-			}[test.frame]
+			b := frameOfStream3(test.frame)
 			c.write(b)
 			switch {
-			case test.reset != none:
+			case test.reset != noError:
 				c.wantReset("at first", 3, test.reset)
-				c.write(b) // which is dropped now
-			case test.goAway != none:
+				c.write(b) // now the frame is ignored
+			case test.goAway != noError:
 				last := uint32(3)
 				if test.name == "idle" {
 					last = 0
@@ -114,23 +114,43 @@ func TestFramesOfClosedStreams(t *testing.T) {
 				c.wantGoAway("at last", test.goAway, last)
 				return
 			}
-			c.quiet("after the frame")
-			c.wantAnswer("at last", 5)
+			c.wantNoFrame("after the frame")
+			c.wantAccepted("at last", 5)
 		})
 	}
 }
 
-// A stream whose number was skipped is closed, and one of an even number never
-// was a client's.
+func frameOfStream3(name string) []byte {
+	switch name {
+	case "DATA":
+		return appendData(nil, 3, h2.FlagEndStream, "{}")
+	case "HEADERS":
+		return appendHeaders(nil, 3, h2.FlagEndStream, "x", "y")
+	case "WINDOW_UPDATE":
+		return h2.AppendWindowUpdate(nil, 3, 1)
+	case "WINDOW_UPDATE of 0":
+		return h2.AppendWindowUpdate(nil, 3, 0)
+	case "RST_STREAM":
+		return h2.AppendRSTStream(nil, 3, h2.CodeCancel)
+	case "PRIORITY":
+		return h2.AppendFrame(nil, h2.TypePriority, 0, 3, []byte{0, 0, 0, 0, 9})
+	case "short PRIORITY":
+		return h2.AppendFrame(nil, h2.TypePriority, 0, 3, make([]byte, 4))
+	}
+	panic("no frame " + name)
+}
+
+// A stream whose number the client has skipped is closed. A client cannot use a stream with
+// an even number.
 func TestFramesOfSkippedStreams(t *testing.T) {
 	s := start(t, false, nil, nil)
 	c := dialRaw(t, s, true)
 	c.begin()
-	c.wantAnswer("at first", 5)
+	c.wantAccepted("at first", 5)
 	c.write(appendData(nil, 3, 0, "{}"))
 	c.wantReset("DATA of stream 3", 3, h2.CodeStreamClosed)
 	c.write(h2.AppendWindowUpdate(nil, 3, 1))
-	c.quiet("WINDOW_UPDATE of stream 3")
+	c.wantNoFrame("WINDOW_UPDATE of stream 3")
 	c.write(appendHeaders(nil, 1, 0, good...))
 	c.wantGoAway("HEADERS of stream 1", h2.CodeProtocol, 5)
 
@@ -142,14 +162,14 @@ func TestFramesOfSkippedStreams(t *testing.T) {
 	} {
 		c := dialRaw(t, s, true)
 		c.begin()
-		c.wantAnswer("at first", 5)
+		c.wantAccepted("at first", 5)
 		c.write(b)
 		c.wantGoAway(name+" of stream 2", h2.CodeProtocol, 5)
 	}
 }
 
-// The header blocks of all streams are decoded, whatever becomes of them.
-func TestHeaderTableOutlivesStreams(t *testing.T) {
+// Header blocks of streams that are reset count for the header table.
+func TestHeaderTableOfResetStreams(t *testing.T) {
 	s := start(t, false, nil, nil)
 	c := dialRaw(t, s, true)
 	c.begin()
@@ -166,13 +186,12 @@ func TestHeaderTableOutlivesStreams(t *testing.T) {
 	header(1, h2.FlagEndStream, "x-two", "2")
 	header(3, 0, append(slices.Clone(good), "x-one", "1", "x-two", "2")...)
 	c.write(appendData(nil, 3, h2.FlagEndStream, "{}"))
-	if f := c.of(3); f.kind != headers || f.status() != "200" {
+	if f := c.untilStream(3); f.kind != headers || f.status() != "200" {
 		t.Errorf("got %+v, want status 200", f)
 	}
 }
 
-// What ends a stream and leaves the connection: RFC 9113, sections 5.3.1, 6.3 and
-// 6.9.
+// An error of a stream does not end the connection: RFC 9113, sections 5.3.1, 6.3 and 6.9.
 func TestStreamErrors(t *testing.T) {
 	s := start(t, false, nil, nil)
 	c := dialRaw(t, s, true)
@@ -193,8 +212,8 @@ func TestStreamErrors(t *testing.T) {
 		c.write(append(appendHeaders(nil, id, 0, good...), test.frame(id)...))
 		c.wantReset(name, id, test.want)
 		c.write(appendData(nil, id, h2.FlagEndStream, "{}"))
-		c.quiet(name + ", DATA after the RST_STREAM")
-		c.wantAnswer(name, id+2)
+		c.wantNoFrame(name + ", DATA after the RST_STREAM")
+		c.wantAccepted(name, id+2)
 		id += 4
 	}
 	if n := len(s.Records()); n != 5 {

@@ -11,7 +11,8 @@ import (
 	"example.com/apns/apnstest"
 )
 
-// A write returns before it is read as long as there is room, and not after.
+// A write returns before the data is read while the buffer has room, and blocks when the
+// buffer is full.
 func TestBufferSize(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t, true, func(*apns.Message) error { return apnstest.Fault{End: apnstest.EndSilence} }, func(s *apnstest.Server) {

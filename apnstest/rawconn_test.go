@@ -13,7 +13,8 @@ import (
 	"example.com/apns/internal/hpack"
 )
 
-// A rawConn is a client that writes its frames by hand: RFC 9113, section 6.
+// A rawConn is an HTTP/2 client for which a test writes each frame, and which can therefore
+// break the rules. The frames are those of RFC 9113, section 6.
 type rawConn struct {
 	*tls.Conn
 	t *testing.T
@@ -21,10 +22,11 @@ type rawConn struct {
 
 type frame struct {
 	kind, flags byte
-	id          uint32
+	id          uint32 // of the stream
 	payload     []byte
 }
 
+// Frame types and flags.
 const (
 	data, headers, rst, settings, ping, goAway, windowUpdate, continuation = 0, 1, 3, 4, 6, 7, 8, 9
 
@@ -46,7 +48,7 @@ func frames(fs ...frame) []byte {
 	return b
 }
 
-// value returns what a SETTINGS frame says of a setting, or -1.
+// value returns the value of a setting in a SETTINGS frame, or -1 if it has none.
 func (f frame) value(s h2.Setting) int {
 	for p := f.payload; len(p) >= 6; p = p[6:] {
 		if h2.Setting(binary.BigEndian.Uint16(p)) == s {
@@ -58,7 +60,7 @@ func (f frame) value(s h2.Setting) int {
 
 func (f frame) maxStreams() int { return f.value(h2.SettingMaxConcurrentStreams) }
 
-// status returns what the header block of an answer begins with.
+// status returns the status of a response, with which its header block begins.
 func (f frame) status() string {
 	switch f.payload[0] {
 	case 0x88:
@@ -71,7 +73,8 @@ func (f frame) status() string {
 	return string(f.payload[2:5])
 }
 
-// block returns a header block, of literals alone (RFC 7541, section 6.2.2).
+// block returns a header block from names and values in turn. All fields are literals
+// (RFC 7541, section 6.2.2).
 func block(pairs ...string) []byte {
 	var b []byte
 	for i, s := range pairs {
@@ -88,7 +91,7 @@ func block(pairs ...string) []byte {
 	return b
 }
 
-// push returns the header block of a good request.
+// pushBlock returns the header block of a good request, with more fields at its end.
 func pushBlock(more ...string) []byte {
 	return block(append([]string{":method", "POST", ":scheme", "https", ":authority", "localhost", ":path", "/3/device/" + token}, more...)...)
 }
@@ -109,7 +112,7 @@ func setting(id byte, n uint32) frame {
 	return frame{settings, 0, 0, append([]byte{0, id}, u32(n)...)}
 }
 
-// encode returns a header block with names and values in turn.
+// encode returns a header block from names and values in turn, by package hpack.
 func encode(fields ...string) []byte {
 	var b []byte
 	for i := 0; i < len(fields); i += 2 {
@@ -124,8 +127,8 @@ var good = []string{":method", "POST", ":scheme", "https", ":authority", "localh
 // with returns the good header with more fields at its end.
 func with(more ...string) []string { return slices.Concat(good, more) }
 
-// change returns the good header with another value of a field, or none if it is
-// "-".
+// change returns the good header with another value of a field. The value "-" removes the
+// field.
 func change(name, value string) []string {
 	fields := slices.Clone(good)
 	i := slices.Index(fields, name)
@@ -149,7 +152,7 @@ func appendPush(b []byte, id uint32) []byte {
 	return appendData(appendHeaders(b, id, 0, good...), id, h2.FlagEndStream, "{}")
 }
 
-// dialRaw connects with the client certificate or without; it writes nothing.
+// dialRaw connects, with or without the client certificate. It writes no frame.
 func dialRaw(t *testing.T, s *apnstest.Server, cert bool) rawConn {
 	t.Helper()
 	config := s.Config()
@@ -168,8 +171,8 @@ func dialRaw(t *testing.T, s *apnstest.Server, cert bool) rawConn {
 	return rawConn{c, t}
 }
 
-// begin writes the preface, the settings, and the acknowledgement of the
-// server's, which it awaits.
+// begin writes the preface, empty SETTINGS and the frames, waits for the server's SETTINGS,
+// and acknowledges them.
 func (c rawConn) begin(fs ...frame) {
 	c.t.Helper()
 	c.write(append([]byte(preface), frames(append([]frame{{settings, 0, 0, nil}}, fs...)...)...))
@@ -194,7 +197,8 @@ func (c rawConn) next() (frame, error) {
 	return f, err
 }
 
-// until skips frames up to one of the kind.
+// until skips frames, and returns the next one of the kind. Acknowledgements of SETTINGS
+// are always skipped.
 func (c rawConn) until(kind byte) frame {
 	c.t.Helper()
 	for {
@@ -208,8 +212,8 @@ func (c rawConn) until(kind byte) frame {
 	}
 }
 
-// of skips frames up to one of the stream.
-func (c rawConn) of(id uint32) frame {
+// untilStream skips frames, and returns the next one of the stream.
+func (c rawConn) untilStream(id uint32) frame {
 	c.t.Helper()
 	for {
 		f, err := c.next()
@@ -222,8 +226,8 @@ func (c rawConn) of(id uint32) frame {
 	}
 }
 
-// over reports how the connection ends.
-func (c rawConn) over() {
+// wantEOF checks that the connection ends without another response.
+func (c rawConn) wantEOF() {
 	c.t.Helper()
 	for {
 		f, err := c.next()
@@ -237,8 +241,8 @@ func (c rawConn) over() {
 	}
 }
 
-// alive reports whether the connection answers a PING.
-func (c rawConn) alive() {
+// wantPingAck checks that the server acknowledges a PING. It skips other frames.
+func (c rawConn) wantPingAck() {
 	c.t.Helper()
 	c.write(frames(frame{ping, 0, 0, []byte("12345678")}))
 	if f := c.until(ping); f.flags != 1 || string(f.payload) != "12345678" {
@@ -246,19 +250,19 @@ func (c rawConn) alive() {
 	}
 }
 
-// quiet checks that the server has nothing to say.
-func (c rawConn) quiet(when string) {
+// wantNoFrame checks that the server sends nothing but the acknowledgement of a PING.
+func (c rawConn) wantNoFrame(when string) {
 	c.t.Helper()
 	c.write(h2.AppendPing(nil, 0, [8]byte{7}))
 	if f, err := c.next(); err != nil || f.kind != ping {
-		c.t.Errorf("%s: got %+v, %v; want nothing", when, f, err)
+		c.t.Errorf("%s: got %+v, %v; want no frame", when, f, err)
 	}
 }
 
 // wantReset checks that the next frame of the stream resets it.
 func (c rawConn) wantReset(when string, id uint32, code h2.Code) {
 	c.t.Helper()
-	f := c.of(id)
+	f := c.untilStream(id)
 	if f.kind != rst {
 		c.t.Errorf("%s: got %+v, want RST_STREAM", when, f)
 	} else if got := h2.Code(binary.BigEndian.Uint32(f.payload)); got != code {
@@ -266,7 +270,7 @@ func (c rawConn) wantReset(when string, id uint32, code h2.Code) {
 	}
 }
 
-// wantGoAway checks how the connection ends.
+// wantGoAway checks that the connection ends with a GOAWAY.
 func (c rawConn) wantGoAway(when string, code h2.Code, last uint32) {
 	c.t.Helper()
 	f := c.until(goAway)
@@ -275,20 +279,20 @@ func (c rawConn) wantGoAway(when string, code h2.Code, last uint32) {
 		c.t.Errorf("%s: got GOAWAY with %v and the last stream %d (%s), want %v and %d", when, got, gotLast, f.payload[8:], code, last)
 	}
 	c.CloseWrite()
-	c.over()
+	c.wantEOF()
 }
 
-// wantAnswer checks that a push on the stream is accepted.
-func (c rawConn) wantAnswer(when string, id uint32) {
+// wantAccepted checks that a push on the stream is accepted.
+func (c rawConn) wantAccepted(when string, id uint32) {
 	c.t.Helper()
 	c.write(appendPush(nil, id))
-	if f := c.of(id); f.kind != headers || f.status() != "200" {
-		c.t.Errorf("%s: the request after: got %+v, want status 200", when, f)
+	if f := c.untilStream(id); f.kind != headers || f.status() != "200" {
+		c.t.Errorf("%s: the next request: got %+v, want status 200", when, f)
 	}
 }
 
-// windowUpdates adds up the window updates of a stream that come before the answer
-// to a PING.
+// windowUpdates returns the sum of the window updates of a stream that are received before
+// the acknowledgement of a PING.
 func (c rawConn) windowUpdates(id uint32) (sum int) {
 	c.t.Helper()
 	c.write(h2.AppendPing(nil, 0, [8]byte{7}))

@@ -22,6 +22,7 @@ import (
 	"example.com/apns/apnstest"
 )
 
+// TestMain fails if goroutines of the package are left at the end.
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if code == 0 {
@@ -56,7 +57,7 @@ func ExampleServer() {
 	})
 	defer server.Close()
 
-	// The code under test dials the address that it always does.
+	// The code under test dials its usual address.
 	ctx := context.Background()
 	conn, err := apns.Dial(ctx, "gateway.push.apple.com:2195", server.Config())
 	if err != nil {
@@ -65,7 +66,7 @@ func ExampleServer() {
 	for i, token := range []string{"c0ffee", "dead", "decade"} {
 		m := &apns.Message{ID: uint32(i + 1), Token: token, Payload: apns.AlertPayload("Hello")}
 		if err := conn.WritePushMsg(ctx, m); err != nil {
-			break // the rejection was faster
+			break // the rejection has arrived already
 		}
 	}
 	fmt.Println(conn.Shutdown(ctx))
@@ -79,7 +80,14 @@ func ExampleServer() {
 	// dead rejected
 }
 
-// start starts a server: in memory inside a bubble, on loopback outside.
+// onBothNetworks runs a test in memory, inside a synctest bubble, and on loopback.
+func onBothNetworks(t *testing.T, name string, test func(t *testing.T, memory bool)) {
+	synctest.Test(t, func(t *testing.T) { test(t, true) })
+	t.Run(name, func(t *testing.T) { test(t, false) })
+}
+
+// start starts a server, in memory or on loopback. Inside a synctest bubble it must be in
+// memory.
 func start(t *testing.T, memory bool, handler func(*apns.Message) error, set func(*apnstest.Server)) *apnstest.Server {
 	t.Helper()
 	s := apnstest.NewUnstartedServer(handler)
@@ -92,7 +100,7 @@ func start(t *testing.T, memory bool, handler func(*apns.Message) error, set fun
 	return s
 }
 
-// open connects as a program would that has nothing of the package.
+// open connects to a service of the binary protocol with crypto/tls alone.
 func open(t *testing.T, s *apnstest.Server, port string) *tls.Conn {
 	t.Helper()
 	config := s.Config()
@@ -106,7 +114,7 @@ func open(t *testing.T, s *apnstest.Server, port string) *tls.Conn {
 	return c
 }
 
-// build returns the messages one after the other on the wire.
+// build returns the encoded messages, one after the other.
 func build(t *testing.T, ms ...*apns.Message) []byte {
 	t.Helper()
 	var b []byte
@@ -140,7 +148,7 @@ func TestOnConnect(t *testing.T) {
 	}
 }
 
-// Each Config is its own, and programs with nothing but the PEM get in.
+// Configs are independent of each other, and a program needs only the PEM to connect.
 func TestConfig(t *testing.T) {
 	s := start(t, false, nil, nil)
 	a, b := s.Config(), s.Config()
@@ -156,7 +164,7 @@ func TestConfig(t *testing.T) {
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(certs.CA) {
-		t.Fatal("the CA is no PEM")
+		t.Fatal("the CA is not PEM")
 	}
 	if _, err := tls.X509KeyPair(certs.ServerCert, certs.ServerKey); err != nil {
 		t.Error(err)
@@ -177,7 +185,7 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// A port that is given is taken; one that is in use is not.
+// The server listens on the port that is set, and panics if the port is in use.
 func TestGivenPort(t *testing.T) {
 	first := start(t, false, nil, nil)
 	addr := first.PushAddr
@@ -218,14 +226,13 @@ func TestWait(t *testing.T) {
 	})
 }
 
-// Refuse, Config and the rest say so when they come too early; a server is
-// started once.
-func TestTooEarlyAndTooLate(t *testing.T) {
+// Methods that need a started server panic before Start. A server can be started once.
+func TestMethodsBeforeStart(t *testing.T) {
 	panics := func(name string, f func()) {
 		t.Helper()
 		defer func() {
 			if r := fmt.Sprint(recover()); !strings.HasPrefix(r, "apnstest: ") {
-				t.Errorf("%s: recovered %q, want a panic that says why", name, r)
+				t.Errorf("%s: recovered %q, want a panic with a reason", name, r)
 			}
 		}()
 		f()
@@ -233,7 +240,7 @@ func TestTooEarlyAndTooLate(t *testing.T) {
 	s := apnstest.NewUnstartedServer(nil)
 	panics("Config", func() { s.Config() })
 	panics("Certificates", func() { s.Certificates() })
-	panics("Refuse", func() { s.RefuseConnections(true) })
+	panics("RefuseConnections", func() { s.RefuseConnections(true) })
 	s.Start()
 	panics("Start twice", s.Start)
 	s.Close()
@@ -241,8 +248,8 @@ func TestTooEarlyAndTooLate(t *testing.T) {
 	s.Close()
 }
 
-// Connections are made while others are being refused.
-func TestRefuseConcurrently(t *testing.T) {
+// Clients may connect during calls of RefuseConnections.
+func TestRefuseConnectionsConcurrently(t *testing.T) {
 	for _, memory := range []bool{true, false} {
 		s := start(t, memory, nil, nil)
 		var wg sync.WaitGroup
