@@ -18,7 +18,7 @@ import (
 	"example.com/apns/apnstest"
 )
 
-// The keys and certificates are all that a client of local needs.
+// A client of local needs only its keys and certificates.
 func TestLocal(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "the files")
 	in := func(name string) string { return filepath.Join(dir, name) }
@@ -104,7 +104,7 @@ func TestLocal(t *testing.T) {
 		t.Fatalf("ca.pem: %v", err)
 	}
 
-	// Both wires, and both kinds of credentials.
+	// Both protocols, and both kinds of credentials.
 	withKey := &apns.Config{TLS: &tls.Config{RootCAs: roots}, Key: key, Topic: apnstest.Topic}
 	withCert := &apns.Config{TLS: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{cert}}}
 	bad, unregistered := "bad0"+token[4:], "dead"+token[4:]

@@ -1,5 +1,5 @@
-// Command local is Apple's push services on this machine: it answers any client,
-// and shows what it is sent.
+// Command local runs a server that stands in for Apple's push services on this machine. It
+// answers any client, and shows each push that it receives.
 package main
 
 import (
@@ -23,14 +23,15 @@ import (
 
 const usage = `Local runs a server that stands in for Apple's, for clients in any language:
 the HTTP/2 provider API, the binary gateway and the feedback service. It writes
-what a client needs into a folder, prints commands to try, and shows each push
-as it arrives. Ctrl-C ends it.
+the certificates and keys that a client needs into a folder, prints commands to
+try, and shows each push as it arrives. Ctrl-C ends it.
 
 	go run ./examples/local [flags]
 
-It accepts every token but two kinds: one that begins with "bad" is a
-BadDeviceToken; one that begins with "dead" is Unregistered, or, on the binary
-wire, accepted and listed by the feedback service, as Apple's was.
+It accepts every token except two kinds. A token that begins with "bad" is
+rejected as BadDeviceToken. A token that begins with "dead" is rejected as
+Unregistered over HTTP/2. On the binary protocol it is accepted, and the feedback
+service lists it, as Apple's did.
 
 Flags:
 `
@@ -54,10 +55,10 @@ func main() {
 var errUsage = errors.New("usage")
 
 func run() error {
-	http2 := flag.Int("http2", 8443, "the `port` of the HTTP/2 provider API; 0 is any that is free, here and below")
+	http2 := flag.Int("http2", 8443, "the `port` of the HTTP/2 provider API; 0 means any free port, for each of the three")
 	push := flag.Int("push", 2195, "the `port` of the binary gateway")
 	feedback := flag.Int("feedback", 2196, "the `port` of the feedback service")
-	dir := flag.String("dir", "apns-local", "the `folder` for certificates and keys, new ones each time")
+	dir := flag.String("dir", "apns-local", "the `folder` for certificates and keys, which are new at each start")
 	flag.Usage = func() {
 		fmt.Fprint(flag.CommandLine.Output(), usage)
 		flag.PrintDefaults()
@@ -71,9 +72,37 @@ func run() error {
 	defer stop()
 
 	deadAt := time.Now().Add(-time.Hour).Truncate(time.Second)
-	var listed sync.Map // tokens that the feedback service was given
 	server := apnstest.NewUnstartedServer(nil)
-	server.Handler = func(m *apns.Message) error {
+	server.Handler = handler(server, deadAt)
+	server.AddFeedback(apns.Feedback{Token: deadToken, DeadAt: deadAt}) // so that prune reads at least one
+	server.HTTP2Addr, server.PushAddr, server.FeedbackAddr = loopback(*http2), loopback(*push), loopback(*feedback)
+	if err := start(server); err != nil {
+		return err
+	}
+	defer server.Close()
+	files, err := writeFiles(*dir, server.Certificates())
+	if err != nil {
+		return err
+	}
+	printCommands(server, files, deadAt)
+
+	for printed := 0; ; {
+		err := server.Wait(ctx, printed+1)
+		for _, r := range server.Records()[printed:] {
+			printRecord(r)
+			printed++
+		}
+		if err != nil { // Ctrl-C has ended ctx
+			return nil
+		}
+	}
+}
+
+// handler returns a handler that accepts every token, except those that begin with bad or
+// dead: see usage.
+func handler(server *apnstest.Server, deadAt time.Time) func(*apns.Message) error {
+	var listed sync.Map // dead tokens that were added to the feedback list
+	return func(m *apns.Message) error {
 		dead := strings.HasPrefix(m.Token, "dead")
 		if dead {
 			if _, ok := listed.LoadOrStore(m.Token, true); !ok {
@@ -90,33 +119,11 @@ func run() error {
 		}
 		return apns.ReasonBadDeviceToken
 	}
-	server.AddFeedback(apns.Feedback{Token: deadToken, DeadAt: deadAt}) // for prune to have one
-	server.HTTP2Addr, server.PushAddr, server.FeedbackAddr = loopback(*http2), loopback(*push), loopback(*feedback)
-	if err := start(server); err != nil {
-		return err
-	}
-	defer server.Close()
-	files, err := write(*dir, server.Certificates())
-	if err != nil {
-		return err
-	}
-	greet(server, files, deadAt)
-
-	for shown := 0; ; {
-		err := server.Wait(ctx, shown+1)
-		for _, r := range server.Records()[shown:] {
-			show(r)
-			shown++
-		}
-		if err != nil { // which is Ctrl-C
-			return nil
-		}
-	}
 }
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-// start starts the server; it panics where a port is taken.
+// start starts the server. It returns an error if a port is in use, for which Start panics.
 func start(server *apnstest.Server) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -127,12 +134,13 @@ func start(server *apnstest.Server) (err error) {
 	return nil
 }
 
-// The files, by their paths.
+// paths are the paths of the files that writeFiles writes.
 type paths struct{ ca, serverCert, serverKey, cert, key, p8 string }
 
-// write writes the server's certificates and keys into a folder: into one of its
-// own, lest it write over keys that are worth something.
-func write(dir string, certs apnstest.Certificates) (paths, error) {
+// writeFiles writes the server's certificates and keys into a folder. If the folder has
+// files of these names that this program has not written, it returns an error: they may be
+// keys that somebody needs.
+func writeFiles(dir string, certs apnstest.Certificates) (paths, error) {
 	in := func(name string) string { return filepath.Join(dir, name) }
 	p := paths{in("ca.pem"), in("server.pem"), in("server.key"), in("cert.pem"), in("key.pem"), in("AuthKey_" + apnstest.KeyID + ".p8")}
 	files := []struct {
@@ -140,7 +148,7 @@ func write(dir string, certs apnstest.Certificates) (paths, error) {
 		pem  []byte
 		mode os.FileMode
 	}{
-		{p.p8, certs.AuthKey, 0o600}, // first: by this one it knows the folder next time
+		{p.p8, certs.AuthKey, 0o600}, // the first, since it marks a folder that this program has written
 		{p.ca, certs.CA, 0o644},
 		{p.serverCert, certs.ServerCert, 0o644},
 		{p.serverKey, certs.ServerKey, 0o600},
@@ -158,7 +166,7 @@ func write(dir string, certs apnstest.Certificates) (paths, error) {
 		}
 	}
 	for _, f := range files {
-		os.Remove(f.name) // or else it would keep its mode
+		os.Remove(f.name) // an existing file would keep its mode
 		if err := os.WriteFile(f.name, f.pem, f.mode); err != nil {
 			return p, err
 		}
@@ -166,8 +174,8 @@ func write(dir string, certs apnstest.Certificates) (paths, error) {
 	return p, nil
 }
 
-// greet says what there is, and prints the commands to try.
-func greet(server *apnstest.Server, files paths, deadAt time.Time) {
+// printCommands prints the addresses, the files and commands to try.
+func printCommands(server *apnstest.Server, files paths, deadAt time.Time) {
 	fmt.Printf(`HTTP/2 provider API  %s
 binary gateway       %s
 feedback service     %s
@@ -187,7 +195,7 @@ Topic:               %s
 	}{
 		{"A push over HTTP/2, with a provider token", "push", server.HTTP2Addr, token, []string{goodToken, "1", "Hello"}},
 		{"with the certificate", "push", server.HTTP2Addr, cert, []string{goodToken, "1", "Hello"}},
-		{"and over the binary wire", "push", server.PushAddr, cert, []string{goodToken, "1", "Hello"}},
+		{"and on the binary protocol", "push", server.PushAddr, cert, []string{goodToken, "1", "Hello"}},
 		{"The dead devices", "prune", server.FeedbackAddr, cert, nil},
 	} {
 		command := []string{"go", "run", "./examples/" + c.program, "-addr", c.addr, "-ca", files.ca}
@@ -197,10 +205,10 @@ Topic:               %s
 		}
 		fmt.Printf("%s:\n\n\t%s\n\n", c.what, strings.Join(command, " "))
 	}
-	fmt.Printf("Tokens that begin with bad are a BadDeviceToken, those that begin with dead are\nUnregistered, dead since %s. Ctrl-C ends it.\n\n", deadAt.UTC().Format(time.RFC3339))
+	fmt.Printf("A token that begins with bad is rejected as BadDeviceToken. A token that begins\nwith dead is Unregistered, dead since %s. Ctrl-C ends it.\n\n", deadAt.UTC().Format(time.RFC3339))
 }
 
-// quote quotes a word for a shell, if it needs that.
+// quote quotes a word for a shell, if it has to be quoted.
 func quote(word string) string {
 	if !strings.ContainsAny(word, " \t'\"$&()*;<>?[]`{|}~#!") {
 		return word
@@ -208,40 +216,40 @@ func quote(word string) string {
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
-// show shows what the server did with a message.
-func show(r apnstest.Record) {
+// printRecord prints what the server did with a message.
+func printRecord(r apnstest.Record) {
 	m := r.Message
-	wire := "HTTP/2"
+	protocol := "HTTP/2"
 	switch r.Err.(type) {
-	case nil, apns.Status: // not one about a request's header
+	case nil, apns.Status: // any other error is of an HTTP/2 request, whose header may have no topic
 		if isBinary(m) {
-			wire = "binary"
+			protocol = "binary"
 		}
 	}
-	verdict := r.Outcome.String()
+	outcome := r.Outcome.String()
 	if pushErr, ok := errors.AsType[*apns.PushError](r.Err); ok {
-		verdict = fmt.Sprintf("rejected, %s since %s", pushErr.Reason, pushErr.DeadAt.UTC().Format(time.RFC3339))
+		outcome = fmt.Sprintf("rejected, %s since %s", pushErr.Reason, pushErr.DeadAt.UTC().Format(time.RFC3339))
 	} else if r.Outcome == apnstest.Rejected {
-		verdict = "rejected, " + r.Err.Error()
+		outcome = "rejected, " + r.Err.Error()
 	}
 	priority := ""
 	if m.Priority != 0 {
 		priority = strconv.Itoa(int(m.Priority))
 	}
-	fmt.Printf("%s %s: token %s, topic %s, type %s, priority %s, payload %s\n", wire, verdict,
-		text(m.Token), text(m.Topic), text(string(m.PushType)), text(priority), text(string(m.Payload)))
+	fmt.Printf("%s %s: token %s, topic %s, type %s, priority %s, payload %s\n", protocol, outcome,
+		printable(m.Token), printable(m.Topic), printable(string(m.PushType)), printable(priority), printable(string(m.Payload)))
 }
 
-// isBinary reports whether a message that is good enough for a handler came over
-// the binary wire, which has no topics.
+// isBinary reports whether a message that was passed to the handler came on the binary
+// protocol. Such a message has no topic, and over HTTP/2 every message has one.
 func isBinary(m *apns.Message) bool { return m.Topic == "" }
 
-// text makes what a client sent fit to be shown.
-func text(s string) string {
+// printable returns a string of a client in a form that is safe to print on one line.
+func printable(s string) string {
 	switch {
 	case s == "":
 		return "-"
-	case !strconv.CanBackquote(s): // with control characters, for example
+	case !strconv.CanBackquote(s): // it has control characters, for example
 		return strconv.Quote(s)
 	}
 	return s
