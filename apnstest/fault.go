@@ -22,7 +22,8 @@ type Fault struct {
 	// or any other error that a Handler may return. With nil the server sends nothing
 	// and discards the message. With apns.StatusNoError it sends nothing and accepts
 	// the message; over HTTP/2 it responds with status 200. Where End allows no response
-	// over HTTP/2, Err decides only what the server records.
+	// over HTTP/2, Err decides only what the server records. EndRefusedStream and
+	// EndGoAwayUnprocessed ignore Err over HTTP/2: the message is discarded.
 	Err error
 
 	// Delay is how long the server waits before it sends Err and applies End. On the
@@ -56,9 +57,9 @@ func (f Fault) Error() string {
 // protocol the server reads and discards what the client still writes, unless the
 // constant says otherwise.
 //
-// What a constant says of HTTP/2 holds for a Fault from a Handler. A Fault from
-// OnConnect ends the connection as on the binary protocol; EndGoAway and
-// EndGoAwayUnprocessed send a GOAWAY first.
+// The sentences about HTTP/2 are for a Fault from a Handler. A Fault from OnConnect ends
+// the connection as on the binary protocol, after a GOAWAY if it has an Err that rejects
+// or one of the two Ends that send a GOAWAY.
 type End int
 
 const (
@@ -66,8 +67,8 @@ const (
 	// ends with the response, and the connection stays open.
 	EndCloseNotify End = iota
 
-	// EndOneSegment sends the error packet and the close_notify in one TCP segment,
-	// then the FIN. Over HTTP/2 it is the same as EndCloseNotify.
+	// EndOneSegment sends the error packet and the close_notify in one write, and thus in
+	// one TCP segment, then the FIN. Over HTTP/2 it is the same as EndCloseNotify.
 	EndOneSegment
 
 	// EndFIN sends the FIN without a close_notify. Over HTTP/2 it closes the connection
@@ -81,8 +82,8 @@ const (
 	// EndRST sends an RST. Over HTTP/2 it resets the stream with the code CANCEL.
 	EndRST
 
-	// EndSilence sends nothing, keeps the connection open and stops reading. Over
-	// HTTP/2 the server never responds to the message, and goes on with others.
+	// EndSilence sends nothing after Err, keeps the connection open and stops reading.
+	// Over HTTP/2 the server never responds to the message, and goes on with others.
 	EndSilence
 
 	// EndRefusedStream is the same as EndCloseNotify on the binary protocol. Over HTTP/2
@@ -95,9 +96,9 @@ const (
 	EndGoAway
 
 	// EndGoAwayUnprocessed is the same as EndCloseNotify on the binary protocol. Over
-	// HTTP/2 it sends a GOAWAY that says that the message was not processed, and closes
-	// the connection. The GOAWAY does so by a last stream before that of the message. It
-	// cannot if, during Delay, the server has processed a message of a later stream.
+	// HTTP/2 it sends a GOAWAY whose last stream is before that of the message, which was
+	// therefore not processed, and closes the connection. If the server has processed a
+	// message of a later stream during Delay, the last stream is that one.
 	EndGoAwayUnprocessed
 )
 

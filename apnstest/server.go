@@ -103,7 +103,7 @@ type Server struct {
 
 	// InMemory makes the services listen on a network in memory, which only the
 	// DialContext of Config can reach. In a testing/synctest bubble, create and close the
-	// server inside the bubble, since it must not use channels from outside.
+	// server inside the bubble, since code in a bubble must not use channels from outside.
 	//
 	// The network behaves as TCP does. A write returns before the data is read, as long
 	// as there is room in the buffer. A write to a peer that has closed succeeds and draws
