@@ -78,7 +78,7 @@ type Conn struct {
 	tls      plain.Session
 	log      *slog.Logger
 	hasCert  bool          // a client certificate was configured
-	feedback *bufio.Reader // what has been read of the feedback service
+	feedback *bufio.Reader // what was read of the feedback list; nil before the first read
 
 	writing lane   // one message after the other
 	buf     []byte // the message being written; of the one in the lane
@@ -170,7 +170,6 @@ func dial(ctx context.Context, addr string, config *Config, d *dispatcher) (*Con
 	}
 	c.writing = newLane(c.interrupter(c.tls.SetWriteDeadline))
 	c.reading = newLane(c.interrupter(c.tls.SetReadDeadline))
-	c.feedback = bufio.NewReaderSize(c.tls, 4096)
 	if err := c.tls.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		return nil, fmt.Errorf("apns: TLS handshake with %s: %w", addr, c.explain(err))

@@ -1,19 +1,22 @@
 package apns
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
+	"math"
 	"time"
 )
 
 // A Feedback is a record of the feedback service: a device from which the app
 // has gone.
 type Feedback struct {
-	// Token is the device token in lower-case hexadecimal.
+	// Token is the device token in lower-case hexadecimal. A server may send a
+	// token that no device can have: see Check.
 	Token string
 
 	// DeadAt is when the server found that the app was gone, in UTC and whole
@@ -23,13 +26,36 @@ type Feedback struct {
 	DeadAt time.Time
 }
 
+// Check says what is wrong with the token. Nil means that a device can have such
+// a token: it has 1 to MaxTokenSize bytes, in hexadecimal. The error matches the
+// Status or Reason with which a server would reject a message to the token, like
+// the error of [BuildMsg].
+func (f Feedback) Check() error {
+	if badTokenSize(f.Token) {
+		return tokenSizeError(f.Token)
+	}
+	var b [MaxTokenSize]byte
+	if _, ok := appendToken(b[:0], f.Token); !ok {
+		return tokenDigitError(f.Token)
+	}
+	return nil
+}
+
 // ReadFeedbackMsg returns the next record of the feedback service, and io.EOF
 // after the last one.
 //
 // Reading the list empties it on the server: save each record, or act on it,
-// before the next. An error that matches io.ErrUnexpectedEOF says that the
-// list was cut off within a record. If ctx ends first, the error matches
-// ctx.Err() and nothing is lost: a later call goes on with the same record.
+// before the next.
+//
+// A record is returned as the server sent it, even if no device can have its
+// token: [Feedback.Check] says what is wrong with the token. The next call returns
+// the next record.
+//
+// An error is about the connection, never about a record. It matches
+// io.ErrUnexpectedEOF if the list was cut off within a record. If ctx ends first,
+// the error matches ctx.Err() and nothing is lost: a later call goes on with the
+// same record.
+//
 // Any number of goroutines may call it.
 //
 // A Conn is for reading feedback or for sending messages; after a verb of the
@@ -52,15 +78,15 @@ func (c *Conn) ReadFeedbackMsg(ctx context.Context) (Feedback, error) {
 	if err := c.reading.begin(ctx); err != nil {
 		return Feedback{}, c.feedbackError(ctx, err)
 	}
-	b, _, err := peekRecord(c.feedback, feedbackSize) // no record is too large for the buffer
-	c.reading.end()
-	if err == io.EOF && len(b) == 0 {
-		return Feedback{}, io.EOF
+	if c.feedback == nil {
+		c.feedback = bufio.NewReaderSize(c.tls, maxFeedback)
 	}
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, StatusProtocolError) {
+	b, _, err := peekRecord(c.feedback, feedbackSize) // the buffer has room for any record
+	c.reading.end()
+	if err != nil && !errors.Is(err, io.EOF) {
 		return Feedback{}, c.feedbackError(ctx, err)
 	}
-	f, n, err := ParseFeedback(b)
+	f, n, err := ParseFeedback(b) // it tells the end of the list from a cut record
 	if err != nil {
 		return Feedback{}, err
 	}
@@ -81,12 +107,18 @@ func (c *Conn) Feedback(ctx context.Context) iter.Seq2[Feedback, error] {
 	}
 }
 
-// AppendFeedback appends to b the record as a feedback service sends it. On an
-// error, for a bad token or a time that 32 bits do not hold, it returns b as it
-// was.
+// AppendFeedback appends to b the record as a feedback service sends it. The
+// token has 0 to 65,535 bytes: whatever ParseFeedback returns can be appended
+// again. A token that is longer or not hexadecimal is an error, as is a time that
+// does not fit into 32 bits; then AppendFeedback returns b as it was.
 func AppendFeedback(b []byte, f Feedback) ([]byte, error) {
-	if badTokenSize(f.Token) {
-		return b, tokenSizeError(f.Token)
+	switch n := len(f.Token); {
+	case n > 2*math.MaxUint16:
+		return b, &fieldError{StatusInvalidTokenSize, fmt.Sprintf(
+			"token has %d characters, expected at most %d hexadecimal digits", n, 2*math.MaxUint16)}
+	case n%2 != 0:
+		return b, &fieldError{StatusInvalidToken, fmt.Sprintf(
+			"token has %d characters, expected an even number of hexadecimal digits", n)}
 	}
 	if int64(expirySeconds(f.DeadAt)) != f.DeadAt.Unix() {
 		return b, fmt.Errorf("apns: time of death is %v, expected 1970 to 2106", f.DeadAt)
@@ -101,19 +133,22 @@ func AppendFeedback(b []byte, f Feedback) ([]byte, error) {
 }
 
 // ParseFeedback reads the record at the start of b and returns the number of
-// bytes that it takes, or io.EOF if b is empty. On an error n is the offset of
-// the field at fault. The error matches StatusProtocolError; or, where b ends
-// before the record does, io.ErrUnexpectedEOF.
+// bytes that it takes. The token may have any length: see [Feedback.Check].
+//
+// The error is io.EOF if b is empty. It matches io.ErrUnexpectedEOF if b ends
+// before the record does. In both cases n is len(b). There is no other error.
 func ParseFeedback(b []byte) (f Feedback, n int, err error) {
 	if len(b) == 0 {
 		return Feedback{}, 0, io.EOF
 	}
-	size, err := feedbackSize(b)
-	if err != nil {
-		return Feedback{}, offset(err), err
-	}
+	size, _ := feedbackSize(b)
 	if size > len(b) {
-		return Feedback{}, len(b), cutShort("feedback record", b, size)
+		name := "feedback record"
+		if size > feedbackHead+MaxTokenSize {
+			// The peer may be no feedback service. Its first bytes tell what it is.
+			name = fmt.Sprintf("feedback record that begins %q", b[:feedbackHead])
+		}
+		return Feedback{}, len(b), cutShort(name, b, size)
 	}
 	return Feedback{
 		Token:  tokenString(b[feedbackHead:size]),
@@ -121,21 +156,20 @@ func ParseFeedback(b []byte) (f Feedback, n int, err error) {
 	}, size, nil
 }
 
-// feedbackHead is the size of what comes before the token: time and length.
-const feedbackHead = 4 + 2
+const (
+	// feedbackHead is the size of what comes before the token: time and length.
+	feedbackHead = 4 + 2
+	// maxFeedback is the size of the largest record.
+	maxFeedback = feedbackHead + math.MaxUint16
+)
 
-// feedbackSize is to a record what msgSize is to a message. A token of a length
-// that no device has is refused: it is how a peer shows that is not a feedback
-// service, whatever it may be.
+// feedbackSize is for a record what msgSize is for a message. The error is
+// always nil: a token may have any length.
 func feedbackSize(b []byte) (int, error) {
 	if len(b) < feedbackHead {
 		return feedbackHead, nil
 	}
-	size := int(binary.BigEndian.Uint16(b[4:]))
-	if size == 0 || size > MaxTokenSize {
-		return 0, malformed(4, "feedback record begins %q: token has a length of %d bytes, expected 1 to %d", b[:feedbackHead], size, MaxTokenSize)
-	}
-	return feedbackHead + size, nil
+	return feedbackHead + int(binary.BigEndian.Uint16(b[4:])), nil
 }
 
 // feedbackError says what interrupted the reading of feedback.

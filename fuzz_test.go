@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"testing"
@@ -103,15 +104,28 @@ func FuzzParseError(f *testing.F) {
 	})
 }
 
+// Any bytes are a record, or the beginning of one; and any record can be appended
+// again. Check says of its token what BuildMsg says.
 func FuzzParseFeedback(f *testing.F) {
 	f.Add(feedbackRecord)
 	f.Add(slices.Concat(feedbackRecord, feedbackRecord[:20]))
 	f.Add([]byte("HTTP/1.1 400"))
+	f.Add([]byte{0x65, 0x53, 0xf1, 0, 0, 0})
+	f.Add(slices.Concat([]byte{0x65, 0x53, 0xf1, 0, 0, 100}, make([]byte, 100)))
+	f.Add(slices.Concat([]byte{0x65, 0x53, 0xf1, 0, 0, 101}, make([]byte, 101)))
+	f.Add(slices.Concat([]byte{0x65, 0x53, 0xf1, 0, 0xff, 0xff}, make([]byte, 65535)))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		record, n, err := apns.ParseFeedback(b)
 		if err != nil {
 			checkDecodeError(t, b, n, err)
+			if errors.Is(err, apns.StatusProtocolError) || len(b) >= 6 && len(b) >= 6+int(b[4])<<8+int(b[5]) {
+				t.Fatalf("% x: got %v, want a record", b, err)
+			}
 			return
+		}
+		_, want := apns.BuildMsg(&apns.Message{Token: record.Token, Payload: []byte("{}")})
+		if err := record.Check(); fmt.Sprint(err) != fmt.Sprint(want) {
+			t.Fatalf("%.300v: Check says %v, BuildMsg %v", record, err, want)
 		}
 		if got, err := apns.AppendFeedback(nil, record); err != nil || !bytes.Equal(got, b[:n]) {
 			t.Fatalf("% x decodes to %v, which encodes to % x, %v", b[:n], record, got, err)
