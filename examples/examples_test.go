@@ -297,6 +297,29 @@ func TestPrune(t *testing.T) {
 	if stdout != token+" dead_at: 1700000000\n" || stderr != want || status != 1 {
 		t.Errorf("got %q, %q, %d; want one device and %q", stdout, stderr, status, want)
 	}
+	cut = 0
+	long, longest := strings.Repeat("ab", 101), strings.Repeat("ab", 65535)
+	invalid := []apns.Feedback{dead[0], {DeadAt: dead[0].DeadAt}, {Token: long, DeadAt: dead[1].DeadAt}, {Token: longest, DeadAt: dead[1].DeadAt}, dead[1]}
+	s.AddFeedback(invalid...)
+	stdout, stderr, status = run(t, nil, "prune", "-addr", s.FeedbackAddr, "-ca", ca, cert, key)
+	said := `invalid: "" dead_at: 1700000000: token is empty, expected 1 to 100 bytes in hexadecimal` + "\n" +
+		`invalid: "` + long + `" dead_at: 1700000001: token has 202 characters, expected at most 200 hexadecimal digits` + "\n" +
+		`invalid: "` + longest + `" dead_at: 1700000001: token has 131070 characters, expected at most 200 hexadecimal digits` + "\n"
+	const count = "records with an invalid token: 3 (printed to standard error, not listed)\n"
+	if want := token + " dead_at: 1700000000\n0a dead_at: 1700000001\n2 dead devices.\n"; stdout != want || stderr != said+"error: "+count || status != 1 {
+		t.Errorf("invalid tokens: got %q, %.2000q, %d; want %q, %.2000q", stdout, stderr, status, want, said+"error: "+count)
+	}
+	cut = 1
+	s.AddFeedback(invalid...)
+	stdout, stderr, status = run(t, nil, "prune", "-addr", s.FeedbackAddr, "-ca", ca, cert, key)
+	if stdout != token+" dead_at: 1700000000\n" || stderr != said+want+count || status != 1 {
+		t.Errorf("invalid tokens, cut short: got %q, %.2000q, %d; want one device and %.2000q", stdout, stderr, status, said+want+count)
+	}
+	s.AddFeedback(invalid[1], dead[1])
+	stdout, stderr, status = run(t, nil, "prune", "-addr", s.FeedbackAddr, "-ca", ca, cert, key)
+	if want := strings.Replace(want, "1 dead", "0 dead", 1); stdout != "" || !strings.HasSuffix(stderr, want+strings.Replace(count, "3", "1", 1)) || status != 1 {
+		t.Errorf("no dead device, cut short: got %q, %q, %d; want %q", stdout, stderr, status, want)
+	}
 	stdout, _, status = run(t, nil, "prune", "-local")
 	if !strings.HasSuffix(stdout, "\n3 dead devices.\n") || status != 0 {
 		t.Errorf("-local: got %q, %d; want 3 dead devices", stdout, status)

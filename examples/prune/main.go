@@ -15,12 +15,18 @@ import (
 
 	"example.com/apns"
 	"example.com/apns/apnstest"
+	"example.com/apns/examples/internal/bulk"
 )
 
 const usage = `Prune lists the devices that the feedback service says are dead: a line
 "<token> dead_at: <seconds since 1970>" for each, and their number. Reading the
 list empties it on the server, so keep what it prints. If the list ends within a
 record, prune prints what it has got, says so, and exits with status 1.
+
+A record may have a token that no device can have, with 0 bytes or more than 100.
+Prune prints that record to standard error, says what is wrong with its token, and
+goes on to the next one. At the end it says how many such records there were, and
+exits with status 1. The devices on the list are dead all the same.
 
 The feedback service is part of the binary protocol. Over HTTP/2 there is none:
 the answer to each push says whether its device is dead. With -probe prune sends
@@ -191,25 +197,41 @@ func prune(ctx context.Context, addr string, config *apns.Config) error {
 		return err
 	}
 	defer conn.Close()
-	n := 0
+	n, invalid := 0, 0
 	for f, err := range conn.Feedback(ctx) {
 		if errors.Is(err, errors.ErrUnsupported) {
 			return fmt.Errorf(insteadOfFeedback, addr)
 		}
 		if err != nil {
-			if n == 0 {
-				return err
+			if n+invalid > 0 {
+				err = fmt.Errorf("the list ends early, after %d dead devices: %w", n, err)
 			}
-			return fmt.Errorf("the list ends early, after %d dead devices: %w", n, err)
+			return errors.Join(err, invalidRecords(invalid))
 		}
 		// What is not written is lost: the server has forgotten it.
+		if err := f.Check(); err != nil {
+			fmt.Fprintf(os.Stderr, "invalid: %q dead_at: %d: %s\n", f.Token, f.DeadAt.Unix(), bulk.Plain(err))
+			invalid++
+			continue
+		}
 		if _, err := fmt.Printf("%s dead_at: %d\n", f.Token, f.DeadAt.Unix()); err != nil {
 			return err
 		}
 		n++
 	}
-	_, err = fmt.Printf("%d dead devices.\n", n)
-	return err
+	if _, err := fmt.Printf("%d dead devices.\n", n); err != nil {
+		return err
+	}
+	return invalidRecords(invalid)
+}
+
+// invalidRecords returns an error that says how many records have a token that no
+// device can have, or nil if there are none.
+func invalidRecords(n int) error {
+	if n == 0 {
+		return nil
+	}
+	return fmt.Errorf("records with an invalid token: %d (printed to standard error, not listed)", n)
 }
 
 const insteadOfFeedback = `%s speaks HTTP/2, where there is no feedback service.
