@@ -157,7 +157,7 @@ func readFeedback(t *testing.T, c *apns.Conn, want []apns.Feedback) (int, error)
 // being read.
 func TestFeedbackOfAnyTokenLength(t *testing.T) {
 	list, _, _ := oddFeedback(t)
-	for _, fault := range []apnstest.Fault{{}, {Split: 1}, {Split: 7}, {Split: 5000}, {End: apnstest.EndTogether}, {End: apnstest.EndBare}} {
+	for _, fault := range []apnstest.Fault{{}, {Split: 1}, {Split: 7}, {Split: 5000}, {End: apnstest.EndOneSegment}, {End: apnstest.EndFIN}} {
 		synctest.Test(t, func(t *testing.T) {
 			s := inMemory(t, nil, func(s *apnstest.Server) {
 				s.OnConnect = func(int, tlsState) error { return fault }
@@ -237,7 +237,7 @@ func TestFeedbackOfAnyTokenLengthCutShort(t *testing.T) {
 		c.Close()
 	}
 	// With TLS there is more to each connection, and the bytes at the boundaries do.
-	for _, end := range []apnstest.End{apnstest.EndClean, apnstest.EndTogether, apnstest.EndBare} {
+	for _, end := range []apnstest.End{apnstest.EndCloseNotify, apnstest.EndOneSegment, apnstest.EndFIN} {
 		for _, begin := range at {
 			for cut := max(0, begin-3); cut <= min(begin+8, len(wire)); cut++ {
 				synctest.Test(t, func(t *testing.T) {
