@@ -54,7 +54,7 @@ const (
 	// minRejectedPace is how many messages a session takes at least after a rejection: to resend
 	// as many costs less than to dial.
 	minRejectedPace = 512
-	// spareTimeout is how long a connection is kept on which nothing was written.
+	// spareTimeout is how long a connection is kept on which nothing is to be confirmed.
 	spareTimeout = 10 * time.Second
 )
 
@@ -193,7 +193,7 @@ func (s *binarySession) decideLocked(now time.Duration) bool {
 	case at != 0:
 		startTimer(&s.timer, max(0, at-now), s.wakeWriter)
 	case s.isConfirmed || s.flight.n > 0 || !s.isOpen:
-	case s.taken > 0 || now-s.idleSince >= spareTimeout: // there is nothing to confirm
+	case now-s.idleSince >= spareTimeout: // there is nothing to confirm
 		s.end = errIdle
 		s.conn.end(ending{cause: net.ErrClosed})
 	default:
@@ -284,7 +284,7 @@ func (s *binarySession) acceptUpTo(id uint32) {
 // acceptLocked answers the messages up to the one with the identifier.
 func (s *binarySession) acceptLocked(id uint32) {
 	for r := s.flight.first; r != nil && r.seq <= id; r = s.flight.first {
-		s.d.answeredLocked(r, answer{})
+		s.d.acceptedLocked(r, Receipt{})
 	}
 }
 

@@ -12,130 +12,140 @@ import (
 	"time"
 )
 
-// A Client sends messages, many or few, and gives each a definite fate. It dials
-// when there is something to send, dials again when a connection ends, and sends
-// a message again where it is known that the server did not process it.
+// A Client sends messages over as many connections as it needs, and learns the outcome of
+// each message. It dials when there is something to send, dials again when a connection
+// ends, and resends a message where it is known that the server did not process it.
 //
-// Its zero value sends to Production with the zero Config. The fields are
-// settings: they must not change after the first call, and neither must what
-// Config points to. All methods may be called by any number of goroutines. A
-// Client should be kept as long as there may be something to send: while it is
-// idle it has no goroutine at work. It must be ended by Shutdown or Close.
+// The zero value sends to Production with the zero Config. The fields are settings: they
+// must not change after the first call, nor must what Config points to. All methods may
+// be called by any number of goroutines. Keep a Client for as long as there may be
+// something to send. End it with Shutdown or Close.
 //
-// # What becomes of a message
+// # Outcomes
 //
-// Each message ends exactly once, with one of the fates that the package's
-// documentation names:
+// Each message has exactly one outcome:
 //
-//   - accepted: the error is nil;
-//   - rejected: a *[PushError], with the ID that the message has;
-//   - [ErrNotSent]: the Client was closed, the message's context or time ended
-//     before it was written, its Attempts ran out, or the server refuses this
-//     sender ([ErrRefused]): its certificate, its key, its environment;
-//   - [ErrInDoubt]: the message was written, and the connection, the message's
-//     context or its time ended before the server had said anything, or the
-//     answer has no reason from APNs: see [Conn.WritePushMsg]. So are
-//     those that were written before a binary gateway refused the certificate,
-//     which with TLS 1.3 it may do late: see [Dial].
+//   - accepted: the error is nil.
+//   - rejected: the error is a *[PushError], with the ID of the message.
+//   - not sent: the error matches [ErrNotSent]. The Client was closed, the message's
+//     context or time ended before it was written, its Attempts ran out, or the server
+//     refuses the sender ([ErrRefused]): its certificate, its key or its environment.
+//   - in doubt: the error matches [ErrInDoubt]. The message was written, and then the
+//     connection, the message's context or its time ended without an answer, or the
+//     answer has no reason from APNs: see [Conn.WritePushMsg]. With TLS 1.3 a binary
+//     gateway may refuse the certificate after messages were written: see [Dial].
+//   - invalid: the error matches [ErrInvalid]. The message breaks a rule: see [BuildMsg].
+//     Or it matches [ErrExpired]: the message's Expiry passed while it waited.
 //
-// An error that comes of a context matches its Err() as well, one that comes of
-// Timeout matches [context.DeadlineExceeded], and one that comes of Close
-// [net.ErrClosed]. A message that breaks a rule ends with the error of the local
-// check, which matches none of these: see [BuildMsg].
+// An error that is due to a context matches its Err() as well, one that is due to Timeout
+// matches [context.DeadlineExceeded], and one that is due to Close matches
+// [net.ErrClosed].
 //
-// # The HTTP/2 wire
+// # HTTP/2
 //
-// Each message has its own answer. There is one connection, and another one, up
-// to MaxConns, only while all streams of the open connections are in use; one that
-// was not used for ten minutes is closed.
+// Each message has its own answer. The Client starts with one connection and with 100
+// messages in flight on it. It doubles that number while this brings more answers a
+// second, since what is in flight is in doubt if the connection is cut. It opens another
+// connection, up to MaxConns, when the server's limit of streams keeps messages waiting.
+// A connection without work is closed after an hour. After a minute without work it is
+// checked with a PING before it is used again.
 //
-// What the server says it has not processed is resent at once, and after a back-off
-// from the second time on: on another connection after [ReasonShutdown],
-// [ReasonIdleTimeout] and [ReasonUnrelatedKeyIDInToken], with a new token after
-// [ReasonExpiredProviderToken]. After [ReasonTooManyRequests],
-// [ReasonInternalServerError] and [ReasonServiceUnavailable] the message is resent
-// after the server's Retry-After; without one, after 1, 2, 4 seconds and so on up to a
-// minute, with up to 50 % jitter. [ReasonTooManyProviderTokenUpdates] has this back-off
-// always. (After a 5xx Apple asks for 15 minutes, which is too late for most messages.)
-// All other rejections go to the caller.
+// What the server has not processed is resent at once, and from the second time on after
+// a back-off: on another connection after [ReasonShutdown], [ReasonIdleTimeout] and
+// [ReasonUnrelatedKeyIDInToken], with a new token after [ReasonExpiredProviderToken].
+// After [ReasonTooManyRequests], [ReasonInternalServerError] and
+// [ReasonServiceUnavailable] the message is resent after the server's Retry-After, but
+// after a minute at the latest; without a Retry-After it is resent after 1, 2, 4 seconds
+// and so on up to a minute, with up to 50 % jitter. [ReasonTooManyProviderTokenUpdates]
+// always has this back-off. (After a 5xx Apple asks for 15 minutes, which is too late for
+// most messages.) When the Attempts have run out, the error is the last answer: a
+// *PushError for which Retryable is true, or ErrNotSent. All other rejections are
+// reported at once.
 //
-// # The binary wire
+// A 500 or 503 with a Retry-After also pauses its connection, for a minute at most. A
+// message that cannot wait so long is not sent. A 429 concerns one device, and so only
+// its message.
 //
-// A gateway says nothing about what it accepts. So the Client ends each
-// connection with a barrier, a message that the gateway must reject, whose
-// rejection proves that all before it were accepted. It is shared by all
-// callers: one proof is for every message that was sent before it. Meanwhile the
-// next connection is dialed and filled.
+// # The binary protocol
 //
-// Messages are sent in the order in which they were handed over. When the gateway
-// rejects one, those before it are accepted, and those after it, which the
-// gateway discards, go first on the next connection, in their order. (Those that
-// were sent over the next connection while the rejection was on its way have
-// gone before them.) The identifiers on the wire are the Client's own, counted
-// from 1 on each connection; Message.ID is only for the caller.
+// A gateway says nothing about messages that it accepts. So the Client ends each
+// connection with a barrier: a message that the gateway must reject. Its rejection
+// confirms that all messages before it were accepted. All callers share it. Meanwhile the
+// next connection is dialed and takes messages.
+//
+// Messages are sent in the order in which they were handed over. When the gateway rejects
+// one, those before it are accepted. Those after it, which the gateway discards, go first
+// on the next connection, in their order. (Messages that were sent on the next connection
+// before the rejection came have gone before them.) The identifiers that the gateway sees
+// are the Client's own, counted from 1 on each connection. Message.ID is for the caller
+// alone.
 //
 // # Connections that fail
 //
-// The Client dials again after a tenth of a second, two tenths and so on up to a
-// minute, less up to half of that at random, for as long as a message waits. A
-// connection over which nothing was settled counts as a failure to connect.
+// While a message waits, the Client dials again after 0.1, 0.2, 0.4 seconds and so on up
+// to MaxDialBackoff, with up to 50 % jitter. A connection on which no message was answered
+// counts as a failure to connect. A message whose time ends before the next attempt is not
+// sent, at once.
 //
-// If the server refuses the sender, for its certificate, its key or its
-// environment, or does not speak the protocol, or has a certificate that is not
-// trusted, then to try again would not help: all messages that wait end at once
-// with ErrNotSent and that error, as do those that come in the time
-// before the next attempt would be due.
+// A connection is replaced if it fails message after message: with 500, 503 or IdleTimeout,
+// or without an answer within Timeout. It is used until the new one is open. Only answers
+// about messages count as success: not that the connection was opened, and not that PINGs
+// are answered.
+//
+// Some failures do not pass with time: the server refuses the sender, does not speak the
+// protocol, or has a certificate that is not trusted. Then all messages that wait end at
+// once with ErrNotSent and that error, and so do those that are handed over before the
+// next attempt is due. Here the back-off goes up to a minute.
+//
+// A server may change its protocol from one connection to the next.
 type Client struct {
 	// Addr is the server's host and port. Empty means Production.
 	Addr string
 
-	// Config says how to reach it. Nil means the zero Config. TLS sessions are
-	// taken up again, unless Config.TLS has a ClientSessionCache of its own, or
-	// GetClientCertificate, which may give another certificate each time.
+	// Config says how to reach the server. Nil means the zero Config. TLS sessions are
+	// resumed, unless Config.TLS has a ClientSessionCache of its own, or a
+	// GetClientCertificate, which may return another certificate each time.
 	Config *Config
 
-	// Timeout is how long a message may take where the context that Push was
-	// given has no deadline, and how long each message of PushAll may. Zero
-	// means one minute. It is kept to within a quarter. On the binary wire it
-	// is also how long a gateway may take to read, or to answer a barrier.
+	// Timeout is the time that a message has if it was given to PushAll, or to Push with
+	// a context without a deadline. Zero means one minute. It is accurate to about 25 %.
+	// On the binary protocol it also limits how long a gateway may take to read, or to
+	// answer a barrier.
 	Timeout time.Duration
 
-	// Attempts is how often a message is tried at most. Zero means 10. On the
-	// binary wire it does not count when a message is sent again because another
-	// was rejected.
+	// Attempts limits how often a message is sent. Zero means 10. On the binary protocol
+	// it does not count when a message is resent because another was rejected.
 	Attempts int
 
-	// InDoubt says what becomes of a message that is in doubt. Zero means
+	// InDoubt says what happens to a message that is in doubt. Zero means
 	// InDoubtReport.
 	InDoubt InDoubtPolicy
 
-	// MaxInFlight is how many messages are in flight at most, over all connections
-	// and callers: written, and without an answer. Zero means 40,960.
+	// MaxInFlight limits the messages in flight, over all connections and callers: those
+	// that were written and have no answer. Zero means 32,768.
 	//
-	// Over HTTP/2 a connection starts with 100 and takes more while that brings more
-	// answers a second, up to the server's limit. On the binary protocol a
-	// connection takes up to three quarters of MaxInFlight before its barrier, and
-	// fewer after a connection that ended without an answer.
+	// On the binary protocol a connection takes up to three quarters of it before its
+	// barrier, and fewer after one that ended without an answer.
 	MaxInFlight int
 
-	// MaxConns is how many connections there may be over HTTP/2. Zero means 4.
+	// MaxConns limits the connections over HTTP/2. Zero means 4.
 	MaxConns int
 
 	// MaxDialBackoff is the longest time between two attempts to connect, where the
 	// failure may pass with time. Zero means 10 seconds.
 	MaxDialBackoff time.Duration
 
-	// ConfirmInterval is how much time there is between two barriers on the binary
-	// wire, unless a connection is full, PushAll comes to its end or Shutdown is
-	// called. So it is also how long a single Push takes, if others came before
-	// it. Zero means one second.
+	// ConfirmInterval is the time between two barriers on the binary protocol. Zero means
+	// one second. A barrier comes earlier if a connection is full, PushAll has no more
+	// messages or Shutdown is called. So this is also how long a single Push takes, if
+	// others came before it.
 	ConfirmInterval time.Duration
 
-	// AssumeAcceptedAfter, if not zero, takes silence for acceptance on the binary wire: if a
-	// gateway has not answered a barrier for so long, and not closed the
-	// connection, what was sent counts as accepted. It is for gateways that
-	// never answer one; there every message would be in doubt. What a gateway
-	// says later than that is lost. It should be well below Timeout.
+	// AssumeAcceptedAfter, if not zero, takes silence for acceptance on the binary
+	// protocol. If a gateway has not answered a barrier for so long, and has not closed
+	// the connection, what was sent counts as accepted. It is for gateways that never
+	// answer a barrier: there every message would be in doubt. What a gateway says later
+	// is lost. It should be well below Timeout.
 	AssumeAcceptedAfter time.Duration
 
 	// OnAttempt, if not nil, is called with each attempt to send a message, when its
@@ -190,58 +200,100 @@ const (
 	InDoubtResend
 )
 
-// Push sends the message and waits for its fate. The error says which it is: see
-// [Client]. The Receipt is what the server says of a message that it accepted
-// over HTTP/2.
+// Push sends the message and waits for its outcome. The error says which it is: see
+// [Client]. The Receipt is what the server says of a message that it accepted over
+// HTTP/2.
 //
-// If ctx has no deadline, the message has Timeout. On the binary wire Push waits
-// for a proof, which it shares with all other calls: one after the other takes
-// ConfirmInterval for each, and many at a time no longer than that for all.
+// If ctx has no deadline, the message has Timeout. If ctx ends, Push returns at once. On
+// the binary protocol Push waits for a barrier, which it shares with all other calls: one
+// call after the other takes ConfirmInterval for each, and many at a time take no longer
+// than that for all.
 func (c *Client) Push(ctx context.Context, m *Message) (Receipt, error) {
 	return c.dispatcher().push(ctx, m)
 }
 
 var errNoMessage error = &fieldError{StatusMissingToken, "the message is nil, expected one with a token"}
 
-// A Result says what became of a message that was given to PushAll.
+// A Result is the outcome of a message that was given to PushAll or PushChan.
 type Result struct {
-	Message *Message // as it came, the same pointer
+	Message *Message // the same pointer
 	Receipt Receipt  // if it was accepted over HTTP/2
 	Err     error    // nil if it was accepted: see Client
 }
 
-// PushAll sends all messages of msgs, and yields each with its fate as soon as
-// that is known, which is not the order in which they came. It takes no more from
-// msgs than can soon be sent, and never more than a Window. A message, and its
-// Payload, must not be modified before it came back; after that it may be used again.
+// PushAll sends all messages of msgs. It yields the outcome of each message as soon as it
+// is known, which is not the order in which they came. A message and its Payload must not
+// be modified before its Result was yielded. After that they may be used again.
 //
-// The function msgs runs in a goroutine of its own, at the same time as the body
-// of the caller's loop. A panic in it is a panic of PushAll. While it blocks,
-// results are yielded as they become known. When ctx ends, or the caller breaks
-// off the loop, it is asked for no more messages; PushAll returns when it has
-// returned, so that a function that may block should watch the same context.
+// The function msgs runs in a goroutine of its own, at the same time as the body of the
+// caller's loop. A panic in it is a panic of PushAll. It is asked for no more messages
+// than can be sent soon: besides those in flight, MaxInFlight may wait, or 1,024 if that
+// is less. While it blocks, results are yielded as they become known.
 //
-// If ctx ends, all outstanding messages end with it, and the loop ends when they
-// were yielded. Those still in msgs were not handed over, and have no result. If
-// the caller breaks off the loop, the rest of the outstanding messages are given
-// up without a result. In either case, on return nothing is left running that
-// PushAll started; a connection is the Client's, and on the binary wire stays
-// until its barrier is answered, for Timeout at the most.
+// If ctx ends, all messages without an outcome end with it, and the loop ends when they
+// were yielded. If the caller breaks the loop, they are abandoned without a result. In
+// both cases msgs is asked for no more messages, and PushAll returns when msgs has
+// returned: nothing is left running that PushAll started. So a msgs that may block should
+// watch a context: cancel it before you break. Or use PushChan.
 //
-// Each message may take Timeout; a deadline of ctx is for all together.
+// Each message has Timeout. A deadline of ctx is for all together. A connection belongs to
+// the Client: on the binary protocol it stays open until its barrier is answered, for
+// Timeout at most.
 func (c *Client) PushAll(ctx context.Context, msgs iter.Seq[*Message]) iter.Seq[Result] {
 	return func(yield func(Result) bool) {
 		newPushAll(ctx, c.dispatcher()).run(msgs, yield)
 	}
 }
 
+// PushChan is PushAll for messages that come from a channel, until it is closed. If the
+// caller breaks the loop, or ctx ends, PushChan does not wait for the channel. What was
+// received from it by then has a result only if that was yielded.
+func (c *Client) PushChan(ctx context.Context, messages <-chan *Message) iter.Seq[Result] {
+	return func(yield func(Result) bool) {
+		b := newPushAll(ctx, c.dispatcher())
+		b.run(func(yield func(*Message) bool) {
+			for b.ctx.Err() == nil {
+				select {
+				case m, ok := <-messages:
+					if !ok || !yield(m) {
+						return
+					}
+				case <-b.ctx.Done():
+				}
+			}
+		}, yield)
+	}
+}
+
+// Connect opens a connection, unless there is one, and reports why it cannot. So a program
+// finds out at its start that an address is wrong or that its certificate is refused. It
+// makes one attempt. Messages use the connection.
+//
+// Over HTTP/2 it returns when the server's first SETTINGS have come. A provider token is
+// judged with the first message. On the binary protocol it confirms with a barrier that
+// the gateway takes messages, and opens another connection for them.
+func (c *Client) Connect(ctx context.Context) error {
+	d := c.dispatcher()
+	d.mu.Lock()
+	outcome := d.dialer.waitLocked()
+	d.unlock()
+	select {
+	case err := <-outcome:
+		return err
+	case <-ctx.Done():
+		d.mu.Lock()
+		defer d.unlock()
+		return d.dialer.stopWaitingLocked(outcome, ctx.Err())
+	}
+}
+
 // Stats returns the figures of this moment.
 func (c *Client) Stats() Stats { return c.dispatcher().figures() }
 
-// Shutdown waits until every message that was handed over has its fate, and then
-// ends the connections. Messages that come meanwhile end with ErrNotSent. On the
-// binary wire it has the proof asked for at once. If ctx ends first, that is the
-// error, and what is outstanding goes on: call Close to end it.
+// Shutdown waits until every message that was handed over has its outcome, and then
+// closes the connections. Messages that come meanwhile end with ErrNotSent. On the binary
+// protocol barriers are sent at once. If ctx ends first, Shutdown returns its error, and
+// messages without an outcome stay on their way: call Close to end them.
 func (c *Client) Shutdown(ctx context.Context) error {
 	d := c.dispatcher()
 	d.mu.Lock()
@@ -258,10 +310,9 @@ func (c *Client) Shutdown(ctx context.Context) error {
 
 var errClientClosed = fmt.Errorf("the client is closed: %w", net.ErrClosed)
 
-// Close ends all connections, whatever is outstanding, and returns when nothing
-// is left running, which takes up to a second where a server does not read.
-// Messages that were written end with ErrInDoubt, others with ErrNotSent. The
-// error is always nil.
+// Close closes all connections, and returns when nothing is left running, which takes up
+// to a second where a server does not read. Messages in flight end with ErrInDoubt, all
+// others with ErrNotSent. The error is always nil.
 func (c *Client) Close() error {
 	c.dispatcher().close(errClientClosed)
 	return nil
@@ -270,7 +321,7 @@ func (c *Client) Close() error {
 const (
 	defaultTimeout         = time.Minute
 	defaultAttempts        = 10
-	defaultMaxInFlight     = 40 << 10
+	defaultMaxInFlight     = 32 << 10
 	defaultMaxConns        = 4
 	defaultConfirmInterval = time.Second
 	defaultMaxDialBackoff  = 10 * time.Second

@@ -52,12 +52,9 @@ func (d *dispatcher) tick() {
 	d.timers.ticking = false
 	d.stageLocked()
 	now := d.now()
-	for _, l := range []*list{&d.queue, &d.backingOff} {
-		d.endLateLocked(l, now)
-	}
+	d.endLateLocked(now)
 	more := d.pending > 0
 	for _, s := range d.sessions {
-		d.endLateLocked(&s.flight, now)
 		if s.protocol.tickLocked(now) {
 			more = true
 		}
@@ -69,21 +66,26 @@ func (d *dispatcher) tick() {
 	d.dispatchLocked()
 }
 
-// endLateLocked ends the deliveries of a list whose time is over. That blames the session
-// they are in flight on, or those that had no room for them.
-func (d *dispatcher) endLateLocked(l *list, now time.Duration) {
-	for r := l.first; r != nil; {
-		next := r.next
-		if r.deadline != 0 && r.deadline <= now {
-			m, was, on := r.message, r.state, r.session
-			d.abandonLocked(r, context.DeadlineExceeded)
-			for _, s := range d.sessions {
-				if was == inFlight && s == on || was == queued && s.roomLocked() == 0 && s.pausedUntil == 0 {
-					s.failedLocked(m, errNoAnswer)
-				}
+// endLateLocked ends the deliveries whose time is over. That blames the session on which
+// they are in flight, or the sessions that had no room for them.
+func (d *dispatcher) endLateLocked(now time.Duration) {
+	isLate := func(r *delivery) bool { return r.deadline != 0 && r.deadline <= now }
+	late := d.queue.find(nil, isLate)
+	late = d.backingOff.find(late, isLate)
+	for _, s := range d.sessions {
+		late = s.flight.find(late, isLate)
+	}
+	for _, r := range late {
+		m, was, on := r.message, r.state, r.session
+		if was == finished {
+			continue
+		}
+		d.abandonLocked(r, context.DeadlineExceeded)
+		for _, s := range d.sessions {
+			if was == inFlight && s == on || was == queued && s.roomLocked() == 0 && s.pausedUntil == 0 {
+				s.failedLocked(m, errNoAnswer)
 			}
 		}
-		r = next
 	}
 }
 
@@ -107,16 +109,20 @@ func (d *dispatcher) endBackOffs() {
 	d.timers.laterAt = 0
 	now := d.now()
 	var next time.Duration
-	for r := d.backingOff.first; r != nil; {
-		after := r.next
-		if r.at <= now {
-			d.backingOff.remove(r)
-			d.waiting.Add(-1)
-			d.resendLocked(r, r.err, 0)
-		} else if next == 0 || r.at < next {
+	due := d.backingOff.find(nil, func(r *delivery) bool {
+		if r.at > now && (next == 0 || r.at < next) {
 			next = r.at
 		}
-		r = after
+		return r.at <= now
+	})
+	for _, r := range due {
+		if r.state != backingOff {
+			continue
+		}
+		d.backingOff.remove(r)
+		d.waiting.Add(-1)
+		r.state = finished
+		d.resendLocked(r, r.err, 0)
 	}
 	if next != 0 {
 		d.wakeAtLocked(max(next, now+minBackOffStep))

@@ -127,3 +127,14 @@ func (l *list) popRun() (run list) {
 	l.n -= run.n
 	return run
 }
+
+// find appends the deliveries for which is holds. To end one may change any list: so the
+// deliveries are found first, and ended then.
+func (l *list) find(some []*delivery, is func(*delivery) bool) []*delivery {
+	for r := l.first; r != nil; r = r.next {
+		if is(r) {
+			some = append(some, r)
+		}
+	}
+	return some
+}

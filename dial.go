@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -25,6 +26,7 @@ type dialer struct {
 	due       time.Duration // when the next attempt may begin
 	failure   error         // the last one
 	permanent bool          // which time does not heal
+	waiting   []chan error  // calls of Client.Connect
 	replaced  bool          // a connection was replaced for the sake of few messages, and none has worked since
 }
 
@@ -65,7 +67,7 @@ func (l *dialer) isWantedLocked() bool {
 	for _, s := range l.d.sessions {
 		switch {
 		case s.end != nil:
-		case s.replaced != nil:
+		case s.replaced != nil && l.d.pending > 0:
 			return true
 		default:
 			open++
@@ -74,7 +76,45 @@ func (l *dialer) isWantedLocked() bool {
 			}
 		}
 	}
+	if len(l.waiting) > 0 && open == 0 {
+		return true
+	}
 	return l.d.waiting.Load() > 0 && open == full && open < l.d.maxConns
+}
+
+// waitLocked returns a channel for the outcome of the next attempt to connect. If a
+// session is open, that is nil.
+func (l *dialer) waitLocked() <-chan error {
+	outcome := make(chan error, 1)
+	now := l.d.now()
+	switch {
+	case l.d.closing != nil:
+		outcome <- fmt.Errorf("apns: %w", l.d.closing)
+	case l.d.isConnectedLocked():
+		outcome <- nil
+	case l.permanent && l.due > now:
+		outcome <- l.failure
+	default:
+		l.waiting = append(l.waiting, outcome)
+		l.growLocked()
+	}
+	return outcome
+}
+
+// stopWaitingLocked is called when nobody waits for the channel any more, because of why.
+func (l *dialer) stopWaitingLocked(outcome <-chan error, why error) error {
+	l.waiting = slices.DeleteFunc(l.waiting, func(c chan error) bool { return c == outcome })
+	if l.failure != nil {
+		return fmt.Errorf("apns: %w, while there was no connection (%s)", why, plainText(l.failure))
+	}
+	return fmt.Errorf("apns: %w, while there was no connection", why)
+}
+
+func (l *dialer) tellLocked(outcome error) {
+	for _, c := range l.waiting {
+		c <- outcome
+	}
+	l.waiting = nil
 }
 
 // connect opens connections while they are wanted. It waits for the back-off between
@@ -136,10 +176,12 @@ func (l *dialer) dialedLocked(s *session, err error) {
 		} else {
 			d.provider.Store(nil)
 		}
+		l.tellLocked(nil)
 	case err == nil:
 		d.running.Go(s.protocol.close)
 	case l.ctx.Err() == nil:
 		l.failedLocked(err)
+		l.tellLocked(err)
 		permanent, wait := l.permanent, l.due-d.now()
 		d.afterLocked(func() {
 			if permanent {

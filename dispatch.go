@@ -34,6 +34,7 @@ type dispatcher struct {
 	queue      list       // what a session may take, in order
 	backingOff list       // what is to be queued again later
 	finished   list       // what unlock reports
+	mixed      bool       // it has more than one source
 	attempts   []Attempt  // what unlock tells the observer
 	deferred   []func()   // what unlock calls
 	staged     []*pushAll // those with messages that are not queued yet
@@ -81,8 +82,8 @@ func (d *dispatcher) now() time.Duration { return time.Since(d.epoch) }
 
 // unlock releases mu, and then reports what was finished while it was held.
 func (d *dispatcher) unlock() {
-	finished, attempts, deferred := d.finished, d.attempts, d.deferred
-	d.finished, d.attempts, d.deferred = list{}, nil, nil
+	finished, mixed, attempts, deferred := d.finished, d.mixed, d.attempts, d.deferred
+	d.finished, d.mixed, d.attempts, d.deferred = list{}, false, nil, nil
 	d.mu.Unlock()
 	for _, f := range deferred {
 		f()
@@ -91,8 +92,13 @@ func (d *dispatcher) unlock() {
 		d.observe(attempts[i])
 	}
 	for finished.n > 0 {
-		run := finished.popRun()
-		run.first.source.report(run)
+		report := finished
+		if mixed {
+			report = finished.popRun()
+		} else {
+			finished = list{}
+		}
+		report.first.source.report(report)
 	}
 }
 
@@ -125,36 +131,43 @@ func (d *dispatcher) checkMessage(m *Message) (checked bool, err error) {
 // handOver takes a message from its source. It has an outcome from then on.
 func (d *dispatcher) handOver(r *delivery) {
 	d.mu.Lock()
-	d.handOverLocked(r, d.now())
+	var one list
+	one.push(r)
+	d.handOverLocked(&one, r.deadline, time.Now())
 	if d.queue.n == 1 || len(d.sessions) == 0 { // or else somebody is at it already
 		d.dispatchLocked()
 	}
 	d.unlock()
 }
 
-// handOverLocked queues a delivery, unless its outcome is known already. That it breaks
-// a rule is in r.err.
-func (d *dispatcher) handOverLocked(r *delivery, now time.Duration) {
-	d.pending++
-	if d.timeout > 0 && r.deadline == 0 {
-		r.deadline = now + d.timeout
+// handOverLocked queues deliveries of a source, unless their outcomes are known already.
+// All have the same deadline; if that is 0, they have the Timeout. What breaks a rule has
+// that in its err.
+func (d *dispatcher) handOverLocked(rs *list, deadline time.Duration, at time.Time) {
+	now := at.Sub(d.epoch)
+	if d.timeout > 0 && deadline == 0 {
+		deadline = now + d.timeout
 	}
-	err := r.err
-	switch {
-	case err != nil:
-	case d.closing != nil:
+	err := d.hopelessLocked(deadline, now)
+	if d.closing != nil {
 		err = fmt.Errorf("%w: %w", ErrNotSent, d.closing)
-	default:
-		r.expires = !r.message.Expiry.IsZero() && time.Now().Before(r.message.Expiry)
-		err = d.hopelessLocked(r, now)
 	}
-	if err != nil {
-		d.finishLocked(r, Receipt{}, err)
-		return
+	d.pending += rs.n
+	for r := rs.first; r != nil; {
+		next := r.next
+		if err != nil && r.err == nil {
+			r.err = err
+		}
+		if r.err != nil {
+			rs.remove(r)
+			d.finishLocked(r, Receipt{}, r.err)
+		} else {
+			r.state, r.deadline, r.expires = queued, deadline, r.message.Expiry.After(at)
+		}
+		r = next
 	}
-	r.state = queued
-	d.queue.push(r)
-	d.waiting.Add(1)
+	d.waiting.Add(int64(rs.n))
+	d.queue.append(rs)
 	d.startClockLocked()
 }
 
@@ -173,13 +186,11 @@ func (d *dispatcher) stageLocked() {
 	if len(d.staged) == 0 {
 		return
 	}
-	now := d.now()
+	now := time.Now()
 	for i, b := range d.staged {
 		staged := b.takeStaged()
 		d.waiting.Add(-int64(staged.n))
-		for r := staged.pop(); r != nil; r = staged.pop() {
-			d.handOverLocked(r, now)
-		}
+		d.handOverLocked(&staged, 0, now)
 		d.staged[i] = nil
 	}
 	d.staged = d.staged[:0]
@@ -365,6 +376,7 @@ func (d *dispatcher) close(err error) {
 	d.timers.stop()
 	if d.dialer != nil {
 		d.dialer.cancel()
+		d.dialer.tellLocked(fmt.Errorf("apns: %w", err))
 	}
 	for _, l := range []*list{&d.queue, &d.backingOff} {
 		for l.n > 0 {

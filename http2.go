@@ -306,7 +306,7 @@ func isHeaderValue(s string) bool {
 			return false
 		}
 	}
-	return strings.TrimSpace(s) == s
+	return s == "" || s[0] != ' ' && s[len(s)-1] != ' '
 }
 
 func isUUID(s string) bool {

@@ -189,10 +189,11 @@ func (s *http2Session) isFullLocked() bool {
 // fillLocked opens a stream for each message. A delivery has its stream before the
 // reader can take its answer, since that needs dispatcher.mu.
 func (s *http2Session) fillLocked() bool {
-	for size := 0; size < maxWrite && s.session.roomLocked() > 0 && s.d.hasQueuedLocked(); {
-		if s.mayHaveDiedLocked() {
-			break
-		}
+	room := s.session.roomLocked()
+	if room > 0 && s.d.hasQueuedLocked() && s.mayHaveDiedLocked() {
+		room = 0
+	}
+	for size := 0; size < maxWrite && room > 0; room-- {
 		r := s.d.takeLocked(&s.session)
 		if r == nil {
 			break

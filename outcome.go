@@ -31,15 +31,31 @@ const (
 	lost                   // in doubt
 )
 
+// acceptedLocked takes the answer that a delivery in flight was accepted.
+func (d *dispatcher) acceptedLocked(r *delivery, receipt Receipt) {
+	if d.observe != nil {
+		d.observeLocked(r, nil)
+	}
+	d.landLocked(r)
+	r.session.provedLocked(true)
+	d.finishLocked(r, receipt, nil)
+}
+
 // answeredLocked takes the answer to a delivery in flight. The delivery is finished, or
 // will be resent.
 func (d *dispatcher) answeredLocked(r *delivery, a answer) {
+	if a.kind == accepted {
+		d.acceptedLocked(r, a.receipt)
+		return
+	}
 	s := r.session
-	d.observeLocked(r, &a)
+	if d.observe != nil && a.kind != unsent {
+		d.observeLocked(r, a.err)
+	}
 	d.landLocked(r)
 	switch a.kind {
-	case accepted, rejected:
-		s.provedLocked(a.kind == accepted)
+	case rejected:
+		s.provedLocked(false)
 		d.finishLocked(r, a.receipt, a.err)
 	case throttled:
 		d.resendLocked(r, a.err, backOffOf(r, &a))
@@ -51,8 +67,8 @@ func (d *dispatcher) answeredLocked(r *delivery, a answer) {
 		s.failedLocked(r.message, a.err)
 		d.resendLocked(r, a.err, wait)
 	case draining, unprocessed:
-		if a.kind == draining {
-			s.drainLocked(a.err)
+		if e, ok := errors.AsType[*drainError](a.err); ok && s.drainLocked(e) {
+			d.afterLocked(func() { d.log.Warn("apns: connection drains", "error", e) })
 		}
 		var wait time.Duration
 		if r.attempts > 1 && s.isHTTP2 {
@@ -119,7 +135,7 @@ func (d *dispatcher) resendLocked(r *delivery, err error, wait time.Duration) {
 		d.waiting.Add(1)
 		d.wakeAtLocked(r.at)
 	default:
-		if err := d.hopelessLocked(r, now); err != nil {
+		if err := d.hopelessLocked(r.deadline, now); err != nil {
 			d.finishLocked(r, Receipt{}, err)
 			return
 		}
@@ -155,7 +171,9 @@ func (d *dispatcher) abandonLocked(r *delivery, why error) {
 		if !ok {
 			return // its answer has come, and is about to be taken
 		}
-		d.observeLocked(r, &a)
+		if d.observe != nil {
+			d.observeLocked(r, a.err)
+		}
 		d.landLocked(r)
 		d.finishLocked(r, a.receipt, a.err)
 		return
@@ -201,16 +219,17 @@ func (d *dispatcher) isConnectedLocked() bool {
 	return false
 }
 
-// hopelessLocked returns the error of a delivery that nothing can send in time, or nil.
-func (d *dispatcher) hopelessLocked(r *delivery, now time.Duration) error {
+// hopelessLocked returns the error of a delivery that nothing can send before its
+// deadline, or nil.
+func (d *dispatcher) hopelessLocked(deadline, now time.Duration) error {
 	if d.dialer != nil {
-		if err := d.dialer.hopelessLocked(r.deadline, now); err != nil {
+		if err := d.dialer.hopelessLocked(deadline, now); err != nil {
 			return err
 		}
 	} else if len(d.sessions) > 0 && d.sessions[0].end != nil {
 		return d.notSentLocked(d.sessions[0].end)
 	}
-	if until, because := d.pausedLocked(now); until > r.deadline && r.deadline != 0 {
+	if until, because := d.pausedLocked(now); until > deadline && deadline != 0 {
 		return fmt.Errorf("%w: the server wants to be left alone for longer than the message has time (%s): %w", ErrNotSent, plainText(because), reasonOf(because))
 	}
 	return nil
@@ -231,7 +250,7 @@ func (d *dispatcher) endHopelessLocked() {
 	now := d.now()
 	for r := d.queue.first; r != nil; {
 		next := r.next
-		if err := d.hopelessLocked(r, now); err != nil {
+		if err := d.hopelessLocked(r.deadline, now); err != nil {
 			d.queue.remove(r)
 			d.waiting.Add(-1)
 			d.finishLocked(r, Receipt{}, err)
@@ -246,7 +265,7 @@ func (d *dispatcher) endHopelessLocked() {
 func (d *dispatcher) pausedLocked(now time.Duration) (until time.Duration, because error) {
 	for _, s := range d.sessions {
 		switch {
-		case s.end != nil:
+		case s.end != nil || !s.isOpen:
 		case s.pausedUntil <= now:
 			return 0, nil
 		case until == 0 || s.pausedUntil < until:
@@ -265,6 +284,9 @@ func (d *dispatcher) finishLocked(r *delivery, receipt Receipt, err error) {
 		}
 	}
 	r.state, r.receipt, r.err = finished, receipt, err
+	if last := d.finished.last; last != nil && last.source != r.source {
+		d.mixed = true
+	}
 	d.finished.push(r)
 	d.countLocked(err)
 	d.pending--
@@ -284,17 +306,15 @@ func (e *doubtError) Is(target error) bool {
 
 // abandonSourceLocked ends all deliveries of a source.
 func (d *dispatcher) abandonSourceLocked(of source, why error) {
-	lists := []*list{&d.queue, &d.backingOff}
+	is := func(r *delivery) bool { return r.source == of }
+	some := d.queue.find(nil, is)
+	some = d.backingOff.find(some, is)
 	for _, s := range d.sessions {
-		lists = append(lists, &s.flight)
+		some = s.flight.find(some, is)
 	}
-	for _, l := range lists {
-		for r := l.first; r != nil; {
-			next := r.next
-			if r.source == of {
-				d.abandonLocked(r, why)
-			}
-			r = next
+	for _, r := range some {
+		if r.state != finished {
+			d.abandonLocked(r, why)
 		}
 	}
 }

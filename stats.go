@@ -49,10 +49,7 @@ type Attempt struct {
 }
 
 // observeLocked notes an attempt for the observer.
-func (d *dispatcher) observeLocked(r *delivery, a *answer) {
-	if d.observe == nil || a.kind == unsent {
-		return
-	}
+func (d *dispatcher) observeLocked(r *delivery, err error) {
 	m := r.message
 	d.attempts = append(d.attempts, Attempt{
 		HTTP2:    r.session.isHTTP2,
@@ -63,7 +60,7 @@ func (d *dispatcher) observeLocked(r *delivery, a *answer) {
 		PushType: m.PushType,
 		Topic:    m.Topic,
 		Priority: m.Priority,
-		Err:      a.err,
+		Err:      err,
 	})
 }
 
