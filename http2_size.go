@@ -17,9 +17,9 @@ type sizer struct {
 
 const (
 	minInFlight = 100
-	// minMeasure is how long a measurement takes at least, so that it means something
-	// where the server answers at once.
-	minMeasure = 10 * time.Millisecond
+	// minMeasure is how long a measurement takes at least. Where the server answers at
+	// once, shorter ones would differ by more than minGain by chance.
+	minMeasure = 100 * time.Millisecond
 	// minGain is by how much the rate has to rise for another size to be kept.
 	minGain = 1.1
 	// holdTime is how long a size is kept after a larger one was of no use.
