@@ -148,12 +148,13 @@ type Client struct {
 	// is lost. It should be well below Timeout.
 	AssumeAcceptedAfter time.Duration
 
-	// OnAttempt, if not nil, is called with each attempt to send a message, when its
-	// outcome is known and before Push or PushAll return it. It is called by the
-	// goroutine that has learned the outcome, without a lock, and possibly by several
-	// at a time. It must return quickly, and must not call the Client's Push, PushAll,
+	// OnAttempt, if not nil, is called with each attempt to send a message, and with the
+	// context of the call of Push or PushAll. It is called when the outcome of the
+	// attempt is known and before that of the message is reported, by the goroutine that
+	// learned it and without a lock. Calls may be concurrent, and those about one message
+	// may be out of order. It must return quickly, and must not call Push, PushAll,
 	// Shutdown or Close.
-	OnAttempt func(Attempt)
+	OnAttempt func(context.Context, Attempt)
 
 	once sync.Once
 	d    *dispatcher // made at the first call

@@ -1,6 +1,9 @@
 package apns
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // A delivery is a message on its way from its source to its outcome. It is on the list
 // that its state names, and all of it is protected by dispatcher.mu.
@@ -46,6 +49,8 @@ type source interface {
 	// isComplete reports whether the source has handed over its last message, so that
 	// its outcomes are wanted without delay. The caller holds dispatcher.mu.
 	isComplete() bool
+	// context returns the context of the call.
+	context() context.Context
 }
 
 // A list has deliveries in an order. Its zero value is empty.

@@ -1,6 +1,7 @@
 package apns
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -30,27 +31,27 @@ type dispatcher struct {
 	provider atomic.Pointer[provider] // knows the rules for messages; nil until the server has spoken HTTP/2
 	waiting  atomic.Int64             // deliveries that are staged, queued or backing off
 
-	mu         sync.Mutex // protects following, and all that is said to be
-	queue      list       // what a session may take, in order
-	backingOff list       // what is to be queued again later
-	finished   list       // what unlock reports
-	mixed      bool       // it has more than one source
-	attempts   []Attempt  // what unlock tells the observer
-	deferred   []func()   // what unlock calls
-	staged     []*pushAll // those with messages that are not queued yet
-	sessions   []*session // in the order in which they were opened
-	opened     uint64     // sessions so far
-	inFlight   int        // deliveries on sessions
-	pending    int        // deliveries without an outcome
-	room       sync.Cond  // of mu: fewer messages wait, or a PushAll ends
-	feeding    int        // PushAlls that have messages to come
-	complete   int        // PushAlls that have none, and wait for outcomes
-	pace       pace       // of the barriers on the binary protocol
-	timers     timers
-	closing    error           // why no messages are taken; nil while they are
-	closed     bool            // close was called
-	drained    []chan struct{} // closed when nothing is pending
-	stats      Stats           // but for what is computed
+	mu           sync.Mutex    // protects following, and all that is said to be
+	queue        list          // what a session may take, in order
+	backingOff   list          // what is to be queued again later
+	finished     list          // what unlock reports
+	mixed        bool          // it has more than one source
+	observations []observation // what unlock tells the observer
+	deferred     []func()      // what unlock calls
+	staged       []*pushAll    // those with messages that are not queued yet
+	sessions     []*session    // in the order in which they were opened
+	opened       uint64        // sessions so far
+	inFlight     int           // deliveries on sessions
+	pending      int           // deliveries without an outcome
+	room         sync.Cond     // of mu: fewer messages wait, or a PushAll ends
+	feeding      int           // PushAlls that have messages to come
+	complete     int           // PushAlls that have none, and wait for outcomes
+	pace         pace          // of the barriers on the binary protocol
+	timers       timers
+	closing      error           // why no messages are taken; nil while they are
+	closed       bool            // close was called
+	drained      []chan struct{} // closed when nothing is pending
+	stats        Stats           // but for what is computed
 }
 
 // The settings of a dispatcher.
@@ -62,7 +63,7 @@ type settings struct {
 	confirmInterval time.Duration
 	assumeAccepted  time.Duration // 0: never
 	inDoubt         InDoubtPolicy
-	observe         func(Attempt) // or nil
+	observe         func(context.Context, Attempt) // or nil
 }
 
 // maxWaiting is how many messages may wait before a PushAll takes no more: those that
@@ -82,14 +83,14 @@ func (d *dispatcher) now() time.Duration { return time.Since(d.epoch) }
 
 // unlock releases mu, and then reports what was finished while it was held.
 func (d *dispatcher) unlock() {
-	finished, mixed, attempts, deferred := d.finished, d.mixed, d.attempts, d.deferred
-	d.finished, d.mixed, d.attempts, d.deferred = list{}, false, nil, nil
+	finished, mixed, observations, deferred := d.finished, d.mixed, d.observations, d.deferred
+	d.finished, d.mixed, d.observations, d.deferred = list{}, false, nil, nil
 	d.mu.Unlock()
 	for _, f := range deferred {
 		f()
 	}
-	for i := range attempts {
-		d.observe(attempts[i])
+	for _, o := range observations {
+		d.observe(o.ctx, o.attempt)
 	}
 	for finished.n > 0 {
 		report := finished

@@ -34,7 +34,7 @@ const (
 // acceptedLocked takes the answer that a delivery in flight was accepted.
 func (d *dispatcher) acceptedLocked(r *delivery, receipt Receipt) {
 	if d.observe != nil {
-		d.observeLocked(r, nil)
+		d.observeLocked(r, receipt.APNsID, nil).Final = true
 	}
 	d.landLocked(r)
 	r.session.provedLocked(true)
@@ -48,10 +48,12 @@ func (d *dispatcher) answeredLocked(r *delivery, a answer) {
 		d.acceptedLocked(r, a.receipt)
 		return
 	}
-	s := r.session
 	if d.observe != nil && a.kind != unsent {
-		d.observeLocked(r, a.err)
+		at := len(d.observations)
+		d.observeLocked(r, "", a.err)
+		defer func() { d.observations[at].attempt.Final = r.state == finished }()
 	}
+	s := r.session
 	d.landLocked(r)
 	switch a.kind {
 	case rejected:
@@ -172,7 +174,7 @@ func (d *dispatcher) abandonLocked(r *delivery, why error) {
 			return // its answer has come, and is about to be taken
 		}
 		if d.observe != nil {
-			d.observeLocked(r, a.err)
+			d.observeLocked(r, "", a.err).Final = true
 		}
 		d.landLocked(r)
 		d.finishLocked(r, a.receipt, a.err)

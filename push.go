@@ -8,6 +8,7 @@ import (
 // A pushCall is one call of Push: a source of one message.
 type pushCall struct {
 	delivery
+	ctx  context.Context
 	done chan struct{} // has a value when the delivery is finished
 }
 
@@ -17,6 +18,7 @@ func (d *dispatcher) push(ctx context.Context, m *Message) (Receipt, error) {
 	if c == nil {
 		c = &pushCall{done: make(chan struct{}, 1)}
 	}
+	c.ctx = ctx
 	r := &c.delivery
 	r.message, r.source = m, c
 	r.checked, r.err = d.checkMessage(m)
@@ -34,10 +36,12 @@ func (d *dispatcher) push(ctx context.Context, m *Message) (Receipt, error) {
 		<-c.done
 	}
 	receipt, err := r.receipt, r.err
-	c.delivery = delivery{}
+	c.ctx, c.delivery = nil, delivery{}
 	d.calls.Put(c)
 	return receipt, err
 }
 
 func (c *pushCall) report(list)      { c.done <- struct{}{} }
 func (c *pushCall) isComplete() bool { return false }
+
+func (c *pushCall) context() context.Context { return c.ctx }

@@ -15,6 +15,7 @@ import (
 // messages together. The caller's goroutine yields the results.
 type pushAll struct {
 	d      *dispatcher
+	caller context.Context
 	ctx    context.Context // ends with the caller's, or when the loop does
 	cancel context.CancelFunc
 	most   int64 // messages between msgs and the loop
@@ -39,7 +40,7 @@ type pushAll struct {
 }
 
 func newPushAll(ctx context.Context, d *dispatcher) *pushAll {
-	b := &pushAll{d: d, most: int64(d.maxInFlight + d.maxWaiting())}
+	b := &pushAll{d: d, caller: ctx, most: int64(d.maxInFlight + d.maxWaiting())}
 	b.ctx, b.cancel = context.WithCancel(ctx)
 	b.news.L = &b.mu
 	return b
@@ -244,6 +245,8 @@ func (b *pushAll) abandon() {
 // The source.
 
 func (b *pushAll) isComplete() bool { return b.ended }
+
+func (b *pushAll) context() context.Context { return b.caller }
 
 func (b *pushAll) report(finished list) {
 	b.mu.Lock()

@@ -1,9 +1,11 @@
 package apns
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"time"
 )
 
@@ -25,43 +27,85 @@ type Stats struct {
 	Connected uint64 // connections opened
 }
 
-// An Attempt is what one attempt to send a message came to.
+// An Attempt is one attempt to send a message. A message that was resent has several. One
+// that was never given to a connection has none, and neither has one that a gateway of the
+// binary protocol discarded after a rejection.
 type Attempt struct {
-	// HTTP2 says that it was over HTTP/2, and not the binary protocol.
-	HTTP2 bool
+	// Protocol is "h2" or "binary".
+	Protocol string
 	// Conn is the number of the connection, counted from 1 in the order in which the
-	// Client opened them.
+	// Client opened them. There is no bound to it: do not use it as a metric's label.
 	Conn uint64
 	// Number is 1 for the first attempt of a message, 2 for the second, and so on.
 	Number int
+	// Final says that this was the last attempt of the message.
+	Final bool
 	// Sent is when the message was given to the connection.
 	Sent time.Time
-	// Latency is the time from then to the answer. On the binary protocol an accepted
-	// message is one that a barrier has confirmed.
+	// Latency is the time from Sent until the outcome of the attempt was known. On the
+	// binary protocol an accepted message waits for its barrier.
 	Latency time.Duration
-	// PushType, Topic and Priority are the message's.
+	// PushType, Topic and Priority are those of the Message, without defaults.
 	PushType PushType
 	Topic    string
 	Priority Priority
+	// APNsID is the server's name for the message, if it was accepted over HTTP/2.
+	APNsID string
 	// Err is nil if the message was accepted. Otherwise it says what came of the
-	// attempt, as the error of Push does: the message may be resent.
+	// attempt, as the error of Push does. Its text may quote what a proxy answered, which
+	// may have the device token in it.
 	Err error
 }
 
+// Outcome returns "accepted", "rejected", "not sent" or "in doubt", fit for a metric's
+// label.
+func (a *Attempt) Outcome() string {
+	switch {
+	case a.Err == nil:
+		return "accepted"
+	case errors.Is(a.Err, ErrInDoubt):
+		return "in doubt"
+	case errors.Is(a.Err, ErrNotSent):
+		return "not sent"
+	}
+	return "rejected"
+}
+
+// Reason returns why the message was not accepted, as Stats.Rejected counts it, and "" if
+// it was. The number of different values is bounded, whatever a server says.
+func (a *Attempt) Reason() string {
+	if a.Err == nil {
+		return ""
+	}
+	return label(a.Err)
+}
+
+// An observation is an attempt, and the context of its call.
+type observation struct {
+	ctx     context.Context
+	attempt Attempt
+}
+
 // observeLocked notes an attempt for the observer.
-func (d *dispatcher) observeLocked(r *delivery, err error) {
-	m := r.message
-	d.attempts = append(d.attempts, Attempt{
-		HTTP2:    r.session.isHTTP2,
+func (d *dispatcher) observeLocked(r *delivery, apnsID string, err error) *Attempt {
+	m, latency := r.message, d.now()-r.at
+	a := Attempt{
+		Protocol: "binary",
 		Conn:     r.session.number,
 		Number:   int(r.attempts),
-		Sent:     d.epoch.Add(r.at),
-		Latency:  d.now() - r.at,
+		Sent:     time.Now().Add(-latency), // and not from epoch, since the clock may have been set
+		Latency:  latency,
 		PushType: m.PushType,
 		Topic:    m.Topic,
 		Priority: m.Priority,
+		APNsID:   apnsID,
 		Err:      err,
-	})
+	}
+	if r.session.isHTTP2 {
+		a.Protocol = "h2"
+	}
+	d.observations = append(d.observations, observation{r.source.context(), a})
+	return &d.observations[len(d.observations)-1].attempt
 }
 
 // countLocked counts an outcome.
@@ -86,25 +130,35 @@ func (d *dispatcher) countLocked(err error) {
 	}
 }
 
-// label returns what a rejection is counted under. There are not many labels, whatever a
+// label returns what an error is counted under. There are not many labels, whatever a
 // server says.
 func label(err error) string {
-	e, ok := errors.AsType[*PushError](err)
-	switch {
-	case !ok:
-		return "other"
-	case e.HTTPStatus == 0:
-		if reason := e.Status.reason(); reason != "" && e.Status.known() {
-			return string(reason)
-		} else if e.Status.known() {
-			return e.Status.Error()
-		}
-	case e.Reason == "":
+	if e, ok := errors.AsType[*PushError](err); ok && e.HTTPStatus != 0 && e.Reason == "" {
 		return fmt.Sprintf("HTTP status %d", e.HTTPStatus)
-	case errors.Is(e.Reason, ReasonServiceUnavailable):
-		return string(ReasonServiceUnavailable)
-	case e.Reason.known():
-		return string(e.Reason)
+	}
+	if reason, ok := errors.AsType[Reason](err); ok {
+		if reason.Is(ReasonServiceUnavailable) {
+			reason = ReasonServiceUnavailable
+		} else if reason.Is(ReasonBadEnvironmentKeyIDInToken) {
+			reason = ReasonBadEnvironmentKeyIDInToken
+		}
+		if reason.known() {
+			return string(reason)
+		}
+		return "other"
+	}
+	status, ok := errors.AsType[Status](err)
+	switch {
+	case ok && status.known() && status.reason() != "":
+		return string(status.reason())
+	case ok && status.known():
+		return status.Error()
+	case errors.Is(err, context.DeadlineExceeded):
+		return "timeout"
+	case errors.Is(err, context.Canceled):
+		return "cancelled"
+	case errors.Is(err, net.ErrClosed):
+		return "closed"
 	}
 	return "other"
 }

@@ -51,9 +51,9 @@ func run(printOnce bool, addr string) error {
 	client := &apns.Client{
 		Config:  server.TokenConfig(),
 		Timeout: 3 * time.Second,
-		OnAttempt: func(a apns.Attempt) {
-			metrics.observe(a)
-			spans.observe(a)
+		OnAttempt: func(ctx context.Context, a apns.Attempt) {
+			metrics.observe(ctx, a)
+			spans.observe(ctx, a)
 		},
 	}
 	defer client.Close()

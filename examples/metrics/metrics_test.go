@@ -36,9 +36,9 @@ func observe(t *testing.T, c *apns.Client) *observed {
 	o := &observed{Client: c, registry: prometheus.NewRegistry(), spans: tracetest.NewSpanRecorder()}
 	metrics := newAttemptMetrics(o.registry)
 	spans := attemptSpans{sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(o.spans)).Tracer("test")}
-	c.OnAttempt = func(a apns.Attempt) {
-		metrics.observe(a)
-		spans.observe(a)
+	c.OnAttempt = func(ctx context.Context, a apns.Attempt) {
+		metrics.observe(ctx, a)
+		spans.observe(ctx, a)
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		o.attempts = append(o.attempts, a)
@@ -121,17 +121,17 @@ func (o *observed) checkAttempts(t *testing.T, values map[string]float64) {
 	counts, latencies := make(map[string]float64), make(map[string]float64)
 	var wantSpans []string
 	for _, a := range o.attempts {
-		labels := fmt.Sprintf("{outcome=%s,protocol=%s}", outcome(a.Err), protocol(a))
+		labels := fmt.Sprintf("{outcome=%s,protocol=%s}", a.Outcome(), a.Protocol)
 		counts["apns_attempt_duration_seconds_count"+labels]++
 		latencies["apns_attempt_duration_seconds_sum"+labels] += a.Latency.Seconds()
 		span := fmt.Sprintf("apns.attempt from %v to %v: apns.attempt=%d apns.connection=%d apns.outcome=%s apns.protocol=%s",
-			a.Sent.UnixNano(), a.Sent.Add(a.Latency).UnixNano(), a.Number, a.Conn, outcome(a.Err), protocol(a))
+			a.Sent.UnixNano(), a.Sent.Add(a.Latency).UnixNano(), a.Number, a.Conn, a.Outcome(), a.Protocol)
 		if a.PushType != "" {
 			span += " apns.push_type=" + string(a.PushType)
 		}
 		if a.Err != nil {
-			counts[fmt.Sprintf("apns_attempts_not_accepted_total{outcome=%s,protocol=%s,reason=%s}", outcome(a.Err), protocol(a), reason(a.Err))]++
-			span += " apns.reason=" + reason(a.Err)
+			counts[fmt.Sprintf("apns_attempts_not_accepted_total{outcome=%s,protocol=%s,reason=%s}", a.Outcome(), a.Protocol, a.Reason())]++
+			span += " apns.reason=" + a.Reason()
 		}
 		wantSpans = append(wantSpans, span)
 	}
@@ -167,7 +167,7 @@ func (o *observed) checkAttempts(t *testing.T, values map[string]float64) {
 // count returns how many attempts had the outcome. An empty one stands for any.
 func (o *observed) count(of string) (n uint64) {
 	for _, a := range o.attempts {
-		if of == "" || outcome(a.Err) == of {
+		if of == "" || a.Outcome() == of {
 			n++
 		}
 	}
@@ -260,8 +260,8 @@ func TestInFlightAndWaiting(t *testing.T) {
 		stats := o.Stats()
 		checkStats(t, values, stats)
 		o.checkAttempts(t, values)
-		if stats.InDoubt == 0 || stats.InDoubt != o.count("in_doubt") || stats.InDoubt+stats.NotSent != messages || stats.InFlight+stats.Waiting != 0 {
-			t.Errorf("after %d attempts in doubt Stats are %+v", o.count("in_doubt"), stats)
+		if stats.InDoubt == 0 || stats.InDoubt != o.count("in doubt") || stats.InDoubt+stats.NotSent != messages || stats.InFlight+stats.Waiting != 0 {
+			t.Errorf("after %d attempts in doubt Stats are %+v", o.count("in doubt"), stats)
 		}
 		if got := o.attempts[0].Latency; got < time.Second {
 			t.Errorf("the latency of the first attempt is %v, want at least the second that it was in flight", got)
@@ -283,20 +283,21 @@ func TestLabels(t *testing.T) {
 		{&apns.PushError{HTTPStatus: 404}, "rejected", "HTTP status 404"},
 		{&apns.PushError{HTTPStatus: 503, Reason: "Service Unavailable"}, "rejected", "ServiceUnavailable"},
 		{&apns.PushError{Status: apns.StatusInvalidToken}, "rejected", "BadDeviceToken"},
-		{&apns.PushError{Status: apns.StatusProtocolError}, "rejected", "other"},
-		{fmt.Errorf("%w: %w", apns.ErrNotSent, apns.ReasonShutdown), "not_sent", "Shutdown"},
-		{fmt.Errorf("%w: stream refused", apns.ErrNotSent), "not_sent", "other"},
-		{fmt.Errorf("%w: %w", apns.ErrInDoubt, context.DeadlineExceeded), "in_doubt", "timeout"},
-		{fmt.Errorf("%w: %w", apns.ErrInDoubt, context.Canceled), "in_doubt", "cancelled"},
-		{fmt.Errorf("%w: %w", apns.ErrInDoubt, net.ErrClosed), "in_doubt", "closed"},
-		{fmt.Errorf("%w: the body begins with %q", apns.ErrInDoubt, "POST /3/device/"+token), "in_doubt", "other"},
-		{fmt.Errorf("%w: %w", apns.ErrInDoubt, errors.New(token)), "in_doubt", "other"},
+		{&apns.PushError{Status: apns.StatusProtocolError}, "rejected", "protocol error"},
+		{fmt.Errorf("%w: %w", apns.ErrNotSent, apns.ReasonShutdown), "not sent", "Shutdown"},
+		{fmt.Errorf("%w: stream refused", apns.ErrNotSent), "not sent", "other"},
+		{fmt.Errorf("%w: %w", apns.ErrInDoubt, context.DeadlineExceeded), "in doubt", "timeout"},
+		{fmt.Errorf("%w: %w", apns.ErrInDoubt, context.Canceled), "in doubt", "cancelled"},
+		{fmt.Errorf("%w: %w", apns.ErrInDoubt, net.ErrClosed), "in doubt", "closed"},
+		{fmt.Errorf("%w: the body begins with %q", apns.ErrInDoubt, "POST /3/device/"+token), "in doubt", "other"},
+		{fmt.Errorf("%w: %w", apns.ErrInDoubt, errors.New(token)), "in doubt", "other"},
 	} {
-		if o, r := outcome(test.err), reason(test.err); o != test.outcome || r != test.reason {
+		attempt := apns.Attempt{Protocol: "h2", Conn: 1, Number: 1, Sent: time.Now(), Topic: apnstest.Topic, Err: test.err}
+		if o, r := attempt.Outcome(), attempt.Reason(); o != test.outcome || r != test.reason {
 			t.Errorf("%v: outcome is %q and reason %q, want %q and %q", test.err, o, r, test.outcome, test.reason)
 		}
 		o := observe(t, &apns.Client{})
-		o.OnAttempt(apns.Attempt{HTTP2: true, Conn: 1, Number: 1, Sent: time.Now(), Topic: apnstest.Topic, Err: test.err})
+		o.OnAttempt(t.Context(), attempt)
 		o.checkAttempts(t, gather(t, o.registry))
 		for _, s := range tracetest.SpanStubsFromReadOnlySpans(o.spans.Ended()) {
 			if strings.Contains(fmt.Sprintf("%+v", s), token) {

@@ -10,8 +10,8 @@ import (
 	"example.com/apns"
 )
 
-// attemptSpans makes a span for each attempt. Each span is the root of a trace: an Attempt
-// does not say which call of Push it belongs to.
+// attemptSpans makes a span for each attempt, as a child of the span in the context of the
+// call of Push or PushAll.
 type attemptSpans struct{ tracer trace.Tracer }
 
 // observe is for Client.OnAttempt. The attempt is over, so the span starts and ends in the
@@ -19,21 +19,22 @@ type attemptSpans struct{ tracer trace.Tracer }
 //
 // The text of the error stays out of the span. It may quote a proxy's answer, and that may
 // quote the path of the request, which has the device token.
-func (s attemptSpans) observe(a apns.Attempt) {
-	outcome := outcome(a.Err)
+func (s attemptSpans) observe(ctx context.Context, a apns.Attempt) {
+	outcome := a.Outcome()
 	attributes := []attribute.KeyValue{
-		attribute.String("apns.protocol", protocol(a)),
+		attribute.String("apns.protocol", a.Protocol),
 		attribute.Int64("apns.connection", int64(a.Conn)),
 		attribute.Int("apns.attempt", a.Number),
 		attribute.String("apns.outcome", outcome),
+		attribute.Bool("apns.final", a.Final),
 	}
 	if a.PushType != "" {
 		attributes = append(attributes, attribute.String("apns.push_type", string(a.PushType)))
 	}
 	if a.Err != nil {
-		attributes = append(attributes, attribute.String("apns.reason", reason(a.Err)))
+		attributes = append(attributes, attribute.String("apns.reason", a.Reason()))
 	}
-	_, span := s.tracer.Start(context.Background(), "apns.attempt",
+	_, span := s.tracer.Start(ctx, "apns.attempt",
 		trace.WithSpanKind(trace.SpanKindClient),
 		trace.WithTimestamp(a.Sent),
 		trace.WithAttributes(attributes...)) // here, so that a sampler sees them

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"example.com/apns"
@@ -38,11 +40,11 @@ func newAttemptMetrics(r prometheus.Registerer) *attemptMetrics {
 }
 
 // observe is for Client.OnAttempt.
-func (m *attemptMetrics) observe(a apns.Attempt) {
-	protocol, outcome := protocol(a), outcome(a.Err)
+func (m *attemptMetrics) observe(_ context.Context, a apns.Attempt) {
+	protocol, outcome := a.Protocol, a.Outcome()
 	m.latency.WithLabelValues(protocol, outcome).Observe(a.Latency.Seconds())
 	if a.Err != nil {
-		m.notAccepted.WithLabelValues(protocol, outcome, reason(a.Err)).Inc()
+		m.notAccepted.WithLabelValues(protocol, outcome, a.Reason()).Inc()
 	}
 }
 
@@ -77,8 +79,8 @@ func (c statsCollector) Collect(metrics chan<- prometheus.Metric) {
 	for reason, n := range s.Rejected { // which has a bounded number of reasons
 		add(messagesDesc, prometheus.CounterValue, n, "rejected", reason)
 	}
-	add(messagesDesc, prometheus.CounterValue, s.NotSent, "not_sent", "")
-	add(messagesDesc, prometheus.CounterValue, s.InDoubt, "in_doubt", "")
+	add(messagesDesc, prometheus.CounterValue, s.NotSent, "not sent", "")
+	add(messagesDesc, prometheus.CounterValue, s.InDoubt, "in doubt", "")
 	add(messagesDesc, prometheus.CounterValue, s.Invalid, "invalid", "")
 	add(messagesDesc, prometheus.CounterValue, s.Expired, "expired", "")
 	add(inFlightDesc, prometheus.GaugeValue, s.InFlight)
