@@ -38,17 +38,17 @@ type binarySession struct {
 // A pace says how many messages the sessions of a dispatcher take before their barriers,
 // and when those are due. It is protected by dispatcher.mu.
 type pace struct {
-	most       int           // messages before a barrier, at most
-	n          int           // now
-	ceiling    int           // up to which n doubles with each confirmation
-	confirmed  int           // barriers since the ceiling was set
-	last       time.Duration // when the last barrier was written; long ago, if there was none
-	confirming int           // sessions with a barrier on its way
+	most      int           // messages before a barrier, at most
+	n         int           // now
+	ceiling   int           // up to which n doubles with each confirmation
+	confirmed int           // barriers since the ceiling was set
+	last      time.Duration // when the last barrier was written; long ago, if there was none
 }
 
 const (
-	// maxConfirming is how many sessions may wait for the answers to their barriers.
-	maxConfirming = 2
+	// maxBinarySessions limits the connections: one that takes messages, and those that
+	// wait for the answers to their barriers.
+	maxBinarySessions = 3
 	// maxBinaryWrite is the size in bytes at which messages are written.
 	maxBinaryWrite = 64 << 10
 	// minRejectedPace is how many messages a session takes at least after a rejection: to resend
@@ -113,7 +113,7 @@ func (s *binarySession) isFullLocked() bool {
 func (s *binarySession) barrierDueLocked() (due bool, at time.Duration) {
 	full := s.taken >= s.pace.n
 	switch {
-	case s.isConfirmed || s.flight.n == 0 && !full || s.pace.confirming >= maxConfirming:
+	case s.isConfirmed || s.flight.n == 0 && !full:
 		return false, 0
 	case full || !s.d.hasQueuedLocked() && s.isWaitedForLocked():
 		return true, 0
@@ -189,7 +189,6 @@ func (s *binarySession) decideLocked(now time.Duration) bool {
 		s.barrier, s.isConfirmed, s.waits = true, true, now
 		s.end = errBarrier
 		s.pace.last = now
-		s.pace.confirming++
 	case at != 0:
 		startTimer(&s.timer, max(0, at-now), s.wakeWriter)
 	case s.isConfirmed || s.flight.n > 0 || !s.isOpen:
@@ -297,13 +296,7 @@ func (s *binarySession) finish(error) {
 			t.Stop()
 		}
 	}
-	if s.isConfirmed {
-		s.pace.confirming--
-	}
 	s.concludeLocked(s.conn.final())
-	for _, other := range s.d.sessions {
-		other.wakeWriter() // which may write its barrier now
-	}
 	s.d.unlock()
 	s.conn.Close()
 }

@@ -63,8 +63,11 @@ func (l *dialer) growLocked() {
 // isWantedLocked reports whether messages wait and all open sessions are full, or
 // whether one of them is to be replaced.
 func (l *dialer) isWantedLocked() bool {
-	open, full := 0, 0
+	open, full, binary := 0, 0, 0
 	for _, s := range l.d.sessions {
+		if !s.isHTTP2 {
+			binary++
+		}
 		switch {
 		case s.end != nil:
 		case s.replaced != nil && l.d.pending > 0:
@@ -79,7 +82,7 @@ func (l *dialer) isWantedLocked() bool {
 	if len(l.waiting) > 0 && open == 0 {
 		return true
 	}
-	return l.d.waiting.Load() > 0 && open == full && open < l.d.maxConns
+	return l.d.waiting.Load() > 0 && open == full && open < l.d.maxConns && binary < maxBinarySessions
 }
 
 // waitLocked returns a channel for the outcome of the next attempt to connect. If a

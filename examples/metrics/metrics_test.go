@@ -124,8 +124,8 @@ func (o *observed) checkAttempts(t *testing.T, values map[string]float64) {
 		labels := fmt.Sprintf("{outcome=%s,protocol=%s}", a.Outcome(), a.Protocol)
 		counts["apns_attempt_duration_seconds_count"+labels]++
 		latencies["apns_attempt_duration_seconds_sum"+labels] += a.Latency.Seconds()
-		span := fmt.Sprintf("apns.attempt from %v to %v: apns.attempt=%d apns.connection=%d apns.outcome=%s apns.protocol=%s",
-			a.Sent.UnixNano(), a.Sent.Add(a.Latency).UnixNano(), a.Number, a.Conn, a.Outcome(), a.Protocol)
+		span := fmt.Sprintf("apns.attempt from %v to %v: apns.attempt=%d apns.connection=%d apns.final=%t apns.outcome=%s apns.protocol=%s",
+			a.Sent.UnixNano(), a.Sent.Add(a.Latency).UnixNano(), a.Number, a.Conn, a.Final, a.Outcome(), a.Protocol)
 		if a.PushType != "" {
 			span += " apns.push_type=" + string(a.PushType)
 		}
