@@ -57,16 +57,16 @@ type Attempt struct {
 	Err error
 }
 
-// Outcome returns "accepted", "rejected", "not sent" or "in doubt", fit for a metric's
+// Outcome returns "accepted", "rejected", "not_sent" or "in_doubt", fit for a metric's
 // label.
 func (a *Attempt) Outcome() string {
 	switch {
 	case a.Err == nil:
 		return "accepted"
 	case errors.Is(a.Err, ErrInDoubt):
-		return "in doubt"
+		return "in_doubt"
 	case errors.Is(a.Err, ErrNotSent):
-		return "not sent"
+		return "not_sent"
 	}
 	return "rejected"
 }

@@ -194,13 +194,13 @@ func TestHTTP2(t *testing.T) {
 			t.Errorf("there were %d attempts, want %d: one for each message, and one for each time that a message was resent", got, want)
 		}
 		for name, want := range map[string]float64{
-			"apns_attempt_duration_seconds_count{outcome=accepted,protocol=http2}":                    107,
-			"apns_attempt_duration_seconds_count{outcome=rejected,protocol=http2}":                    24,
-			"apns_attempts_not_accepted_total{outcome=rejected,protocol=http2,reason=BadDeviceToken}": 12,
+			"apns_attempt_duration_seconds_count{outcome=accepted,protocol=h2}":                    107,
+			"apns_attempt_duration_seconds_count{outcome=rejected,protocol=h2}":                    24,
+			"apns_attempts_not_accepted_total{outcome=rejected,protocol=h2,reason=BadDeviceToken}": 12,
 			// These are no outcomes of messages, which were resent and accepted.
-			"apns_attempts_not_accepted_total{outcome=rejected,protocol=http2,reason=TooManyRequests}": 12,
-			"apns_attempt_duration_seconds_count{outcome=not_sent,protocol=http2}":                     12,
-			"apns_attempts_not_accepted_total{outcome=in_doubt,protocol=http2,reason=timeout}":         1,
+			"apns_attempts_not_accepted_total{outcome=rejected,protocol=h2,reason=TooManyRequests}": 12,
+			"apns_attempt_duration_seconds_count{outcome=not_sent,protocol=h2}":                     12,
+			"apns_attempts_not_accepted_total{outcome=in_doubt,protocol=h2,reason=timeout}":         1,
 		} {
 			if values[name] != want {
 				t.Errorf("%s is %v, want %v", name, values[name], want)
@@ -260,8 +260,8 @@ func TestInFlightAndWaiting(t *testing.T) {
 		stats := o.Stats()
 		checkStats(t, values, stats)
 		o.checkAttempts(t, values)
-		if stats.InDoubt == 0 || stats.InDoubt != o.count("in doubt") || stats.InDoubt+stats.NotSent != messages || stats.InFlight+stats.Waiting != 0 {
-			t.Errorf("after %d attempts in doubt Stats are %+v", o.count("in doubt"), stats)
+		if stats.InDoubt == 0 || stats.InDoubt != o.count("in_doubt") || stats.InDoubt+stats.NotSent != messages || stats.InFlight+stats.Waiting != 0 {
+			t.Errorf("after %d attempts in doubt Stats are %+v", o.count("in_doubt"), stats)
 		}
 		if got := o.attempts[0].Latency; got < time.Second {
 			t.Errorf("the latency of the first attempt is %v, want at least the second that it was in flight", got)
@@ -284,13 +284,13 @@ func TestLabels(t *testing.T) {
 		{&apns.PushError{HTTPStatus: 503, Reason: "Service Unavailable"}, "rejected", "ServiceUnavailable"},
 		{&apns.PushError{Status: apns.StatusInvalidToken}, "rejected", "BadDeviceToken"},
 		{&apns.PushError{Status: apns.StatusProtocolError}, "rejected", "protocol error"},
-		{fmt.Errorf("%w: %w", apns.ErrNotSent, apns.ReasonShutdown), "not sent", "Shutdown"},
-		{fmt.Errorf("%w: stream refused", apns.ErrNotSent), "not sent", "other"},
-		{fmt.Errorf("%w: %w", apns.ErrInDoubt, context.DeadlineExceeded), "in doubt", "timeout"},
-		{fmt.Errorf("%w: %w", apns.ErrInDoubt, context.Canceled), "in doubt", "cancelled"},
-		{fmt.Errorf("%w: %w", apns.ErrInDoubt, net.ErrClosed), "in doubt", "closed"},
-		{fmt.Errorf("%w: the body begins with %q", apns.ErrInDoubt, "POST /3/device/"+token), "in doubt", "other"},
-		{fmt.Errorf("%w: %w", apns.ErrInDoubt, errors.New(token)), "in doubt", "other"},
+		{fmt.Errorf("%w: %w", apns.ErrNotSent, apns.ReasonShutdown), "not_sent", "Shutdown"},
+		{fmt.Errorf("%w: stream refused", apns.ErrNotSent), "not_sent", "other"},
+		{fmt.Errorf("%w: %w", apns.ErrInDoubt, context.DeadlineExceeded), "in_doubt", "timeout"},
+		{fmt.Errorf("%w: %w", apns.ErrInDoubt, context.Canceled), "in_doubt", "cancelled"},
+		{fmt.Errorf("%w: %w", apns.ErrInDoubt, net.ErrClosed), "in_doubt", "closed"},
+		{fmt.Errorf("%w: the body begins with %q", apns.ErrInDoubt, "POST /3/device/"+token), "in_doubt", "other"},
+		{fmt.Errorf("%w: %w", apns.ErrInDoubt, errors.New(token)), "in_doubt", "other"},
 	} {
 		attempt := apns.Attempt{Protocol: "h2", Conn: 1, Number: 1, Sent: time.Now(), Topic: apnstest.Topic, Err: test.err}
 		if o, r := attempt.Outcome(), attempt.Reason(); o != test.outcome || r != test.reason {

@@ -79,8 +79,8 @@ func (c statsCollector) Collect(metrics chan<- prometheus.Metric) {
 	for reason, n := range s.Rejected { // which has a bounded number of reasons
 		add(messagesDesc, prometheus.CounterValue, n, "rejected", reason)
 	}
-	add(messagesDesc, prometheus.CounterValue, s.NotSent, "not sent", "")
-	add(messagesDesc, prometheus.CounterValue, s.InDoubt, "in doubt", "")
+	add(messagesDesc, prometheus.CounterValue, s.NotSent, "not_sent", "")
+	add(messagesDesc, prometheus.CounterValue, s.InDoubt, "in_doubt", "")
 	add(messagesDesc, prometheus.CounterValue, s.Invalid, "invalid", "")
 	add(messagesDesc, prometheus.CounterValue, s.Expired, "expired", "")
 	add(inFlightDesc, prometheus.GaugeValue, s.InFlight)
