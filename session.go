@@ -80,9 +80,8 @@ const (
 	maxFailures = 5
 	minFailed   = 3
 	// maxFew is how many messages are so few that they do not come to that; then it is
-	// maxFailuresOfFew to one message.
-	maxFew           = 4
-	maxFailuresOfFew = 2
+	// enough that one of them has failed twice.
+	maxFew = 4
 )
 
 var (
@@ -185,10 +184,11 @@ func (s *session) failedLocked(m *Message, why error) {
 		return
 	}
 	s.failures++
-	if !slices.Contains(s.failed, m) && len(s.failed) < minFailed {
+	twice := slices.Contains(s.failed, m)
+	if !twice && len(s.failed) < minFailed {
 		s.failed = append(s.failed, m)
 	}
-	few := s.d.pending <= maxFew && len(s.failed) == 1 && s.failures >= maxFailuresOfFew && s.d.dialer.mayReplaceLocked()
+	few := twice && s.d.pending <= maxFew && s.d.dialer.mayReplaceLocked()
 	if s.failures >= maxFailures && len(s.failed) >= minFailed || few {
 		s.replaced = why
 		s.d.afterLocked(func() { s.d.log.Warn("apns: connection is to be replaced", "error", why) })
