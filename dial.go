@@ -61,7 +61,7 @@ func (l *dialer) growLocked() {
 }
 
 // isWantedLocked reports whether messages wait and all open sessions are full, or
-// whether one of them is to be replaced.
+// whether one of them is to be replaced and there are messages.
 func (l *dialer) isWantedLocked() bool {
 	open, full, binary := 0, 0, 0
 	for _, s := range l.d.sessions {
