@@ -66,8 +66,7 @@ func (d *dispatcher) tick() {
 	d.dispatchLocked()
 }
 
-// endLateLocked ends the deliveries whose time is over. That blames the session on which
-// they are in flight, or the sessions that had no room for them.
+// endLateLocked ends the deliveries whose time is over.
 func (d *dispatcher) endLateLocked(now time.Duration) {
 	isLate := func(r *delivery) bool { return r.deadline != 0 && r.deadline <= now }
 	late := d.queue.find(nil, isLate)
@@ -76,15 +75,20 @@ func (d *dispatcher) endLateLocked(now time.Duration) {
 		late = s.flight.find(late, isLate)
 	}
 	for _, r := range late {
-		m, was, on := r.message, r.state, r.session
-		if was == finished {
-			continue
+		if r.state != finished {
+			d.lateLocked(r)
 		}
-		d.abandonLocked(r, context.DeadlineExceeded)
-		for _, s := range d.sessions {
-			if was == inFlight && s == on || was == queued && s.roomLocked() == 0 && s.pausedUntil == 0 {
-				s.failedLocked(m, errNoAnswer)
-			}
+	}
+}
+
+// lateLocked ends a delivery whose time is over. That blames the session it is in flight
+// on, or those that had no room for it.
+func (d *dispatcher) lateLocked(r *delivery) {
+	m, was, on := r.message, r.state, r.session
+	d.abandonLocked(r, context.DeadlineExceeded)
+	for _, s := range d.sessions {
+		if was == inFlight && s == on || was == queued && s.roomLocked() == 0 && s.pausedUntil == 0 {
+			s.failedLocked(m, errNoAnswer)
 		}
 	}
 }

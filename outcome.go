@@ -154,7 +154,11 @@ func (d *dispatcher) resendLocked(r *delivery, err error, wait time.Duration) {
 func (d *dispatcher) abandon(r *delivery, why error) {
 	d.mu.Lock()
 	defer d.unlock()
-	if r.state != finished {
+	switch {
+	case r.state == finished:
+	case why == context.DeadlineExceeded:
+		d.lateLocked(r)
+	default:
 		d.abandonLocked(r, why)
 	}
 }
