@@ -61,16 +61,17 @@ func (l *dialer) growLocked() {
 }
 
 // isWantedLocked reports whether messages wait and all open sessions are full, or
-// whether one of them is to be replaced and there are messages.
+// whether one of them is to be replaced and there are messages. During a pause no other
+// is opened in its place, since the server asks for less work.
 func (l *dialer) isWantedLocked() bool {
-	open, full, binary := 0, 0, 0
+	open, full, binary, now := 0, 0, 0, l.d.now()
 	for _, s := range l.d.sessions {
 		if !s.isHTTP2 {
 			binary++
 		}
 		switch {
 		case s.end != nil:
-		case s.replaced != nil && l.d.pending > 0:
+		case s.replaced != nil && l.d.pending > 0 && s.pausedUntil <= now:
 			return true
 		default:
 			open++
