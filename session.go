@@ -197,9 +197,14 @@ func (s *session) failedLocked(m *Message, why error) {
 	}
 }
 
-// pauseLocked takes no messages for a while, because the server asks for that.
+// pauseLocked takes no messages for a while, because the server asks for that. The longest
+// of several pauses counts.
 func (s *session) pauseLocked(wait time.Duration, because error) {
-	s.pausedUntil, s.pausedBy = s.d.now()+wait, because
+	until := s.d.now() + wait
+	if until <= s.pausedUntil {
+		return
+	}
+	s.pausedUntil, s.pausedBy = until, because
 	time.AfterFunc(wait, func() {
 		s.d.mu.Lock()
 		defer s.d.unlock()
