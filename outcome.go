@@ -137,8 +137,7 @@ func (d *dispatcher) resendLocked(r *delivery, err error, wait time.Duration) {
 		d.waiting.Add(1)
 		d.wakeAtLocked(r.at)
 	default:
-		if err := d.hopelessLocked(r.deadline, now); err != nil {
-			d.finishLocked(r, Receipt{}, err)
+		if d.endHopelessOneLocked(r, now) {
 			return
 		}
 		var one list
@@ -254,15 +253,25 @@ func reasonOf(err error) error {
 func (d *dispatcher) endHopelessLocked() {
 	d.stageLocked()
 	now := d.now()
-	for r := d.queue.first; r != nil; {
-		next := r.next
-		if err := d.hopelessLocked(r.deadline, now); err != nil {
-			d.queue.remove(r)
-			d.waiting.Add(-1)
-			d.finishLocked(r, Receipt{}, err)
-		}
-		r = next
+	for _, r := range d.queue.find(nil, func(r *delivery) bool { return d.hopelessLocked(r.deadline, now) != nil }) {
+		d.queue.remove(r)
+		d.waiting.Add(-1)
+		d.endHopelessOneLocked(r, now)
 	}
+}
+
+// endHopelessOneLocked ends a delivery that is on no list, if it is hopeless. What a server
+// has said about the message says more than the reason for that.
+func (d *dispatcher) endHopelessOneLocked(r *delivery, now time.Duration) bool {
+	err := d.hopelessLocked(r.deadline, now)
+	if err == nil {
+		return false
+	}
+	if said, ok := errors.AsType[*PushError](r.err); ok {
+		err = said
+	}
+	d.finishLocked(r, Receipt{}, err)
+	return true
 }
 
 // pausedLocked returns until when all sessions that take messages are paused, and the
