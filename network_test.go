@@ -96,8 +96,9 @@ func (n *network) conn(i int) *networkConn {
 type networkConn struct {
 	net.Conn
 
-	mu       sync.Mutex // protects following
-	hole     bool       // what is written is lost
+	mu       sync.Mutex    // protects following
+	hole     bool          // what is written is lost
+	late     time.Duration // by which the next write is
 	writes   int
 	closedAt time.Time
 }
@@ -107,6 +108,13 @@ func (c *networkConn) cut() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.hole = true
+}
+
+// hold lets the next write, and so all after it, take so long.
+func (c *networkConn) hold(late time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.late = late
 }
 
 // written returns how many writes there have been.
@@ -126,8 +134,12 @@ func (c *networkConn) closed() time.Time {
 func (c *networkConn) Write(b []byte) (int, error) {
 	c.mu.Lock()
 	c.writes++
-	hole := c.hole
+	hole, late := c.hole, c.late
+	c.late = 0
 	c.mu.Unlock()
+	if late > 0 {
+		time.Sleep(late)
+	}
 	if hole {
 		return len(b), nil
 	}
