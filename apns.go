@@ -1,7 +1,7 @@
 // Package apns sends push notifications to Apple devices.
 //
-// Most programs want a [Client]: it keeps connections, dials again when one ends,
-// sends again what was not processed, and says what became of every [Message].
+// Most programs need a [Client]. It keeps connections open, reconnects when one ends,
+// resends what the server did not process, and reports one outcome for each [Message].
 //
 //	key, err := apns.LoadAuthKey("AuthKey_ABC123DEFG.p8", "ABC123DEFG", "DEF123GHIJ")
 //	if err != nil {
@@ -15,69 +15,78 @@
 //	})
 //	return err
 //
-// [Client.PushAll] does that for a million of them.
+// [Client.Push] sends one message. [Client.PushAll] sends the messages of an iterator,
+// a million of them if need be. [Client.PushChan] sends the messages of a channel, for a
+// source that may block. [Client.Connect] connects without sending, to find out at
+// start-up whether that works.
 //
-// Underneath is a [Conn], which is one connection and decides nothing: [Dial] opens
-// it; [Conn.WritePushMsg] sends a message and says whether it was accepted;
-// [Conn.Shutdown] ends the conversation.
+// A [Conn] is a single connection, without reconnecting or resending. [Dial] opens it,
+// [Conn.WritePushMsg] sends a message, and [Conn.Shutdown] ends it when all messages are
+// answered.
 //
-// Instead of a key, Config.TLS may have a provider certificate. [Payload] makes
-// what AlertPayload does not: badges, sounds, background pushes, Live Activities.
+// In place of a key, Config.TLS may have a provider certificate. AlertPayload makes a
+// payload that shows a text. [Payload] makes all others: badges, sounds, background
+// pushes, Live Activities.
 //
-// # Two wires
+// # Two protocols
 //
 // Apple's servers speak the HTTP/2 provider API, on the ports [ProviderPort] and
-// [ProviderAltPort]. Apple closed the binary protocol that came before it, on the
-// ports [PushPort] and [FeedbackPort], on 31 March 2021; that lives on in private
-// gateways, emulators and test suites. The package speaks both, behind the same
-// verbs, and TLS negotiates which: a server that takes HTTP/2 gets it, and one
-// that negotiates nothing is a binary gateway or feedback service.
+// [ProviderAltPort]. Its predecessor is the binary protocol, on the ports [PushPort] and
+// [FeedbackPort]. Apple closed that service on 31 March 2021; the protocol lives on in
+// private gateways, emulators and test suites. The package speaks both, through the same
+// methods. TLS negotiates the protocol: a server that selects h2 is spoken to over
+// HTTP/2, and a server that selects nothing is a binary gateway or feedback service.
 //
-// The difference to a caller is when the answer comes. Over HTTP/2 each message
-// has its own, which WritePushMsg waits for. A binary gateway is silent about
-// what it accepts and says later what it rejects: [Conn.CheckForError] polls for
-// that, and Shutdown proves that there is nothing to come. A Client asks for such
-// proofs by itself.
+// The protocols differ in when an outcome is known. Over HTTP/2 each message has its own
+// answer, and WritePushMsg waits for it. A binary gateway sends nothing about a message
+// that it accepts; it sends an error packet, some time later, for a message that it
+// rejects. [Conn.CheckForError] polls for that packet. Shutdown sends a barrier, which is
+// a message that the gateway must reject: its rejection confirms that all messages before
+// it were accepted. A Client sends barriers by itself.
 //
-// # What became of a message
+// # Outcomes
 //
-// A message has one of four outcomes, and errors.Is tells them apart:
+// Each message has one outcome. The error is nil if the server accepted the message; from
+// a Conn on the binary protocol this is the error of Shutdown. Otherwise the error matches
+// exactly one of these five, by errors.AsType or errors.Is:
 //
-//   - accepted: the error is nil. From a Conn on the binary wire it is that of
-//     Shutdown that counts;
-//   - rejected: a *[PushError]. That the server said so is certain;
-//   - [ErrNotSent]: the server never took it, so it is safe to send again. If the
-//     error matches [ErrRefused] too, the server refuses the sender, and every
-//     message gets the same answer until that is mended;
-//   - [ErrInDoubt]: it was sent, and the connection or the caller's context ended
-//     before anything was known; or the answer was not one of APNs, but a proxy's.
+//   - *[PushError]: rejected. The server said so, about this message.
+//   - [ErrNotSent]: not sent. The server did not process the message, so it is safe to
+//     send it once more. If the error matches [ErrRefused] as well, the server refuses
+//     the sender, and gives every message the same answer until the cause is corrected.
+//   - [ErrInDoubt]: in doubt. The message was written, and then the connection or the
+//     caller's context ended before there was an answer, or the answer was not from APNs
+//     but from a proxy. If the message is sent once more, it may arrive twice.
+//   - [ErrInvalid]: invalid. The message breaks a rule, and was not sent. The error also
+//     matches the [Status] or [Reason] with which a server would have rejected it. It
+//     does not match ErrNotSent, since the same message would fail each time.
+//   - [ErrExpired]: expired. The message's Expiry passed while it waited in a Client, and
+//     it was not sent.
 //
-// A message that breaks a rule is not sent at all. The error of that local check
-// matches the [Status] or [Reason] with which a server would have rejected it.
-//
-// On the binary wire a rejection is also the end of the connection: the server
-// discards every message written after the rejected one. A Client sends those
-// again; a caller of Conn that keeps its messages in the order of their IDs dials
-// again and resumes after the one that failed.
+// On the binary protocol a rejection also ends the connection: the server discards every
+// message that was written after the rejected one. A Client resends those. A caller of
+// Conn numbers its messages in order, dials another connection, and resumes with the
+// message after the rejected one.
 //
 // # Dead devices
 //
-// Over HTTP/2 the answer to a push says that its device has lost the app: a
-// PushError with [ReasonUnregistered] or [ReasonExpiredToken], and the time. The
-// binary feedback service has a list of such devices: [Conn.ReadFeedbackMsg]
-// reads a record, [Conn.Feedback] ranges over all.
+// A device is dead to an app when the app was removed from it. Over HTTP/2 the answer to
+// a push says so: a PushError with [ReasonUnregistered] or [ReasonExpiredToken], and the
+// time. The binary feedback service has a list of such devices: [Conn.ReadFeedbackMsg]
+// reads one record, and [Conn.Feedback] ranges over all. A record may have a token that
+// no device can have; [Feedback.Check] says what is wrong with it.
 //
 // # Tests, servers and archives
 //
-// Package apnstest has a server that stands in for all of Apple's services, for
-// tests and for trying things out. The records of the binary protocol have their
-// codecs here, for both directions: [BuildMsg], [AppendMsg], [ParseMsg] and
-// [ReadMsg] for messages, [AppendError] and [ParseError] for the rejection,
-// [AppendFeedback] and [ParseFeedback] for the dead devices.
+// Package apnstest has a server that stands in for all of Apple's push services, for
+// tests and for trying things out. This package encodes and decodes the records of the
+// binary protocol in both directions: messages with [BuildMsg], [AppendMsg], [ParseMsg]
+// and [ReadMsg], error packets with [AppendError] and [ParseError], and feedback records
+// with [AppendFeedback] and [ParseFeedback].
 package apns
 
-// The addresses of the HTTP/2 provider API. Its servers listen on ProviderAltPort
-// too, for firewalls that let no other HTTPS through.
+// The addresses of the HTTP/2 provider API. Its servers also listen on ProviderAltPort:
+// a firewall can allow that port and block other HTTPS.
 //
 // The source is "Sending notification requests to APNs".
 const (
@@ -85,22 +94,21 @@ const (
 	Sandbox    = "api.sandbox.push.apple.com:443"
 )
 
-// The ports. A Conn does not look at the number: which wire a server speaks is
-// negotiated, and which of the binary services it is shows in the verbs that it
-// understands.
+// The ports. A Conn does not depend on the number. TLS negotiates the protocol, and the
+// method that is called first decides between the two binary services.
 const (
 	ProviderPort    = 443  // the HTTP/2 provider API
 	ProviderAltPort = 2197 // the same
-	PushPort        = 2195 // the binary gateway: takes messages
-	FeedbackPort    = 2196 // the binary feedback service: lists dead devices
+	PushPort        = 2195 // the binary gateway, which takes messages
+	FeedbackPort    = 2196 // the binary feedback service, which lists dead devices
 )
 
-// The limits, in bytes. The sources are "Generating a remote notification" for
-// those of a payload over HTTP/2, and for the others Table A-2 in the chapter
-// "Binary Provider API" of the Local and Remote Notification Programming Guide.
+// The limits, in bytes. The source for payloads over HTTP/2 is "Generating a remote
+// notification". The source for the others is Table A-2 in the chapter "Binary Provider
+// API" of the Local and Remote Notification Programming Guide.
 const (
 	MaxPayload       = 4096 // a payload over HTTP/2
-	MaxVoIPPayload   = 5120 // that of a VoIP push, or a broadcast
-	MaxBinaryPayload = 2048 // a payload over the binary wire
+	MaxVoIPPayload   = 5120 // the payload of a VoIP push or a broadcast
+	MaxBinaryPayload = 2048 // a payload on the binary protocol
 	MaxTokenSize     = 100  // a device token, decoded from hexadecimal
 )

@@ -16,22 +16,23 @@ import (
 	"time"
 )
 
-// An AuthKey is a token signing key: the .p8 file of an Apple developer account.
-// Over HTTP/2 it takes the place of a client certificate.
+// An AuthKey is a token signing key: the .p8 file of an Apple developer account. Over
+// HTTP/2 it takes the place of a client certificate.
 //
-// It may serve any number of connections, Configs and goroutines. A program
-// should have one for each key, not one for each connection: the provider tokens
-// that it signs are shared, and Apple limits how often a team may change them.
+// It may serve any number of connections, Configs and goroutines. A program should have
+// one AuthKey for each key, and not one for each connection: connections share the
+// provider tokens that it signs, and Apple limits how often a team may change them.
 //
-// A connection starts with a token under 35 minutes old, keeps it for at least
-// 20 minutes and lets it get no older than 55, where Apple refuses what is over
-// an hour old. The age is that of the wall clock. If the clock is set so that a
-// token is 55 minutes off, either way, the connection changes it at once.
+// A connection starts with a token that is under 35 minutes old and uses it for at least
+// 20 minutes. It replaces the token before that is 55 minutes old, because Apple rejects
+// tokens that are over an hour old. The age is measured by the wall clock. If the clock is
+// set so that a token appears to be issued 55 minutes or more ago, or as far in the
+// future, the connection replaces the token at once.
 //
-// After an ExpiredProviderToken answer the next push on that connection gets
-// another token, but only once in 20 minutes. If that is refused as well, the
-// clock of this machine is wrong; to sign more tokens would not help, and draw
-// TooManyProviderTokenUpdates. The pushes then keep returning the refusal.
+// After the answer ExpiredProviderToken the next push on that connection gets another
+// token, at most once in 20 minutes. If the server rejects that token as well, the clock of
+// this machine is wrong. More tokens would not help, and Apple would answer
+// TooManyProviderTokenUpdates. So pushes then fail with ExpiredProviderToken.
 type AuthKey struct {
 	keyID   string
 	teamID  string
@@ -39,17 +40,17 @@ type AuthKey struct {
 	now     func() time.Time // nil: time.Now
 
 	mu sync.Mutex // protects following
-	// shared is the token signed last. That it is a pointer keeps it out of what
-	// fmt prints of the struct, as it does the private key.
+	// shared is the token that was signed last. It is a pointer so that fmt does not
+	// print the token with the struct. The same is true of the private key.
 	shared *providerToken
 }
 
-// ParseAuthKey reads a token signing key: PEM, as in the .p8 file, of which it
-// takes the first block. It must be of type PRIVATE KEY: an ECDSA key on the
-// curve P-256, in PKCS#8, not encrypted.
+// ParseAuthKey decodes a token signing key in PEM, as in the .p8 file. It uses the first
+// block, which must have the type PRIVATE KEY: an ECDSA key on the curve P-256, in PKCS#8,
+// not encrypted.
 //
-// The key ID and the team ID are 10 letters and digits each. The developer
-// account shows both; the key ID is also part of the file's name.
+// The key ID and the team ID have 10 letters and digits each. The developer account shows
+// both. The key ID is also part of the file's name.
 func ParseAuthKey(pem []byte, keyID, teamID string) (*AuthKey, error) {
 	k, err := parseAuthKey(pem, keyID, teamID)
 	if err != nil {
@@ -60,7 +61,7 @@ func ParseAuthKey(pem []byte, keyID, teamID string) (*AuthKey, error) {
 
 // LoadAuthKey reads a token signing key from a .p8 file. See [ParseAuthKey].
 func LoadAuthKey(file, keyID, teamID string) (*AuthKey, error) {
-	// The error of a file that is not there would show its name.
+	// Otherwise the error of a file that does not exist would show the key as its name.
 	if strings.Contains(file, "-----BEGIN") {
 		return nil, errors.New("apns: the file name is a key in PEM, expected the name of a file: ParseAuthKey takes the key itself")
 	}
@@ -110,8 +111,8 @@ func parseAuthKey(data []byte, keyID, teamID string) (*AuthKey, error) {
 	return &AuthKey{keyID: keyID, teamID: teamID, private: private}, nil
 }
 
-// checkID does not quote what is too long: it may be the key, passed in the
-// wrong place.
+// checkID checks a key ID or team ID. Its error does not quote an ID of the wrong length:
+// that may be the key, passed in the wrong place.
 func checkID(name, id string) error {
 	if len(id) != 10 {
 		return fmt.Errorf("%s has a length of %d, expected 10 letters and digits", name, len(id))
@@ -124,28 +125,27 @@ func checkID(name, id string) error {
 	return nil
 }
 
-// The ages of provider tokens. Apple refuses a token that is over an hour old,
-// and a connection that changes its token more often than every 20 minutes. A
-// token that is under 35 minutes old when a connection takes it can be kept for
-// 20 minutes before it is 55 minutes old.
+// The ages of provider tokens. Apple rejects a token that is over an hour old, and a
+// connection that changes its token more than once in 20 minutes. A connection that starts
+// with a token under 35 minutes old can use it for 20 minutes before it is 55 minutes old.
 const (
 	tokenStartAge = 35 * time.Minute
 	tokenMinUse   = 20 * time.Minute
 	tokenMaxAge   = 55 * time.Minute
 
-	// clockSlack is how far in the future a token may have been issued: clocks
-	// are set back by a little all the time.
+	// clockSlack is how far in the future a token may have been issued. Clocks are often
+	// set back by a little.
 	clockSlack = time.Minute
 )
 
-// A providerToken is a signed token, as it goes into the authorization header.
+// A providerToken is a signed token for the authorization header.
 type providerToken struct {
 	bearer string    // "bearer " and the JWT
-	issued time.Time // what the JWT says, in whole seconds
+	issued time.Time // the time in the JWT, in whole seconds
 }
 
-// clock returns the time of the wall clock. A monotonic reading would not count
-// the time that the machine was suspended.
+// clock returns the time of the wall clock, without a monotonic reading: that would leave
+// out the time for which the machine was suspended.
 func (k *AuthKey) clock() time.Time {
 	if k.now != nil {
 		return k.now().Round(0)
@@ -173,13 +173,13 @@ func (k *AuthKey) sign(at time.Time) (string, error) {
 	return string(base64.RawURLEncoding.AppendEncode(b, signature[:])), nil
 }
 
-// token returns the shared token if it is younger than that, and otherwise a new
-// one, which is the shared one from then on.
+// token returns the shared token if its age is less than under. Otherwise it signs a token,
+// which becomes the shared one.
 func (k *AuthKey) token(under time.Duration) (providerToken, error) {
 	return k.tokenOtherThan("", under)
 }
 
-// tokenOtherThan is token for a connection that cannot use the given bearer.
+// tokenOtherThan is like token, for a connection that cannot use the token with the bearer.
 func (k *AuthKey) tokenOtherThan(bearer string, under time.Duration) (providerToken, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -199,21 +199,20 @@ func (k *AuthKey) tokenOtherThan(bearer string, under time.Duration) (providerTo
 	return *k.shared, nil
 }
 
-// A tokenSource decides which provider token each push of one connection
-// carries. Its zero value with a key is ready for use, by any number of
-// goroutines.
+// A tokenSource chooses the provider token for each push of one connection. The zero value
+// with a key is ready for use. Any number of goroutines may use it.
 type tokenSource struct {
 	key *AuthKey
 
-	mu      sync.Mutex     // protects following
-	current *providerToken // nil before the first push
-	since   time.Time      // when this connection began to use current
-	refused bool           // the server said that current has expired
-	forced  bool           // current is there because the one before it was refused
+	mu          sync.Mutex     // protects following
+	current     *providerToken // nil before the first push
+	since       time.Time      // when this connection began to use current
+	hasExpired  bool           // the server answered ExpiredProviderToken to current
+	replacement bool           // current replaced a token to which the server answered that
 }
 
-// next returns the bearer for a push that is about to be sent, and whether it is
-// another than that of the push before. (The first push has none before it.)
+// next returns the bearer for the next push, and reports whether it differs from that of the
+// push before. It does not report that for the first push.
 func (s *tokenSource) next() (bearer string, refreshed bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -226,22 +225,23 @@ func (s *tokenSource) next() (bearer string, refreshed bool, err error) {
 		s.current, s.since = &t, now
 		return t.bearer, false, nil
 	}
-	// A clock that was set back does not tell how long the token has been in
-	// use. To count anew errs on the side that Apple accepts.
+	// If the clock was set back, it is not known how long the token has been in use. Count
+	// from now: Apple accepts a change that is too late, but not one that is too early.
 	if now.Before(s.since) {
 		s.since = now
 	}
 	age := now.Sub(s.current.issued)
-	settled := now.Sub(s.since) >= tokenMinUse
-	force := false
+	mayChange := now.Sub(s.since) >= tokenMinUse
+	replacement := false
 	switch {
 	case age >= tokenMaxAge || age <= -tokenMaxAge:
-		// A token that far off will be refused, which is worse than to change it
-		// early. Only a clock that was set leads here early.
-	case s.refused && (settled || !s.forced):
-		force = true
-	case age < -clockSlack && settled:
-		// Issued by a clock that was ahead: no other connection would take it.
+		// Apple would reject the token, which is worse than a change before tokenMinUse.
+		// That early, the age is so large only if the clock was set.
+	case s.hasExpired && (mayChange || !s.replacement):
+		replacement = true
+	case age < -clockSlack && mayChange:
+		// The clock was ahead when the token was signed. No other connection would start
+		// with this token, so this one changes to the token of the others.
 	default:
 		return s.current.bearer, false, nil
 	}
@@ -249,19 +249,19 @@ func (s *tokenSource) next() (bearer string, refreshed bool, err error) {
 	if err != nil {
 		return "", false, err
 	}
-	s.current, s.since, s.refused, s.forced = &t, now, false, force
+	s.current, s.since, s.hasExpired, s.replacement = &t, now, false, replacement
 	return t.bearer, true, nil
 }
 
-// expired notes that a push with that bearer was answered with
-// ExpiredProviderToken. Answers for a token that has since been replaced are ignored.
-// It reports whether the next push will carry another token.
+// expired notes that the server answered ExpiredProviderToken to a push with the bearer. It
+// ignores the answer if the token was replaced in the meantime. It reports whether the next
+// push gets another token.
 func (s *tokenSource) expired(bearer string) (renewed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.current == nil || bearer != s.current.bearer {
 		return true
 	}
-	s.refused = true
-	return !s.forced || s.key.clock().Sub(s.since) >= tokenMinUse
+	s.hasExpired = true
+	return !s.replacement || s.key.clock().Sub(s.since) >= tokenMinUse
 }

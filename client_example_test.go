@@ -13,7 +13,7 @@ import (
 	"example.com/apns/apnstest"
 )
 
-// One message, and what the server calls it.
+// This sends one message. The receipt has the server's ID for it.
 func ExampleClient_Push() {
 	server := apnstest.NewServer(nil)
 	defer server.Close()
@@ -25,7 +25,7 @@ func ExampleClient_Push() {
 	receipt, err := client.Push(ctx, &apns.Message{
 		Token:   "c0ffee",
 		Payload: apns.AlertPayload("Hello"),
-		APNsID:  "123e4567-e89b-12d3-a456-4266554400a0", // or the server makes one up
+		APNsID:  "123e4567-e89b-12d3-a456-4266554400a0", // if empty, the server generates one
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -34,8 +34,8 @@ func ExampleClient_Push() {
 	// Output: accepted: 123e4567-e89b-12d3-a456-4266554400a0
 }
 
-// The same payload for many devices. Each message comes back with its fate, in the
-// order in which the answers arrive.
+// This sends the same payload to many devices. The results come in the order in which the
+// answers arrive.
 func ExampleClient_PushAll() {
 	server := apnstest.NewServer(nil)
 	defer server.Close()
@@ -65,9 +65,9 @@ func ExampleClient_PushAll() {
 		case rejected:
 			fmt.Println(r.Message.Token, "rejected:", pushErr.Reason)
 		case errors.Is(r.Err, apns.ErrNotSent):
-			fmt.Println(r.Message.Token, "to be sent again")
+			fmt.Println(r.Message.Token, "not sent")
 		default:
-			fmt.Println(r.Message.Token, r.Err) // in doubt, or it breaks a rule
+			fmt.Println(r.Message.Token, r.Err) // in doubt, invalid or expired
 		}
 	}
 	// Unordered output:
@@ -77,9 +77,10 @@ func ExampleClient_PushAll() {
 	// decade accepted
 }
 
-// The same call on a gateway of the binary protocol. It is silent about what it
-// accepts, and ends the connection with each rejection: the Client asks it for
-// proof, and sends again what was discarded.
+// This sends messages to a gateway of the binary protocol, with the same call. The gateway
+// sends nothing about the messages that it accepts: the Client confirms them with a barrier.
+// A rejection ends the connection: the Client resends the messages that the gateway
+// discarded.
 func ExampleClient_PushAll_binary() {
 	server := apnstest.NewServer(func(m *apns.Message) error {
 		if m.Token == "facade" {
@@ -112,8 +113,8 @@ func ExampleClient_PushAll_binary() {
 	// decade accepted
 }
 
-// The results say which devices have lost the app. A BadDeviceToken does not: it is
-// also what a token of the sandbox looks like in production.
+// This removes the tokens of devices from which the app was removed. A BadDeviceToken does not
+// mean that: it is also the answer to a sandbox token in production.
 func ExampleClient_PushAll_deadTokens() {
 	server := apnstest.NewServer(nil)
 	defer server.Close()
@@ -125,7 +126,7 @@ func ExampleClient_PushAll_deadTokens() {
 
 	store := memoryStore{
 		"c0ffee": now.AddDate(-1, 0, 0),
-		"decade": now.Add(-time.Minute), // registered again since it was dead
+		"decade": now.Add(-time.Minute), // registered after it was dead
 		"facade": now.AddDate(-1, 0, 0),
 		"5eed":   now.AddDate(-1, 0, 0), // a BadDeviceToken
 	}
@@ -157,7 +158,7 @@ func ExampleClient_PushAll_deadTokens() {
 	// Output: [5eed decade facade]
 }
 
-// The figures of a Client among those that a program publishes under /debug/vars.
+// This publishes the statistics of a Client under /debug/vars.
 func ExampleClient_Stats() {
 	server := apnstest.NewServer(nil)
 	defer server.Close()

@@ -8,43 +8,45 @@ import (
 	"time"
 )
 
-// ErrNotSent is matched by the error of a message that the server never took:
-// it is safe to send again, on another connection.
+// ErrNotSent is matched by the error of a message that the server did not process. It
+// is safe to send the message once more, on another connection.
 var ErrNotSent = errors.New("apns: not sent")
 
-// ErrRefused is matched by the error of a message that was not sent because the
-// server refuses the sender: its certificate, its key or its environment. The error
-// matches ErrNotSent as well, and the Reason if the server gave one. Other messages
-// would get the same answer until the cause is mended.
+// ErrRefused is matched by the error of a message that was not sent because the server
+// refuses the sender: its certificate, its key or its environment. The error also matches
+// ErrNotSent, and the Reason if the server gave one. Every other message gets the same
+// answer until the cause is corrected.
 //
-// With TLS 1.3 a gateway of the binary protocol may refuse a certificate after messages
-// were written: their error matches ErrRefused and ErrInDoubt.
+// With TLS 1.3 a binary gateway may refuse a certificate after messages were written.
+// The errors of those messages match ErrRefused and ErrInDoubt.
 var ErrRefused = errors.New("apns: sender refused")
 
-// ErrInDoubt is matched by the error of a message that was written, and of
-// which nothing will be known: sent again, it may arrive twice.
+// ErrInDoubt is matched by the error of a message that was written and whose answer will
+// never come. If it is sent once more, it may arrive twice.
 var ErrInDoubt = errors.New("apns: in doubt")
 
-// ErrInvalid is matched by the error of a message that breaks a rule, and was not sent
-// for that. The error says which rule, and matches the Status or the Reason with which a
+// ErrInvalid is matched by the error of a message that was not sent because it breaks a
+// rule. The error says which rule, and matches the Status or the Reason with which a
 // server would have rejected the message. It does not match ErrNotSent, since the same
-// message would fail again.
+// message would fail each time.
 var ErrInvalid = errors.New("apns: invalid message")
 
 // ErrExpired is the error of a message that was not sent because its Expiry passed while
-// it waited. A message that has expired before it is handed over is sent as it is: the
-// server then tries once to deliver it, or not at all.
+// it waited. A message that had expired before the call is sent as it is: the server then
+// tries once to deliver it, or not at all.
 var ErrExpired = errors.New("apns: expired: the message's Expiry passed while it waited to be sent")
 
-// A Status is the number with which a server of the binary protocol says what
-// was wrong. It is an error, so that
+// A Status is the number with which a server of the binary protocol says what is wrong
+// with a message. It is an error. So
 //
 //	errors.Is(err, apns.StatusInvalidToken)
 //
-// holds for a [PushError] with that status, and for the error of a local check
-// that found the same. The source of the table is Table A-4 in the chapter
-// "Binary Provider API" of Apple's Local and Remote Notification Programming
-// Guide. A server may send a number that is not in it.
+// is true for a [PushError] with that status, and for the error of a local check that
+// found the same.
+//
+// The source of the table is Table A-4 in the chapter "Binary Provider API" of Apple's
+// Local and Remote Notification Programming Guide. A server may send a number that is not
+// in the table.
 type Status uint8
 
 // The error-code table.
@@ -57,8 +59,8 @@ const (
 	StatusInvalidTokenSize   Status = 5
 	StatusInvalidTopicSize   Status = 6
 	StatusInvalidPayloadSize Status = 7
-	StatusInvalidToken       Status = 8   // unknown to the server, or of another app or environment
-	StatusShutdown           Status = 10  // the server is closing; the ID is that of the last message it took
+	StatusInvalidToken       Status = 8   // the token is unknown, or is for another app or environment
+	StatusShutdown           Status = 10  // the server shuts down; the ID is that of the last message it accepted
 	StatusProtocolError      Status = 128 // the server could not read the message
 	StatusUnknown            Status = 255
 )
@@ -78,8 +80,8 @@ var statusTexts = [...]string{
 	StatusUnknown:            "unknown error",
 }
 
-// Error returns the status's text from the error-code table, or "status 42"
-// for a number that is not in it.
+// Error returns the text of the status, or, for example, "status 42" for a number that is
+// not in the error-code table.
 func (s Status) Error() string {
 	if s.known() {
 		return statusTexts[s]
@@ -91,8 +93,8 @@ func (s Status) known() bool {
 	return int(s) < len(statusTexts) && statusTexts[s] != ""
 }
 
-// Is reports whether the target is the [Reason] with which the HTTP/2 provider
-// API says the same, so that one comparison serves both protocols.
+// Is reports whether target is the [Reason] with the same meaning in the HTTP/2 provider
+// API. So one comparison serves both protocols.
 func (s Status) Is(target error) bool {
 	reason, ok := target.(Reason)
 	return ok && reason != "" && reason == s.reason()
@@ -101,7 +103,7 @@ func (s Status) Is(target error) bool {
 func (s Status) reason() Reason {
 	switch s {
 	case StatusNoError, StatusProtocolError:
-		return "" // nothing says the same
+		return "" // no Reason means the same
 	case StatusMissingToken:
 		return ReasonMissingDeviceToken
 	case StatusMissingTopic:
@@ -120,15 +122,16 @@ func (s Status) reason() Reason {
 	return ReasonInternalServerError
 }
 
-// A Reason is the word with which the HTTP/2 provider API says what was wrong.
-// It is an error, as [Status] is. A server may send one that has no constant.
+// A Reason is the word with which the HTTP/2 provider API says what is wrong with a
+// message. It is an error, like [Status]. A server may send a reason without a constant
+// here.
 type Reason string
 
-// The reasons of "Handling notification responses from APNs", in the order of
-// their HTTP status.
+// The reasons, in the order of their HTTP status. The source is "Handling notification
+// responses from APNs".
 const (
 	ReasonBadCollapseID               Reason = "BadCollapseId"               // 400
-	ReasonBadDeviceToken              Reason = "BadDeviceToken"              // 400; also for a token of the other environment
+	ReasonBadDeviceToken              Reason = "BadDeviceToken"              // 400; also for a token from the other environment
 	ReasonBadExpirationDate           Reason = "BadExpirationDate"           // 400
 	ReasonBadMessageID                Reason = "BadMessageId"                // 400
 	ReasonBadPriority                 Reason = "BadPriority"                 // 400
@@ -161,8 +164,8 @@ const (
 	ReasonShutdown                    Reason = "Shutdown"                    // 503
 )
 
-// The reasons that "Handling error responses from Apple Push Notification
-// service" has beside those, for broadcasts and their channels.
+// More reasons, for broadcasts and their channels. The source is "Handling error responses
+// from Apple Push Notification service".
 const (
 	ReasonFeatureNotEnabled         Reason = "FeatureNotEnabled"         // 400
 	ReasonMissingChannelID          Reason = "MissingChannelId"          // 400
@@ -178,9 +181,9 @@ const (
 // Error returns the word itself.
 func (r Reason) Error() string { return string(r) }
 
-// Is reports whether r is another spelling of target: "Service Unavailable", which
-// Apple prints for broadcasts, is ReasonServiceUnavailable, and
-// "BadEnvironmentKeyInToken" is ReasonBadEnvironmentKeyIDInToken.
+// Is reports whether r is another spelling of target. "Service Unavailable", which Apple's
+// page has for broadcasts, is ReasonServiceUnavailable. "BadEnvironmentKeyInToken" is
+// ReasonBadEnvironmentKeyIDInToken.
 func (r Reason) Is(target error) bool {
 	return r == reasonServiceUnavailable && target == ReasonServiceUnavailable ||
 		r == reasonBadEnvironmentKey && target == ReasonBadEnvironmentKeyIDInToken
@@ -211,8 +214,8 @@ func (r Reason) known() bool {
 	return false
 }
 
-// isGeneral reports whether the reason is about the sender or the server, and so
-// about any message.
+// isGeneral reports whether the reason is about the sender or the server, and so concerns
+// every message.
 func (r Reason) isGeneral() bool {
 	switch r {
 	case reasonServiceUnavailable, reasonBadEnvironmentKey, ReasonIdleTimeout, ReasonBadCertificate, ReasonBadCertificateEnvironment, ReasonExpiredProviderToken,
@@ -224,13 +227,13 @@ func (r Reason) isGeneral() bool {
 	return false
 }
 
-// endsConnection reports whether the reason says that the message was not processed,
-// and that another connection may take it.
+// endsConnection reports whether the reason means that the message was not processed and
+// that another connection may take it.
 func (r Reason) endsConnection() bool {
 	return r == ReasonShutdown || r == ReasonIdleTimeout || r == ReasonUnrelatedKeyIDInToken
 }
 
-// isRefusal reports whether the reason refuses the sender, whatever it sends.
+// isRefusal reports whether the server refuses the sender, whatever it sends.
 func (r Reason) isRefusal() bool {
 	switch r {
 	case ReasonBadCertificate, ReasonBadCertificateEnvironment, ReasonExpiredProviderToken, ReasonInvalidProviderToken,
@@ -240,51 +243,52 @@ func (r Reason) isRefusal() bool {
 	return false
 }
 
-// A PushError is what a server said about a message. errors.Is compares it with
-// a Status and with a Reason.
+// A PushError is what a server says about a message: it rejected the message, or it shuts
+// down and this is the last message that it accepted. errors.Is compares a PushError with a
+// Status or a Reason.
 //
 //	if pushErr, ok := errors.AsType[*apns.PushError](err); ok && pushErr.Rejected() {
 //		// the message pushErr.ID cannot be delivered
 //	}
 //
-// On the binary wire it is the last thing that a server says on a connection.
-// Every message written before the one with the ID was accepted; every one
-// written after it was discarded, and is safe to send again. What it means for
-// that message itself, Rejected tells.
+// On the binary protocol it is the last thing that a server sends on a connection. The
+// server accepted every message that was written before the one with the ID. It discarded
+// every message that was written after it; those are safe to send once more. Rejected
+// says what became of the message itself.
 type PushError struct {
-	// ID is that of the Message. On the binary wire it is 0 where the server
-	// could not tell which message it means. If no message was written with it,
-	// which ones the server took is not known.
+	// ID is the ID of the Message. On the binary protocol it is 0 if the server could not
+	// tell which message it means. If no message with the ID was written, it is not known
+	// which messages the server accepted.
 	ID uint32
 
-	// Status is what the binary wire says.
+	// Status is the status on the binary protocol. Over HTTP/2 it is 0.
 	Status Status
 
-	// HTTPStatus is what the HTTP/2 wire says, where it is never 0. The rest is
-	// that wire's as well.
+	// HTTPStatus is the status over HTTP/2, and never 0 there. On the binary protocol
+	// this field and those that follow are zero.
 	HTTPStatus int
-	// Reason says more than HTTPStatus; it is empty if the server gave none.
+	// Reason is the reason for the HTTPStatus. It is empty if the server gave none.
 	Reason Reason
-	// APNsID is the server's name for the message: the message's APNsID, or one
-	// that the server made up.
+	// APNsID is the server's ID for the message: the message's APNsID, or one that the
+	// server generated.
 	APNsID string
-	// DeadAt is when the server found that the token of an HTTPStatus 410 was
-	// dead: see Feedback.DeadAt, which is the same. Otherwise it is zero.
+	// DeadAt is when the server found that the device was dead, if HTTPStatus is 410.
+	// It means the same as Feedback.DeadAt. Otherwise it is zero.
 	DeadAt time.Time
-	// RetryAfter is how long the server wants to be left alone; zero if it does
-	// not say.
+	// RetryAfter is how long the server asks the sender to wait. It is zero if the
+	// server does not say.
 	RetryAfter time.Duration
 }
 
-// Rejected reports whether the message with the ID was refused. It is false for
-// StatusShutdown alone, whose ID is that of the last message that was accepted.
+// Rejected reports whether the server rejected the message with the ID. It is false only
+// for StatusShutdown, whose ID is that of the last message that was accepted.
 func (e *PushError) Rejected() bool {
 	return e.HTTPStatus != 0 || e.Status != StatusShutdown
 }
 
-// Retryable reports whether the same message may be accepted later: the server failed,
-// was unavailable, or was sent too many messages for the device. Over HTTP/2 a Client has
-// tried again before it returns such an error.
+// Retryable reports whether the same message may be accepted later: the server failed, was
+// unavailable, or had received too many messages for the device. Over HTTP/2 a Client
+// resends such a message before it returns the error.
 func (e *PushError) Retryable() bool {
 	if e.HTTPStatus == 0 {
 		return e.Status == StatusProcessingError
@@ -318,7 +322,8 @@ func (e *PushError) Error() string {
 	return fmt.Sprintf("apns: %s rejected: %s (HTTP status %d%s)", message, reason, e.HTTPStatus, dead)
 }
 
-// Unwrap returns the Status or the Reason, whichever the wire has.
+// Unwrap returns the Status on the binary protocol, and the Reason, if there is one, over
+// HTTP/2.
 func (e *PushError) Unwrap() error {
 	switch {
 	case e.HTTPStatus == 0:
@@ -329,22 +334,22 @@ func (e *PushError) Unwrap() error {
 	return nil
 }
 
-// The error packet: command, status, identifier. See Figure A-2 in the chapter
-// "Binary Provider API".
+// The error packet has a command, a status and an identifier. The source is Figure A-2 in
+// the chapter "Binary Provider API".
 const (
 	cmdError        = 8
 	errorPacketSize = 1 + 1 + 4
 )
 
-// AppendError appends to b the 6 bytes with which a server of the binary
-// protocol sends e.
+// AppendError appends to b the error packet of e: the 6 bytes that a server of the binary
+// protocol sends.
 func AppendError(b []byte, e *PushError) []byte {
 	b = append(b, cmdError, byte(e.Status))
 	return binary.BigEndian.AppendUint32(b, e.ID)
 }
 
-// ParseError reads the error packet at the start of b. It takes 6 bytes. Where b
-// ends before it does, the error matches io.ErrUnexpectedEOF.
+// ParseError decodes the error packet in the first 6 bytes of b. If b is shorter, the error
+// matches io.ErrUnexpectedEOF.
 func ParseError(b []byte) (*PushError, error) {
 	switch {
 	case len(b) > 0 && b[0] != cmdError:
@@ -355,11 +360,10 @@ func ParseError(b []byte) (*PushError, error) {
 	return &PushError{ID: binary.BigEndian.Uint32(b[2:]), Status: Status(b[1])}, nil
 }
 
-// A fieldError is what a local check finds: the text says what came and what was
-// expected, the Status or Reason is what a server would have said.
+// A fieldError is the error of a local check. It matches ErrInvalid.
 type fieldError struct {
-	said error
-	text string
+	said error  // the Status or Reason with which a server would reject the message
+	text string // what the field is, and what was expected
 }
 
 func (e *fieldError) Error() string { return "apns: " + e.text }
@@ -374,19 +378,18 @@ func (e *refusedError) Error() string        { return e.err.Error() }
 func (e *refusedError) Is(target error) bool { return target == ErrRefused }
 func (e *refusedError) Unwrap() error        { return e.err }
 
-// A setupError is about what does not get better with time: how the server, or
-// what is configured for it, was set up.
+// A setupError is permanent: it is about how the server, or the configuration for it, was
+// set up.
 type setupError struct{ err error }
 
 func (e *setupError) Error() string { return e.err.Error() }
 func (e *setupError) Unwrap() error { return e.err }
 
-// A syntaxError is a decoder's, about the field at an offset. It wraps
-// StatusProtocolError or io.ErrUnexpectedEOF.
+// A syntaxError is the error of a decoder.
 type syntaxError struct {
-	offset int
+	offset int // of the field at fault, in bytes
 	text   string
-	err    error
+	err    error // StatusProtocolError or io.ErrUnexpectedEOF
 }
 
 func (e *syntaxError) Error() string { return "apns: " + e.text }

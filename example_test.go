@@ -17,12 +17,10 @@ import (
 	"example.com/apns/apnstest"
 )
 
-// The server of package apnstest takes Apple's place here. In earnest the Config
-// would be
+// Here the server of package apnstest stands in for Apple's. To push to Apple's, use a key
+// from LoadAuthKey, and this Config:
 //
 //	&apns.Config{Key: key, Topic: "com.example.app"}
-//
-// with a key from LoadAuthKey.
 func Example() {
 	server := apnstest.NewServer(nil)
 	defer server.Close()
@@ -44,9 +42,9 @@ func Example() {
 	// Output: accepted
 }
 
-// One connection, many goroutines: each message has its own answer, and the
-// server's stream limit makes them wait for each other. Each has a deadline of
-// its own, since a server may leave one unanswered.
+// Many goroutines share one connection. Each message has its own answer. A message waits
+// while the server's stream limit is reached. Each message has a deadline, because a server
+// may never answer it.
 func ExampleConn_WritePushMsg() {
 	server := apnstest.NewServer(nil)
 	defer server.Close()
@@ -74,11 +72,11 @@ func ExampleConn_WritePushMsg() {
 				case err == nil:
 					fmt.Println(token, "accepted")
 				case errors.Is(err, apns.ReasonUnregistered):
-					fmt.Println(token, "dead since", pushErr.DeadAt) // see Example_database for what to do then
+					fmt.Println(token, "dead since", pushErr.DeadAt) // Example_database shows what to do
 				case rejected:
 					fmt.Println(token, "rejected:", pushErr.Reason)
 				case errors.Is(err, apns.ErrNotSent):
-					fmt.Println(token, "to be sent again")
+					fmt.Println(token, "not sent")
 				default:
 					fmt.Println(token, err)
 				}
@@ -100,7 +98,8 @@ func ExampleConn_WritePushMsg() {
 	// decade accepted
 }
 
-// A binary gateway is silent about what it accepts: Shutdown proves it.
+// A binary gateway sends nothing about a message that it accepts. Shutdown confirms that it
+// accepted all messages.
 func ExampleConn_Shutdown() {
 	server := apnstest.NewServer(nil)
 	defer server.Close()
@@ -126,9 +125,9 @@ func ExampleConn_Shutdown() {
 	// Output: accepted
 }
 
-// A series of messages, in the order of their IDs: one side writes until it is
-// done or an error comes back. A rejection ends the connection, and the rest goes
-// over another, from the message after the one that failed.
+// This sends messages to a binary gateway in the order of their IDs, until all are written or
+// CheckForError returns an error. A rejection ends the connection. Another connection then
+// starts with the message after the rejected one.
 func ExampleConn_CheckForError() {
 	server := apnstest.NewServer(func(m *apns.Message) error {
 		if strings.HasPrefix(m.Token, "dead") {
@@ -142,9 +141,9 @@ func ExampleConn_CheckForError() {
 	tokens := []string{"c0ffee", "deadbeef", "0badcafe", "decade"}
 	payload := apns.AlertPayload("Hello")
 
-	// send sends the messages from the one with the ID first on, and returns
-	// what became of them. IDs count from 1, as 0 is what a gateway says for
-	// "some message".
+	// send sends the messages with the IDs from first on, over one connection. It returns
+	// the error with which the connection ended. IDs start at 1, because a gateway says 0
+	// if it cannot tell which message it means.
 	send := func(first int) error {
 		conn, err := apns.Dial(ctx, "gateway.example.com:2195", server.Config())
 		if err != nil {
@@ -158,10 +157,10 @@ func ExampleConn_CheckForError() {
 			case ctx.Err() != nil:
 				return err
 			case err != nil && !errors.Is(err, apns.ErrNotSent):
-				fmt.Println(id, err) // a local check refused it; the others can follow
+				fmt.Println(id, err) // a local check failed; the next messages can be sent
 			}
 		}
-		return conn.Shutdown(ctx) // which says what CheckForError did, or proves that there was nothing
+		return conn.Shutdown(ctx) // the error of CheckForError, or nil if all were accepted
 	}
 
 	for first := 1; first <= len(tokens); {
@@ -172,7 +171,7 @@ func ExampleConn_CheckForError() {
 			fmt.Println("accepted: all others")
 			return
 		case !ok || pushErr.ID < uint32(first) || pushErr.ID > uint32(len(tokens)):
-			log.Fatal(err) // it is not known where to resume
+			log.Fatal(err) // it is not known which message is next
 		case pushErr.Rejected():
 			fmt.Println(err)
 		}
@@ -203,7 +202,7 @@ func ExampleConn_Feedback() {
 	// Output: c0ffee 2023-11-14 22:13:20 +0000 UTC
 }
 
-// A Store is what the application's database does for push notifications. With
+// A Store is the part of the application's database that is about push notifications. It is
 // a table
 //
 //	CREATE TABLE devices (
@@ -211,20 +210,20 @@ func ExampleConn_Feedback() {
 //		registered TIMESTAMP NOT NULL -- when the app last sent the token
 //	)
 //
-// its methods are a statement each.
+// and each method is one statement.
 type Store interface {
 	// Tokens: SELECT token FROM devices
 	Tokens(ctx context.Context) ([]string, error)
 	// Remove: DELETE FROM devices WHERE token = ? AND registered <= ?
 	//
-	// A token that was registered again after the device was found dead is
-	// alive, so the time of death is part of the condition.
+	// The condition has the time of death, because a token that the app registered after
+	// that time is valid.
 	Remove(ctx context.Context, token string, deadAt time.Time) error
 }
 
-// The answer to a push says that its device is dead, or the binary feedback
-// service does. There each record is acted upon before the next is read, because
-// reading the list empties it.
+// This removes the tokens of dead devices from a database: by the answers to pushes, or by
+// the list of the binary feedback service. Reading that list empties it, so each record is
+// removed before the next one is read.
 func Example_database() {
 	server := apnstest.NewServer(nil)
 	defer server.Close()
@@ -252,7 +251,7 @@ func Example_database() {
 			case errors.Is(err, apns.ReasonUnregistered), errors.Is(err, apns.ReasonExpiredToken):
 				err = store.Remove(ctx, token, pushErr.DeadAt)
 			case pushErr != nil:
-				log.Print(err) // and the next
+				log.Print(err) // and continue
 				err = nil
 			}
 			if err != nil {
@@ -281,7 +280,7 @@ func Example_database() {
 	for _, clean := range []func(Store) error{push, prune} {
 		store := memoryStore{
 			"c0ffee": now.AddDate(-1, 0, 0),
-			"decade": now.Add(-time.Minute), // registered again since
+			"decade": now.Add(-time.Minute), // registered after it was dead
 			"facade": now.AddDate(-1, 0, 0),
 		}
 		if err := clean(store); err != nil {
@@ -330,8 +329,8 @@ func ExampleBuildMsg() {
 	// 00000020  22 48 65 6c 6c 6f 22 7d  7d                       |"Hello"}}|
 }
 
-// The error of a bad message matches the status with which a server would have
-// rejected it.
+// The error of an invalid message matches the status with which a server would have rejected
+// it.
 func ExampleBuildMsg_bad() {
 	_, err := apns.BuildMsg(&apns.Message{Token: "<c0ffee>", Payload: apns.AlertPayload("Hello")})
 	fmt.Println(err)

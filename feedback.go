@@ -12,24 +12,21 @@ import (
 	"time"
 )
 
-// A Feedback is a record of the feedback service: a device from which the app
-// has gone.
+// A Feedback is a record of the feedback service: a device from which the app was removed.
 type Feedback struct {
-	// Token is the device token in lower-case hexadecimal. A server may send a
-	// token that no device can have: see Check.
+	// Token is the device token in lower-case hexadecimal. A server may send a token that
+	// no device can have: see Check.
 	Token string
 
-	// DeadAt is when the server found that the app was gone, in UTC and whole
-	// seconds. A token that was registered again after that is alive: compare
-	// with the time of its last registration, and keep the token if that is
-	// later.
+	// DeadAt is when the server found that the app was gone, in UTC and whole seconds. If
+	// the app registered the token after that time, the token is valid: keep it.
 	DeadAt time.Time
 }
 
-// Check says what is wrong with the token. Nil means that a device can have such
-// a token: it has 1 to MaxTokenSize bytes, in hexadecimal. The error matches the
-// Status or Reason with which a server would reject a message to the token, like
-// the error of [BuildMsg].
+// Check says what is wrong with the token. Nil means that a device can have such a token:
+// it is 1 to MaxTokenSize bytes in hexadecimal. Like the error of [BuildMsg], the error
+// matches ErrInvalid, and the Status or Reason with which a server would reject a message
+// to the token.
 func (f Feedback) Check() error {
 	if badTokenSize(f.Token) {
 		return tokenSizeError(f.Token)
@@ -41,26 +38,25 @@ func (f Feedback) Check() error {
 	return nil
 }
 
-// ReadFeedbackMsg returns the next record of the feedback service, and io.EOF
-// after the last one.
+// ReadFeedbackMsg returns the next record of the feedback service, and io.EOF after the
+// last one.
 //
-// Reading the list empties it on the server: save each record, or act on it,
-// before the next.
+// Reading the list empties it on the server: save each record, or act on it, before you
+// read the next.
 //
-// A record is returned as the server sent it, even if no device can have its
-// token: [Feedback.Check] says what is wrong with the token. The next call returns
-// the next record.
+// A record is returned as the server sent it, even if no device can have its token:
+// [Feedback.Check] says what is wrong with the token. The next call returns the next
+// record.
 //
-// An error is about the connection, never about a record. It matches
-// io.ErrUnexpectedEOF if the list was cut off within a record. If ctx ends first,
-// the error matches ctx.Err() and nothing is lost: a later call goes on with the
-// same record.
+// An error is about the connection, never about a record. It matches io.ErrUnexpectedEOF if
+// the list ends within a record. If ctx ends first, the error matches ctx.Err() and no
+// record is lost: the next call continues with the same record.
 //
-// Any number of goroutines may call it.
+// Any number of goroutines may call ReadFeedbackMsg.
 //
-// A Conn is for reading feedback or for sending messages; after a verb of the
-// one kind, those of the other return an error. Over HTTP/2 there is no feedback
-// service, and the error matches errors.ErrUnsupported.
+// A Conn either reads feedback or sends messages: after a method of one kind, those of the
+// other return an error. Over HTTP/2 there is no feedback service, and the error matches
+// errors.ErrUnsupported.
 func (c *Conn) ReadFeedbackMsg(ctx context.Context) (Feedback, error) {
 	if c.http2 != nil {
 		return Feedback{}, fmt.Errorf("apns: no feedback service over HTTP/2, where the answer to each message says that its device is dead: %w", errors.ErrUnsupported)
@@ -81,12 +77,12 @@ func (c *Conn) ReadFeedbackMsg(ctx context.Context) (Feedback, error) {
 	if c.feedback == nil {
 		c.feedback = bufio.NewReaderSize(c.tls, maxFeedback)
 	}
-	b, _, err := peekRecord(c.feedback, feedbackSize) // the buffer has room for any record
+	b, _, err := peekRecord(c.feedback, feedbackSize) // any record fits into the buffer
 	c.reading.end()
 	if err != nil && !errors.Is(err, io.EOF) {
 		return Feedback{}, c.feedbackError(ctx, err)
 	}
-	f, n, err := ParseFeedback(b) // it tells the end of the list from a cut record
+	f, n, err := ParseFeedback(b) // distinguishes the end of the list from a record that is cut short
 	if err != nil {
 		return Feedback{}, err
 	}
@@ -94,8 +90,8 @@ func (c *Conn) ReadFeedbackMsg(ctx context.Context) (Feedback, error) {
 	return f, err
 }
 
-// Feedback ranges over the records that [Conn.ReadFeedbackMsg] returns, to the
-// end of the list. An error comes last.
+// Feedback ranges over the records that [Conn.ReadFeedbackMsg] returns, up to the end of the
+// list. An error ends the loop: it comes last, with a zero Feedback.
 func (c *Conn) Feedback(ctx context.Context) iter.Seq2[Feedback, error] {
 	return func(yield func(Feedback, error) bool) {
 		for {
@@ -107,10 +103,10 @@ func (c *Conn) Feedback(ctx context.Context) iter.Seq2[Feedback, error] {
 	}
 }
 
-// AppendFeedback appends to b the record as a feedback service sends it. The
-// token has 0 to 65,535 bytes: whatever ParseFeedback returns can be appended
-// again. A token that is longer or not hexadecimal is an error, as is a time that
-// does not fit into 32 bits; then AppendFeedback returns b as it was.
+// AppendFeedback appends to b the record as a feedback service sends it. The token may have
+// 0 to 65,535 bytes, so that every record from ParseFeedback can be appended. A longer
+// token, a token that is not hexadecimal and a time that does not fit into 32 bits are
+// errors. On an error AppendFeedback returns b unchanged.
 func AppendFeedback(b []byte, f Feedback) ([]byte, error) {
 	switch n := len(f.Token); {
 	case n > 2*math.MaxUint16:
@@ -132,11 +128,11 @@ func AppendFeedback(b []byte, f Feedback) ([]byte, error) {
 	return out, nil
 }
 
-// ParseFeedback reads the record at the start of b and returns the number of
-// bytes that it takes. The token may have any length: see [Feedback.Check].
+// ParseFeedback decodes the record at the start of b and returns its size in bytes. The token
+// may have any length: see [Feedback.Check].
 //
-// The error is io.EOF if b is empty. It matches io.ErrUnexpectedEOF if b ends
-// before the record does. In both cases n is len(b). There is no other error.
+// The error is io.EOF if b is empty. It matches io.ErrUnexpectedEOF if b ends before the
+// record does. In both cases n is len(b). There is no other error.
 func ParseFeedback(b []byte) (f Feedback, n int, err error) {
 	if len(b) == 0 {
 		return Feedback{}, 0, io.EOF
@@ -145,7 +141,7 @@ func ParseFeedback(b []byte) (f Feedback, n int, err error) {
 	if size > len(b) {
 		name := "feedback record"
 		if size > feedbackHead+MaxTokenSize {
-			// The peer may be no feedback service. Its first bytes tell what it is.
+			// The peer may not be a feedback service. The first bytes show what it is.
 			name = fmt.Sprintf("feedback record that begins %q", b[:feedbackHead])
 		}
 		return Feedback{}, len(b), cutShort(name, b, size)
@@ -157,14 +153,14 @@ func ParseFeedback(b []byte) (f Feedback, n int, err error) {
 }
 
 const (
-	// feedbackHead is the size of what comes before the token: time and length.
+	// feedbackHead is the size in bytes of the time and the length before the token.
 	feedbackHead = 4 + 2
-	// maxFeedback is the size of the largest record.
+	// maxFeedback is the size in bytes of the largest record.
 	maxFeedback = feedbackHead + math.MaxUint16
 )
 
-// feedbackSize is for a record what msgSize is for a message. The error is
-// always nil: a token may have any length.
+// feedbackSize returns the size of the record at the start of b, as msgSize does for a
+// message. The error is always nil: a token may have any length.
 func feedbackSize(b []byte) (int, error) {
 	if len(b) < feedbackHead {
 		return feedbackHead, nil
@@ -172,7 +168,7 @@ func feedbackSize(b []byte) (int, error) {
 	return feedbackHead + int(binary.BigEndian.Uint16(b[4:])), nil
 }
 
-// feedbackError says what interrupted the reading of feedback.
+// feedbackError returns the error for feedback that could not be read.
 func (c *Conn) feedbackError(ctx context.Context, err error) error {
 	switch {
 	case c.ended() != nil:

@@ -14,58 +14,64 @@ import (
 
 // A Message is one notification for one device.
 //
-// The package does not modify a Message, nor keep it after the call that it was
-// given to, so messages may share a Payload. (Client.PushAll keeps it until it
-// comes back.)
+// The package does not modify a Message, and does not keep it after the call that it was
+// passed to. (Client.PushAll and PushChan keep it until they yield it.) So messages may
+// share a Payload.
+//
+// Topic, PushType, CollapseID and APNsID exist only over HTTP/2. The binary protocol leaves
+// them out.
 type Message struct {
-	// ID comes back in the error that a server sends about the message, and
-	// means nothing else to it. To know which message failed, give each one
-	// on a connection its own, counting up from 1: a server that cannot tell
-	// which message it means says 0.
+	// ID identifies the message in an error. Zero is valid. A binary gateway sends the ID
+	// back when it rejects the message, and uses it for nothing else. A gateway that cannot
+	// tell which message it means says 0. So a caller of Conn should give the messages of
+	// a connection the IDs 1, 2, 3 and so on.
 	ID uint32
 
-	// Token is the device token in hexadecimal, of 1 to MaxTokenSize bytes.
-	// A token that the package hands out is in lower case.
+	// Token is the device token: 1 to MaxTokenSize bytes in hexadecimal. The package
+	// itself writes tokens in lower case.
 	Token string
 
-	// Payload is the notification, a JSON object in UTF-8, of 1 to MaxPayload
-	// bytes; MaxVoIPPayload for PushTypeVoIP, MaxBinaryPayload on the binary
-	// wire. See AlertPayload. That it is JSON is not checked.
+	// Payload is the notification: a JSON object in UTF-8, of 1 to MaxPayload bytes. The
+	// limit is MaxVoIPPayload for PushTypeVoIP, and MaxBinaryPayload on the binary
+	// protocol. AlertPayload and Payload.Encode make one. The package does not check that
+	// it is JSON.
 	Payload []byte
 
-	// Expiry is when the server may give up on a device it cannot reach, in
-	// whole seconds. At or before 1970 means now or never: one attempt, nothing
-	// kept. The zero Time leaves it to the server, which for Apple's is 30 days.
+	// Expiry is the time after which the server need not try to reach the device any
+	// more, in whole seconds. The zero Time leaves it to the server; Apple's tries for 30
+	// days. The start of 1970, or a time before it, means now or never: the server tries
+	// once and does not store the message.
 	//
-	// On the binary wire the zero Time needs Priority to be set: the extended
-	// format always has an expiry, so there it means now or never.
+	// On the binary protocol the zero Time leaves it to the server only if Priority is
+	// set. Without a Priority it means now or never, because the extended format always
+	// has an expiry.
 	Expiry time.Time
 
-	// Priority says how urgent the message is. Zero leaves it to the server,
-	// which takes it for PriorityImmediate; on the HTTP/2 wire it is PriorityPowerSaving
-	// for PushTypeBackground, which may have no other.
+	// Priority says how urgent the message is. Zero leaves it to the server, which takes
+	// PriorityImmediate. Over HTTP/2 zero means PriorityPowerSaving for
+	// PushTypeBackground, which may have no other.
 	//
-	// On the binary wire a message that sets it has the framed format, the only
-	// one with a place for it.
+	// On the binary protocol a message with a Priority is sent in the framed format, the
+	// only one that has a priority.
 	Priority Priority
 
-	// The binary wire has no place for what follows, and leaves it out.
-
-	// Topic is what the app is to the server: its bundle ID, with a suffix that
-	// depends on the push type (see PushType.Topic). Empty means Config.Topic;
-	// without that, the topic of the certificate, if it has just one.
+	// Topic is the apns-topic header: usually the app's bundle ID, with a suffix that
+	// depends on the push type (see PushType.Topic). Empty means Config.Topic. If that is
+	// empty too, it is the topic of the certificate, if that has exactly one.
 	Topic string
 
-	// PushType is what the payload is for. Empty means PushTypeAlert.
+	// PushType is the apns-push-type header: what the payload is for. Empty means
+	// PushTypeAlert.
 	PushType PushType
 
-	// CollapseID, unless empty, merges this message on the device with others
-	// that have the same. It has at most 64 bytes.
+	// CollapseID is the apns-collapse-id header, of at most 64 bytes: on the device a
+	// message replaces an earlier one that has the same CollapseID. Empty means that the
+	// message replaces none.
 	CollapseID string
 
-	// APNsID, unless empty, is the server's name for this message: a UUID in
-	// its canonical form, as 123e4567-e89b-12d3-a456-4266554400a0. If it is
-	// empty the server makes one up.
+	// APNsID is the apns-id header, with which the server identifies the message: a UUID
+	// in its canonical form, such as 123e4567-e89b-12d3-a456-4266554400a0. Empty means that
+	// the server generates one.
 	APNsID string
 }
 
@@ -73,30 +79,29 @@ type Message struct {
 type Priority uint8
 
 const (
-	// PriorityImmediate sends the message at once. It must cause an alert, a sound
-	// or a badge: for a payload that has only content-available it is an error.
+	// PriorityImmediate sends the message at once. The message must cause an alert, a
+	// sound or a badge: it is an error with a payload that has only content-available.
 	PriorityImmediate Priority = 10
-	// PriorityPowerSaving lets the device's battery decide the moment.
+	// PriorityPowerSaving sends the message at a time that suits the device's battery.
 	PriorityPowerSaving Priority = 5
-	// PriorityLowest puts the battery above everything: the device is not woken.
-	// The binary wire does not have it.
+	// PriorityLowest saves the device's battery above all else: the message does not wake
+	// the device. The binary protocol does not have this priority.
 	PriorityLowest Priority = 1
 )
 
-// A PushType says what a push is for. Apple asks for one with every push; it has
-// to fit the payload, and decides about the topic, which is the app's bundle ID
-// and for most types a suffix, which [PushType.Topic] knows. A type that is not
-// listed here is sent as it is.
+// A PushType says what a push is for. Apple requires one with every push, and it must fit
+// the payload. The topic depends on it: the app's bundle ID with, for most types, a suffix.
+// [PushType.Topic] returns that topic. A type without a constant here is sent as it is.
 type PushType string
 
-// The push types, with their topics. The source is Apple's "Sending notification
-// requests to APNs".
+// The push types, with their topics. The source is "Sending notification requests to
+// APNs".
 const (
 	// PushTypeAlert shows, plays or badges something. The topic is the bundle ID.
 	PushTypeAlert PushType = "alert"
-	// PushTypeBackground wakes the app up, at PriorityPowerSaving only. The topic is the bundle ID.
+	// PushTypeBackground wakes the app. It requires PriorityPowerSaving. The topic is the bundle ID.
 	PushTypeBackground PushType = "background"
-	// PushTypeLocation asks where the device is. The topic is the bundle ID and ".location-query".
+	// PushTypeLocation requests the location of the device. The topic is the bundle ID and ".location-query".
 	PushTypeLocation PushType = "location"
 	// PushTypeVoIP announces a call. The topic is the bundle ID and ".voip".
 	PushTypeVoIP PushType = "voip"
@@ -104,7 +109,7 @@ const (
 	PushTypeComplication PushType = "complication"
 	// PushTypeFileProvider says that files changed. The topic is the bundle ID and ".pushkit.fileprovider".
 	PushTypeFileProvider PushType = "fileprovider"
-	// PushTypeMDM calls a managed device. The topic is the UID in the subject of the MDM push certificate.
+	// PushTypeMDM tells a managed device to contact its management server. The topic is the UID in the subject of the MDM push certificate.
 	PushTypeMDM PushType = "mdm"
 	// PushTypeLiveActivity is for Live Activities. The topic is the bundle ID and ".push-type.liveactivity".
 	PushTypeLiveActivity PushType = "liveactivity"
@@ -139,9 +144,8 @@ func (t PushType) Topic(bundleID string) string {
 	return bundleID
 }
 
-// AlertPayload returns the payload that shows a text: {"aps":{"alert":text}}.
-// The text stands in it as UTF-8, with few escapes; a byte of it that is not
-// UTF-8 becomes U+FFFD.
+// AlertPayload returns the payload that shows a text: {"aps":{"alert":text}}. It writes
+// the text in UTF-8, with few escapes. A byte that is not UTF-8 becomes U+FFFD.
 func AlertPayload(text string) []byte {
 	var b bytes.Buffer
 	b.WriteString(`{"aps":{"alert":`)
@@ -150,23 +154,23 @@ func AlertPayload(text string) []byte {
 	return b.Bytes()
 }
 
-// BuildMsg returns the message as it goes over the binary wire: in the extended
-// format (command 1), or in the framed format (command 2) if it sets a Priority.
+// BuildMsg returns the message as it is sent on the binary protocol: in the framed format
+// (command 2) if it has a Priority, and in the extended format (command 1) otherwise.
 //
-// A message that breaks a rule is refused with an error that says which field,
-// where, and what was expected. It matches (errors.Is) the Status with which a
-// server would have rejected the message; it is not a *PushError.
+// If the message breaks a rule, the error says which field is wrong, where, and what was
+// expected. It matches ErrInvalid, and the Status with which a server would have rejected
+// the message. It is not a *PushError.
 func BuildMsg(m *Message) ([]byte, error) {
 	return AppendMsg(nil, m)
 }
 
-// AppendMsg appends what [BuildMsg] returns to b. On an error it returns b as
-// it was. It does not allocate if b has the room.
+// AppendMsg appends to b what [BuildMsg] returns. On an error it returns b unchanged. It
+// does not allocate if b has enough capacity.
 func AppendMsg(b []byte, m *Message) ([]byte, error) {
 	return appendMsg(b, m, m.ID)
 }
 
-// appendMsg is AppendMsg with another ID.
+// appendMsg is AppendMsg with id in place of the message's ID.
 func appendMsg(b []byte, m *Message, id uint32) ([]byte, error) {
 	if badTokenSize(m.Token) {
 		return b, tokenSizeError(m.Token)
@@ -217,18 +221,17 @@ func appendMsg(b []byte, m *Message, id uint32) ([]byte, error) {
 	return out, nil
 }
 
-// ParseMsg reads the message at the start of b, in any of the three formats:
-// simple (command 0), extended (1) or framed (2). It returns the number of bytes
-// that the message takes, or io.EOF if b is empty.
+// ParseMsg decodes the message at the start of b, in any of the three formats: simple
+// (command 0), extended (1) or framed (2). It returns the size of the message in bytes, or
+// io.EOF if b is empty. The Message shares no memory with b.
 //
-// It is a server's view, which has to understand a message in order to reject
-// it: a token or payload may be empty (in the framed format, missing) or over
-// the limit, and a priority may be any number. The Message shares no memory
-// with b.
+// ParseMsg accepts messages that a server has to understand in order to reject them: a
+// token or payload may be empty or over the limit (in the framed format, also missing), and
+// a priority may be any number.
 //
-// On an error n is the offset of the field at fault. The error matches
-// StatusProtocolError; or, where b ends before the message does,
-// io.ErrUnexpectedEOF.
+// On an error n is the offset in bytes of the field at fault. The error matches
+// io.ErrUnexpectedEOF if b ends before the message does, and StatusProtocolError
+// otherwise.
 func ParseMsg(b []byte) (m *Message, n int, err error) {
 	if len(b) == 0 {
 		return nil, 0, io.EOF
@@ -247,15 +250,15 @@ func ParseMsg(b []byte) (m *Message, n int, err error) {
 	return m, size, nil
 }
 
-// ReadMsg reads the next message from r, as [ParseMsg] would. Between messages
-// the end of r is io.EOF; inside one it is an error that matches
-// io.ErrUnexpectedEOF. It waits for no byte beyond the message. After any
-// error but io.EOF r may stand in the middle of a message.
+// ReadMsg reads the next message from r and decodes it as [ParseMsg] does. It does not wait
+// for bytes after the message. The error is io.EOF if r ends between two messages, and
+// matches io.ErrUnexpectedEOF if r ends within a message. After any error except io.EOF
+// the next byte of r may be one within a message.
 func ReadMsg(r *bufio.Reader) (*Message, error) {
 	b, taken, err := peekRecord(r, msgSize)
 	switch {
 	case err == io.EOF || err == io.ErrUnexpectedEOF && len(b) > 0:
-		_, _, err = ParseMsg(b) // which says how much of the message is there
+		_, _, err = ParseMsg(b) // its error says how much of the message there is
 		return nil, err
 	case err != nil && !errors.Is(err, StatusProtocolError):
 		return nil, fmt.Errorf("apns: reading a message: %w", err)
@@ -272,7 +275,7 @@ func ReadMsg(r *bufio.Reader) (*Message, error) {
 	return m, nil
 }
 
-// The commands, and the items of the framed one.
+// The commands, and the items of the framed format.
 const (
 	cmdSimple   = 0
 	cmdExtended = 1
@@ -285,8 +288,8 @@ const (
 	itemPriority = 5
 )
 
-// maxFrame is the size of the largest frame: each item once, the two that vary
-// in length as long as their length fields can say.
+// maxFrame is the size of the largest frame in bytes. It has each item once; the token and
+// the payload have the largest size that a length field can express.
 const maxFrame = 2*(3+math.MaxUint16) + 2*(3+4) + (3 + 1)
 
 var itemNames = [...]string{itemToken: "token", itemPayload: "payload", itemID: "identifier", itemExpiry: "expiry", itemPriority: "priority"}
@@ -295,8 +298,9 @@ func appendItemHead(b []byte, item byte, size int) []byte {
 	return append(b, item, byte(size>>8), byte(size))
 }
 
-// expirySeconds clamps t to what 32 bits hold. Apple's older editions have
-// "zero or less" mean what the last one says of zero.
+// expirySeconds returns t in seconds since 1970, limited to what 32 bits can hold. A time
+// before 1970 becomes 0: in older editions of Apple's guide "zero or less" means what zero
+// means in the last one.
 func expirySeconds(t time.Time) uint32 {
 	return uint32(min(max(t.Unix(), 0), math.MaxUint32))
 }
@@ -305,10 +309,11 @@ func expiryTime(b []byte) time.Time {
 	return time.Unix(int64(binary.BigEndian.Uint32(b)), 0).UTC()
 }
 
-// hexDigits gives a hexadecimal digit's value with isHex added to it, and 0 for
-// any other byte.
+// isHex marks a hexadecimal digit in hexDigits.
 const isHex = 0x10
 
+// hexDigits has the value of each hexadecimal digit, with isHex set, and 0 for every other
+// byte.
 var hexDigits = [256]byte{
 	'0': isHex, '1': isHex | 1, '2': isHex | 2, '3': isHex | 3, '4': isHex | 4,
 	'5': isHex | 5, '6': isHex | 6, '7': isHex | 7, '8': isHex | 8, '9': isHex | 9,
@@ -316,10 +321,10 @@ var hexDigits = [256]byte{
 	'A': isHex | 10, 'B': isHex | 11, 'C': isHex | 12, 'D': isHex | 13, 'E': isHex | 14, 'F': isHex | 15,
 }
 
-// appendToken decodes a token of even length and says whether it was all
-// hexadecimal; tokenDigitError finds the place, off the hot path.
+// appendToken decodes a token of even length, and reports whether all of it is hexadecimal.
+// If not, tokenDigitError finds the place: the usual case need not keep track of it.
 func appendToken(b []byte, token string) (_ []byte, ok bool) {
-	// Eight digits at a time: each byte of x is a digit.
+	// Decode eight digits at a time: each byte of x is one.
 	const ones = 0x0101010101010101
 	var bad uint64
 	for ; len(token) >= 8; token = token[8:] {
@@ -328,12 +333,12 @@ func appendToken(b []byte, token string) (_ []byte, ok bool) {
 		lower := x | 0x20*ones
 		ascii := x &^ (0x80 * ones)
 		lowerASCII := lower &^ (0x80 * ones)
-		// The top bit of a byte says whether it is at least so much.
+		// Each sum sets the top bit of a byte if the byte is at least the constant.
 		isDigit := (ascii + (0x80-'0')*ones) &^ (ascii + (0x80-'9'-1)*ones)
 		isLetter := (lowerASCII + (0x80-'a')*ones) &^ (lowerASCII + (0x80-'f'-1)*ones)
 		bad |= x | ^(isDigit | isLetter)
 		values := x&(0x0f*ones) + (x>>6&ones)*9
-		// Pairs of values become bytes, and these move together.
+		// Combine two values into a byte, then move the four bytes together.
 		pairs := (values<<4 | values>>8) & 0x00ff00ff00ff00ff
 		pairs = (pairs | pairs>>8) & 0x0000ffff0000ffff
 		b = binary.LittleEndian.AppendUint32(b, uint32(pairs|pairs>>16))
@@ -354,7 +359,7 @@ func tokenDigitError(token string) error {
 				"token has %q at index %d, expected only hexadecimal digits", r, i)}
 		}
 	}
-	panic("apns: a token was refused that is all hexadecimal")
+	panic("apns: tokenDigitError was called for a token that is all hexadecimal")
 }
 
 func badTokenSize(token string) bool {
@@ -388,15 +393,15 @@ func payloadSizeError(payload []byte, limit int) error {
 		"payload has %d bytes, expected at most %d", len(payload), limit)}
 }
 
-// tokenString returns a decoded token in hexadecimal, with one allocation where
-// the token is no longer than it should be.
+// tokenString returns a decoded token in hexadecimal. It allocates once for a token of at
+// most MaxTokenSize bytes.
 func tokenString(token []byte) string {
 	var b [2 * MaxTokenSize]byte
 	return string(hex.AppendEncode(b[:0], token))
 }
 
-// msgSize returns how many bytes the message at the start of b takes; or, where
-// that is further than b reaches, how many are needed to know more.
+// msgSize returns the size in bytes of the message at the start of b. If b is too short to
+// tell, it returns a larger number than len(b): how many bytes it needs to tell more.
 func msgSize(b []byte) (int, error) {
 	if len(b) == 0 {
 		return 1, nil
@@ -429,7 +434,7 @@ func msgSize(b []byte) (int, error) {
 	return payloadAt + int(binary.BigEndian.Uint16(b[payloadAt-2:])), nil
 }
 
-// decodeMsg decodes a whole message, of which msgSize gave the size.
+// decodeMsg decodes b, which is one whole message by msgSize.
 func decodeMsg(b []byte) (*Message, error) {
 	m := new(Message)
 	switch b[0] {
@@ -451,8 +456,8 @@ func decodeMsg(b []byte) (*Message, error) {
 	return m, nil
 }
 
-// decodeItems decodes the items of the frame b. Their order is free, since
-// nothing states one.
+// decodeItems decodes the items of the frame b. They may come in any order: Apple's guide
+// does not require one.
 func decodeItems(m *Message, b []byte) error {
 	var seen [len(itemNames)]bool
 	for at := 5; at < len(b); {
@@ -499,12 +504,13 @@ func decodeItems(m *Message, b []byte) error {
 	return nil
 }
 
-// peekRecord returns the next record of r, whose size the function tells as
-// msgSize does. The record is still to be discarded, unless taken is true: one
-// larger than r's buffer can only be had by reading it. On an error, where r
-// ends within the record too, it returns the bytes that there are; as long as
-// they fit the buffer they are still in r, so that a read which a deadline
-// interrupted can be taken up again.
+// peekRecord returns the next record of r. The function size returns the record's size, as
+// msgSize does. The caller has to discard the record from r, unless taken is true: a record
+// that is larger than the buffer of r cannot be peeked at and is read instead.
+//
+// On an error, also if r ends within the record, it returns the bytes that there are. They
+// are still in r unless taken is true, so a later call can continue after a read that a
+// deadline interrupted.
 func peekRecord(r *bufio.Reader, size func([]byte) (int, error)) (b []byte, taken bool, err error) {
 	n := 1
 	for n <= r.Size() {

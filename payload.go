@@ -12,88 +12,91 @@ import (
 	"time"
 )
 
-// A Payload is what a notification says: Apple's keys, which stand in the aps
-// dictionary, and the app's own beside it. A field that is left zero is not
-// written. What goes without a comment is explained in Apple's "Generating a
-// remote notification".
+// A Payload is the content of a notification: Apple's keys, which are in the aps
+// dictionary, and the app's own keys beside it. Encode leaves out a field that is zero.
+// Apple's page "Generating a remote notification" explains the keys in full.
 //
-// It is one way to make the bytes of Message.Payload, which may be any JSON: a
-// key that Apple adds tomorrow need not wait for a field here.
+// A Payload is one way to make the bytes of Message.Payload, which may be any JSON object.
+// So a key without a field here can be sent as well.
 type Payload struct {
 	// Alert is the text to show.
 	Alert Alert
 
-	// Badge is the number on the app's icon. Nil leaves what is there, new(0)
-	// removes it.
+	// Badge is the number on the app's icon. Nil leaves the icon as it is, new(0) removes
+	// the number.
 	Badge *int
 
-	// Sound is the name of a file in the app's bundle or its Library/Sounds
-	// folder, or "default". CriticalSound is there for critical alerts, in
-	// place of Sound. In a Live Activity either one is part of the alert, and
-	// is written there.
-	Sound         string
+	// Sound is the name of a file in the app's bundle or in its Library/Sounds folder, or
+	// "default". Empty means no sound. In a Live Activity the sound is part of the alert,
+	// and so Encode writes it there.
+	Sound string
+
+	// CriticalSound takes the place of Sound in a critical alert. Nil means none.
 	CriticalSound *CriticalSound
 
-	// ThreadID groups notifications.
+	// ThreadID groups notifications: a device shows those with the same ThreadID together.
 	ThreadID string
 
-	// Category is one that the app registered: it decides about the buttons.
+	// Category is a category that the app registered. It determines the buttons of the
+	// notification.
 	Category string
 
-	// ContentAvailable wakes the app up. As the only key in aps it makes a
-	// background push; beside an alert, a badge or a sound, an alert push.
+	// ContentAvailable wakes the app. If it is the only key in aps, the push is a
+	// background push. With an alert, a badge or a sound it is an alert push.
 	ContentAvailable bool
 
-	// MutableContent hands the notification to the app's service extension
-	// before it is shown.
+	// MutableContent passes the notification to the app's service extension before the
+	// device shows it.
 	MutableContent bool
 
-	// TargetContentID names the window to bring forward.
+	// TargetContentID identifies the window to bring forward.
 	TargetContentID string
 
+	// InterruptionLevel says how much the notification may disturb. A device treats an
+	// alert without one as InterruptionActive.
 	InterruptionLevel InterruptionLevel
 
-	// RelevanceScore is from 0 to 1 and sorts the summary, where 1 comes
-	// first. Among Live Activities it may be any number.
+	// RelevanceScore sorts the notification summary: a number from 0 to 1, highest first.
+	// In a Live Activity it may be any number.
 	RelevanceScore *float64
 
-	// FilterCriteria is what a Focus filter looks at.
+	// FilterCriteria is the string that a Focus filter evaluates.
 	FilterCriteria string
 
 	// LiveActivity starts, updates or ends a Live Activity.
 	LiveActivity *LiveActivity
 
-	// ContentChanged has the app's widgets, or controls, loaded anew.
+	// ContentChanged reloads the app's widgets or controls.
 	ContentChanged bool
 
-	// URLArgs is for Safari websites, and fills the placeholders of the
-	// site's urlFormatString. It has to be there even if there are none: nil
-	// is not written, []string{} is.
+	// URLArgs fills the placeholders of a Safari website's urlFormatString. A website
+	// requires the key, even if it has no placeholders: Encode leaves out nil, and writes
+	// []string{}.
 	URLArgs []string
 
-	// AccountID is for Apple Mail alone.
+	// AccountID is only for Apple Mail.
 	AccountID string
 
-	// MDM is the device's PushMagic. It calls the device to its management
-	// server, and stands alone: without aps and without Custom.
+	// MDM is the device's PushMagic. It tells the device to contact its management server.
+	// It must be the only key: without aps and without Custom.
 	MDM string
 
-	// Custom holds the app's own keys, any but aps and mdm. The values are
-	// encoded as encoding/json does it.
+	// Custom has the app's own keys: any but aps and mdm. Encode encodes the values with
+	// encoding/json.
 	Custom map[string]any
 
-	// MaxSize is the size in bytes that Encode allows. It is not part of the
-	// payload. Zero means MaxPayload. VoIP pushes and broadcasts may have
-	// MaxVoIPPayload, the binary protocol has MaxBinaryPayload.
+	// MaxSize is the largest size in bytes that Encode allows. It is not part of the
+	// payload. Zero means MaxPayload. The limit is MaxVoIPPayload for VoIP pushes and
+	// broadcasts, and MaxBinaryPayload on the binary protocol.
 	MaxSize int
 }
 
-// An Alert is the text of a notification. It stands there in full, or as a key
-// into the app's Localizable.strings files; the arguments take the places of
-// %@ and %1$@ in what is found there. Nil arguments are not written.
+// An Alert is the text of a notification. Each part is either the text itself or a key in
+// the app's Localizable.strings files. The arguments replace %@ and %1$@ in the string with
+// that key. Encode leaves out nil arguments.
 //
-// In a Live Activity, Encode gives title and body the form that is used there:
-// either the text or an object of key and arguments, not both.
+// In a Live Activity, Encode writes title and body in the form that is required there:
+// either the text or an object with key and arguments, not both.
 type Alert struct {
 	Title           string   `json:"title,omitzero"`
 	TitleLocKey     string   `json:"title-loc-key,omitzero"`
@@ -102,78 +105,77 @@ type Alert struct {
 	SubtitleLocKey  string   `json:"subtitle-loc-key,omitzero"`
 	SubtitleLocArgs []string `json:"subtitle-loc-args,omitzero"`
 	Body            string   `json:"body,omitzero"`
-	LocKey          string   `json:"loc-key,omitzero"` // of the body
+	LocKey          string   `json:"loc-key,omitzero"` // that of Body
 	LocArgs         []string `json:"loc-args,omitzero"`
 
-	// LaunchImage is a file in the app's bundle, shown while the app starts.
+	// LaunchImage is a file in the app's bundle, which is shown while the app starts.
 	LaunchImage string `json:"launch-image,omitzero"`
-	// Action labels the button. Safari websites only.
+	// Action is the label of the button. It is only for Safari websites.
 	Action string `json:"action,omitzero"`
 }
 
-// A CriticalSound is the sound of a critical alert, for which an app needs an
-// entitlement.
+// A CriticalSound is the sound of a critical alert. An app needs an entitlement for it.
 type CriticalSound struct {
-	Name   string   // as Payload.Sound
-	Volume *float64 // from 0, silent, to 1; nil is not written
+	Name   string   // a file or "default", as for Payload.Sound
+	Volume *float64 // from 0 (silent) to 1; nil is left out
 }
 
 // An InterruptionLevel says how much a notification may disturb.
 type InterruptionLevel string
 
-// The interruption levels. A device takes an alert without one for active.
+// The interruption levels.
 const (
-	InterruptionPassive       InterruptionLevel = "passive"        // adds to the list, lights up nothing
-	InterruptionActive        InterruptionLevel = "active"         // lights up the screen, may sound
-	InterruptionTimeSensitive InterruptionLevel = "time-sensitive" // breaks through a Focus
-	InterruptionCritical      InterruptionLevel = "critical"       // breaks through the mute switch too
+	InterruptionPassive       InterruptionLevel = "passive"        // adds to the list without lighting up the screen
+	InterruptionActive        InterruptionLevel = "active"         // lights up the screen, and may play a sound
+	InterruptionTimeSensitive InterruptionLevel = "time-sensitive" // also breaks through a Focus
+	InterruptionCritical      InterruptionLevel = "critical"       // also overrides the mute switch
 )
 
-// A LiveActivity is an event in the life of a Live Activity. Times are written
-// in whole UNIX seconds, the zero Time is not written. Apple's page is "Starting
-// and updating Live Activities with ActivityKit push notifications".
+// A LiveActivity is an event of a Live Activity. Encode writes times in whole seconds since
+// 1970, and leaves out the zero Time. The source is "Starting and updating Live Activities
+// with ActivityKit push notifications".
 type LiveActivity struct {
-	// Event is "start", "update" or "end". A start needs an alert too, and
-	// AttributesType and Attributes.
+	// Event is "start", "update" or "end". A start also requires an alert, AttributesType
+	// and Attributes.
 	Event string
 
-	// Timestamp is required. Of several updates the newest one stays.
+	// Timestamp is the time of the event. It is required. The device shows the update with
+	// the latest Timestamp.
 	Timestamp time.Time
 
-	// ContentState is a struct, a map or a json.RawMessage that makes the JSON
-	// object which the app decodes as its ContentState, with Swift's default
-	// decoder.
+	// ContentState is the state that the app decodes as its ContentState, with Swift's
+	// default decoder: a struct, a map or a json.RawMessage that encodes to a JSON object.
+	// Nil is left out.
 	ContentState any
 
-	// StaleDate is when the activity counts as outdated.
+	// StaleDate is when the activity becomes outdated.
 	StaleDate time.Time
 
-	// DismissalDate is when an ended activity leaves the Lock Screen, at most
-	// 4 hours after its end. In the past it means now.
+	// DismissalDate is when an ended activity disappears from the Lock Screen, at most 4
+	// hours after its end. A time in the past removes it at once.
 	DismissalDate time.Time
 
-	// AttributesType is the name of the Swift type to start with, Attributes
-	// its content: a struct, a map or a json.RawMessage that makes an object.
+	// AttributesType is the name of the Swift type of the activity to start.
 	AttributesType string
-	Attributes     any
+	// Attributes is the value of that type: a struct, a map or a json.RawMessage that
+	// encodes to a JSON object.
+	Attributes any
 
-	// InputPushToken has the started activity ask for a token to be updated
-	// with. From iOS 18.
+	// InputPushToken makes the started activity request a token for its updates. It
+	// requires iOS 18.
 	InputPushToken bool
 
-	// InputPushChannel subscribes the started activity to a broadcast channel,
-	// of which this is the ID in base64. From iOS 18; before it, the activity
-	// does not start.
+	// InputPushChannel subscribes the started activity to the broadcast channel with this
+	// ID, in base64. It requires iOS 18; on an earlier iOS the activity does not start.
 	InputPushChannel string
 }
 
-// Encode returns the payload in JSON, {"aps":{...}} and the custom keys, with as
-// few escapes as JSON allows. Equal payloads give equal bytes. A byte of a text
-// that is not UTF-8 becomes U+FFFD.
+// Encode returns the payload in JSON: {"aps":{...}} and the custom keys, with few escapes.
+// Equal payloads give equal bytes. A byte of a text that is not UTF-8 becomes U+FFFD.
 //
-// A payload that breaks a rule of Apple's is refused with an error that says
-// which key, and what was expected; if it is too large, the error matches
-// StatusInvalidPayloadSize. Rules that only Apple can judge are left to Apple.
+// If the payload breaks a rule, the error says which key is wrong, and what was expected.
+// If it is too large, the error matches StatusInvalidPayloadSize. Encode checks no rule
+// that depends on what only Apple knows.
 func (p *Payload) Encode() ([]byte, error) {
 	aps, err := p.encodeAPS()
 	if err != nil {
@@ -219,13 +221,12 @@ func (p *Payload) Encode() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// PushType returns the type of push that the payload calls for: mdm,
-// liveactivity, widgets, background or alert. It is background where aps has
-// content-available and nothing else.
+// PushType returns the type of push that the payload requires: mdm, liveactivity, widgets,
+// background or alert. It is background if aps has content-available and nothing else.
 //
-// The others do not show: a push for a control has the payload of one for a
-// widget, and what is meant for location, voip, complication, fileprovider or
-// pushtotalk may look like anything.
+// A payload does not show the other types. A push for a control has the same payload
+// as one for a widget. A payload for location, voip, complication, fileprovider or
+// pushtotalk may have any form.
 func (p *Payload) PushType() PushType {
 	switch {
 	case p.MDM != "":
@@ -235,17 +236,17 @@ func (p *Payload) PushType() PushType {
 	case p.ContentChanged:
 		return PushTypeWidgets
 	case p.ContentAvailable:
-		// Whatever else is set, in fields of today or tomorrow, is in aps.
-		rest := *p
-		rest.ContentAvailable, rest.Custom, rest.MaxSize = false, nil, 0
-		if reflect.ValueOf(rest).IsZero() {
+		// All other fields, also those of later versions, are in aps.
+		others := *p
+		others.ContentAvailable, others.Custom, others.MaxSize = false, nil, 0
+		if reflect.ValueOf(others).IsZero() {
 			return PushTypeBackground
 		}
 	}
 	return PushTypeAlert
 }
 
-// The aps dictionary. Of alert and sound, the keys around them decide the form.
+// apsKeys is the aps dictionary. The form of alert and sound depends on the other keys.
 type apsKeys struct {
 	Alert             any               `json:"alert,omitzero"`
 	Badge             *int              `json:"badge,omitzero"`
@@ -264,7 +265,7 @@ type apsKeys struct {
 	AccountID      string   `json:"account-id,omitzero"`
 }
 
-// The keys of a Live Activity, which stand among the others.
+// activityKeys has the keys of a Live Activity. In aps they are beside the other keys.
 type activityKeys struct {
 	Timestamp        unixTime        `json:"timestamp,omitzero"`
 	Event            string          `json:"event,omitzero"`
@@ -283,7 +284,7 @@ type criticalKeys struct {
 	Volume   *float64 `json:"volume,omitzero"`
 }
 
-// The alert of a Live Activity. Its title and body hide the ones of Alert.
+// activityAlert is the alert of a Live Activity. Its title and body hide those of Alert.
 type activityAlert struct {
 	Title any `json:"title,omitzero"`
 	Body  any `json:"body,omitzero"`
@@ -296,7 +297,7 @@ type localized struct {
 	Args []string `json:"loc-args,omitzero"`
 }
 
-// A flag is 1 or absent.
+// A flag is written as 1, or left out.
 type flag bool
 
 func (flag) MarshalJSON() ([]byte, error) { return []byte("1"), nil }
@@ -357,7 +358,7 @@ func (p *Payload) encodeAPS() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// sound returns nil where there is none.
+// sound returns the value of the key sound, or nil if there is none.
 func (p *Payload) sound() (any, error) {
 	c := p.CriticalSound
 	switch {
@@ -446,7 +447,7 @@ func (l *LiveActivity) keys(hasAlert bool) (*activityKeys, error) {
 	}, nil
 }
 
-// encodeObject returns nil for nil.
+// encodeObject encodes a value that must be a JSON object. It returns nil for nil.
 func encodeObject(key string, v any) (json.RawMessage, error) {
 	if v == nil {
 		return nil, nil
@@ -455,7 +456,7 @@ func encodeObject(key string, v any) (json.RawMessage, error) {
 	if err := writeJSON(&b, v); err != nil {
 		return nil, fmt.Errorf("apns: payload: %s: %w", key, err)
 	}
-	// The value itself may be long, and is nobody's business in a log.
+	// The error does not quote the value: it may be long, and must not get into a log.
 	if c := b.Bytes()[0]; c != '{' {
 		return nil, fmt.Errorf("apns: payload: %s is a %T, JSON that begins with %q, expected an object", key, v, c)
 	}

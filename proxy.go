@@ -17,33 +17,34 @@ import (
 	"time"
 )
 
-// ProxyDialContext returns a DialContext for a [Config] that connects through an
-// HTTP proxy, with the CONNECT method.
+// ProxyDialContext returns a DialContext for a [Config]. It connects through an HTTP proxy,
+// with the CONNECT method.
 //
-// The argument proxy is what the Proxy field of an [http.Transport] takes, such
-// as [http.ProxyFromEnvironment] or the result of [http.ProxyURL]. It is asked
-// about each connection, with a request for https:// and the address. Without a
-// proxy, that is for a nil function or a nil URL, the connection is a direct one.
-// The URL's scheme is http or https, which stands for TLS to the proxy, and its
-// user name and password, if any, are sent to the proxy as basic authentication.
+// The function proxy chooses the proxy for a connection. It has the type of the Proxy field
+// of an [http.Transport]: [http.ProxyFromEnvironment], for example, or the result of
+// [http.ProxyURL]. It is called for each connection, with a request for https:// and the
+// address. If the function or the URL that it returns is nil, the connection is direct. The
+// URL's scheme is http or, for a proxy that is reached over TLS, https. A user name and
+// password in the URL are sent to the proxy as basic authentication.
 //
-// The config says how to reach the proxy: DialContext opens the connection to it,
-// and direct ones, and TLS is for a proxy with the scheme https. Nothing else in
-// it counts. Nil means the zero Config. It is not the Config that is given to
-// [Dial], whose certificate is none of the proxy's business.
+// The config says how to reach the proxy. Its DialContext opens the connection to the
+// proxy, and direct connections. Its TLS is for a proxy with the scheme https. The other
+// fields are ignored. Nil means the zero Config. It must not be the Config that is passed
+// to [Dial]: the certificate in that must not be sent to the proxy.
 //
-// The proxy learns the name and port of the server. What is said to the server
-// is encrypted from end to end. Many proxies let nobody connect to any port but
-// 443, and refuse with the status 403.
+// The proxy learns the name and port of the server. The traffic with the server is
+// encrypted end to end. Many proxies allow connections only to port 443, and answer others
+// with status 403.
 //
-// ProxyFromEnvironment goes by the variables HTTPS_PROXY and NO_PROXY, as they are
-// when the process first asks, and has no proxy for localhost. For a SOCKS proxy,
-// a Config needs a DialContext of another make: see the example.
+// ProxyFromEnvironment reads the variables HTTPS_PROXY and NO_PROXY when the process first
+// calls it. It never returns a proxy for localhost. For a SOCKS proxy, set another
+// DialContext: see the example.
 func ProxyDialContext(proxy func(*http.Request) (*url.URL, error), config *Config) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	if config == nil {
 		config = new(Config)
 	}
-	// Taken now, so that the result can be put into the same Config.
+	// The fields are read here and not in the result: the result may become the
+	// DialContext of the same Config.
 	dial, tlsConfig := config.DialContext, config.TLS
 	if dial == nil {
 		dial = new(net.Dialer).DialContext
@@ -59,7 +60,7 @@ func ProxyDialContext(proxy func(*http.Request) (*url.URL, error), config *Confi
 		if u == nil {
 			return dial(ctx, network, addr)
 		}
-		// Errors name the proxy without the user, some of whom are secret tokens.
+		// Errors name the proxy without the user name: that may be a secret token.
 		name := (&url.URL{Scheme: u.Scheme, Host: u.Host}).String()
 		ports := map[string]string{"http": "80", "https": "443"}
 		switch {
@@ -90,11 +91,11 @@ func ProxyDialContext(proxy func(*http.Request) (*url.URL, error), config *Confi
 	}
 }
 
-// maxProxyHeader is how long the header of a proxy's answer may be.
+// maxProxyHeader is the largest size in bytes of the header of a proxy's answer.
 const maxProxyHeader = 16 << 10
 
-// connect has the proxy at the other end of raw connect to addr. The end of ctx
-// closes raw.
+// connect tells the proxy at the other end of raw to connect to addr. The caller closes raw
+// when ctx ends.
 func connect(ctx context.Context, raw net.Conn, u *url.URL, tlsConfig *tls.Config, addr string) (net.Conn, error) {
 	conn := raw
 	if u.Scheme == "https" {
@@ -103,7 +104,7 @@ func connect(ctx context.Context, raw net.Conn, u *url.URL, tlsConfig *tls.Confi
 			c = tlsConfig.Clone()
 		}
 		c.ServerName = cmp.Or(c.ServerName, u.Hostname())
-		c.NextProtos = nil // it is HTTP/1.1 that is spoken
+		c.NextProtos = nil // connect speaks HTTP/1.1
 		t := tls.Client(raw, c)
 		if err := t.HandshakeContext(ctx); err != nil {
 			return nil, fmt.Errorf("TLS handshake: %w", cmp.Or(ctx.Err(), err))
@@ -117,7 +118,8 @@ func connect(ctx context.Context, raw net.Conn, u *url.URL, tlsConfig *tls.Confi
 		user := base64.StdEncoding.EncodeToString([]byte(u.User.Username() + ":" + password))
 		req.Header.Set("Proxy-Authorization", "Basic "+user)
 	}
-	// Write would send the request without the address if that is malformed.
+	// With a malformed address, Write would send the request without it. WriteProxy
+	// returns an error.
 	if err := req.WriteProxy(conn); err != nil {
 		return nil, fmt.Errorf("asking it to connect to %q: %w", addr, cmp.Or(ctx.Err(), err))
 	}
@@ -130,18 +132,18 @@ func connect(ctx context.Context, raw net.Conn, u *url.URL, tlsConfig *tls.Confi
 		return nil, fmt.Errorf("its answer is not HTTP: %.200q", err)
 	}
 	if resp.StatusCode/100 == 2 {
-		return conn, nil // whatever the header says, there is no body
+		return conn, nil // there is no body, whatever the header says
 	}
-	// The body may never come, or never end.
+	// The body may never arrive, or never end.
 	defer time.AfterFunc(lastWords, func() { raw.Close() }).Stop()
-	return nil, refusal(resp, u.User != nil)
+	return nil, responseError(resp, u.User != nil)
 }
 
-// refusal returns the error for an answer that is not a success.
-func refusal(resp *http.Response, hasCredentials bool) error {
+// responseError returns the error for an answer that is not a success.
+func responseError(resp *http.Response, hasCredentials bool) error {
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
 	text := fmt.Sprintf("answered %.64q", strings.TrimSpace(resp.Status))
-	// A page of HTML does not begin with what it has to say.
+	// The first line of a text is worth quoting, that of an HTML page is not.
 	line, _, _ := strings.Cut(strings.TrimSpace(string(body)), "\n")
 	if line = strings.TrimSpace(line); line != "" && len(line) <= 200 && line[0] != '<' {
 		text += fmt.Sprintf(" and %q", line)
@@ -157,7 +159,7 @@ func refusal(resp *http.Response, hasCredentials bool) error {
 			scheme, _, _ := strings.Cut(challenge, " ")
 			schemes = append(schemes, scheme)
 		}
-		// NTLM, for example.
+		// Some proxies only accept NTLM, for example.
 		if all := strings.Join(schemes, ", "); all != "" && !strings.Contains(strings.ToLower(all), "basic") {
 			text += fmt.Sprintf("; what it wants is %.64q, and there is only basic authentication here", all)
 		}
@@ -165,7 +167,8 @@ func refusal(resp *http.Response, hasCredentials bool) error {
 	return errors.New(text)
 }
 
-// newConnectRequest returns a request that has no more than http.Request needs.
+// newConnectRequest returns a CONNECT request for addr, with only the fields that
+// http.Request requires.
 func newConnectRequest(scheme, addr string) *http.Request {
 	return &http.Request{
 		Method: http.MethodConnect,
@@ -175,8 +178,8 @@ func newConnectRequest(scheme, addr string) *http.Request {
 	}
 }
 
-// readProxyHeader reads the proxy's answer up to the empty line. It does so byte
-// by byte: what comes next is the server's.
+// readProxyHeader reads the proxy's answer up to the empty line. It reads one byte at a time,
+// because the bytes after the empty line are from the server.
 func readProxyHeader(ctx context.Context, r io.Reader) ([]byte, error) {
 	var header []byte
 	b := make([]byte, 1)
@@ -195,7 +198,7 @@ func readProxyHeader(ctx context.Context, r io.Reader) ([]byte, error) {
 			return nil, fmt.Errorf("its answer breaks off after %d bytes, which begin with %.64q: %w", len(header), header, err)
 		}
 		header = append(header, b[0])
-		// A peer of another kind says a line and waits.
+		// A server that is not an HTTP proxy may send a line and then wait.
 		if b[0] == '\n' && !bytes.HasPrefix(header, []byte("HTTP/")) {
 			return nil, fmt.Errorf("it does not speak HTTP, its first line is %.64q", header)
 		}
@@ -203,8 +206,8 @@ func readProxyHeader(ctx context.Context, r io.Reader) ([]byte, error) {
 	return header, nil
 }
 
-// A tlsProxyConn is a connection through a proxy that is spoken to over TLS. The
-// Close of tls.Conn would wait 5 s for a proxy that does not read.
+// A tlsProxyConn is a connection through a proxy that is reached over TLS. Its Close does not
+// wait 5 s for a proxy that does not read, as that of tls.Conn does.
 type tlsProxyConn struct {
 	*tls.Conn
 	raw net.Conn
