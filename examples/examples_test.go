@@ -1,4 +1,4 @@
-// Package examples_test runs the programs as a person would.
+// Package examples_test runs the programs as a user would.
 package examples_test
 
 import (
@@ -121,13 +121,13 @@ func TestPush(t *testing.T) {
 	}{
 		"local": {list("-local", token, "7", "Grüße"),
 			received + `, topic "com.example.app", push type "alert", collapse ID "", priority 0, payload {"aps":{"alert":"Grüße"}}` + "\naccepted\n", "", 0},
-		"local h2 with flags": {list("-local", "-wire", "h2", "-type", "voip", "-topic", "a.b.voip", "-collapse-id", "c", "-priority", "1", "-expiry", "0", "-payload", object, token, "7"),
+		"local h2 with flags": {list("-local", "-protocol", "h2", "-type", "voip", "-topic", "a.b.voip", "-collapse-id", "c", "-priority", "1", "-expiry", "0", "-payload", object, token, "7"),
 			received + `, topic "a.b.voip", push type "voip", collapse ID "c", priority 1, expiry now or never, payload {"aps": {"badge": 0}}` + "\n\naccepted\n", "", 0},
 		"local h2 rejected": {list("-local", "-type", "voip", token, "7", "Hi"),
 			received + `, topic "com.example.app", push type "voip", collapse ID "", priority 0, payload {"aps":{"alert":"Hi"}}` + "\n", "rejected: apns: message 7 rejected: BadTopic (HTTP status 400)\n", 1},
-		"local binary": {list("-local", "-wire", "binary", token, "7", "Hi"),
+		"local binary": {list("-local", "-protocol", "binary", token, "7", "Hi"),
 			received + `, topic "", push type "", collapse ID "", priority 0, expiry now or never, payload {"aps":{"alert":"Hi"}}` + "\naccepted\n", "", 0},
-		"local binary priority": {list("-local", "-wire", "binary", "-priority", "5", token, "7", "Hi"),
+		"local binary priority": {list("-local", "-protocol", "binary", "-priority", "5", token, "7", "Hi"),
 			received + `, topic "", push type "", collapse ID "", priority 5, payload {"aps":{"alert":"Hi"}}` + "\naccepted\n", "", 0},
 
 		"h2 key":                     {h2(token, "1", "Hello"), ok, "", 0},
@@ -177,8 +177,8 @@ func TestPush(t *testing.T) {
 		"cert and five":       {h2Cert(cert, key, token, "1", "Hello"), "", "a certificate both in front of the device token and in -cert or -key", 2},
 		"key without cert":    {list("-key", key, token, "1", "Hello"), "", "-key without -cert", 2},
 		"production, addr":    {h2("-production", token, "1", "Hello"), "", "both -production and -addr", 2},
-		"wire without local":  {h2("-wire", "h2", token, "1", "Hello"), "", "-wire without -local", 2},
-		"unknown wire":        {list("-local", "-wire", "spdy", token, "1", "Hello"), "", `-wire is "spdy", expected h2 or binary`, 2},
+		"not local":           {h2("-protocol", "h2", token, "1", "Hello"), "", "-protocol without -local", 2},
+		"unknown protocol":    {list("-local", "-protocol", "spdy", token, "1", "Hello"), "", `-protocol is "spdy", expected h2 or binary`, 2},
 		"local and addr":      {list("-local", "-addr", s.PushAddr, token, "1", "Hello"), "", "-local with an address or credentials", 2},
 		"local and five":      {list("-local", cert, key, token, "1", "Hello"), "", "-local with an address or credentials", 2},
 		"local, production":   {list("-local", "-production", token, "1", "Hello"), "", "-local with an address or credentials", 2},
@@ -197,7 +197,7 @@ func TestPush(t *testing.T) {
 	}
 }
 
-// What the flags say arrives.
+// The message that arrives is the one that the flags describe.
 func TestPushFlags(t *testing.T) {
 	s := apnstest.NewServer(nil)
 	defer s.Close()
@@ -240,7 +240,7 @@ func TestPushFlags(t *testing.T) {
 	}
 }
 
-// What cannot be written is no success.
+// A write error is not a success.
 func TestOutputError(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
@@ -367,7 +367,7 @@ message 1: id 7, token c0ffee, payload "{\"aps\":{\"alert\":\"Hello\"}}"
 	if dump != golden {
 		t.Errorf("got\n%s\nwant\n%s", dump, golden)
 	}
-	// All commands, back to back; and each cut at each byte.
+	// All three formats one after the other, and the same cut short at each byte.
 	simple := append([]byte{0, 0, 1, 0xab, 0, 2}, "{}"...)
 	framed, _ := apns.BuildMsg(&apns.Message{ID: 8, Token: "ab", Payload: []byte("{}"), Priority: 10, Expiry: time.Unix(1700000000, 0)})
 	all := append(append(simple, framed...), want...)
@@ -402,8 +402,8 @@ message 1: id 7, token c0ffee, payload "{\"aps\":{\"alert\":\"Hello\"}}"
 	}
 }
 
-// Each command that the help shows works: as it is, or, if it needs a server and
-// files, with those of a test.
+// Each command in the help works. Where it names a server or files, the test replaces them
+// with its own.
 func TestHelp(t *testing.T) {
 	sh, err := exec.LookPath("sh")
 	if err != nil {
@@ -451,6 +451,6 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	if n := len(s.Messages(apnstest.Accepted)); n != 7 {
-		t.Errorf("%d messages arrived, want 7: with a key, with a certificate, on the binary wire; and twice each, push and prune with -tokens", n)
+		t.Errorf("%d messages arrived, want 7: with a key, with a certificate, on the binary protocol; and twice each, push and prune with -tokens", n)
 	}
 }

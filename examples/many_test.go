@@ -21,22 +21,22 @@ import (
 	"example.com/apns/apnstest"
 )
 
-// A wire is how the programs reach a server over it.
-type wire struct {
+// A protocol has the arguments with which a program speaks it to a server.
+type protocol struct {
 	name string
 	args []string
 }
 
-func wires(t *testing.T, s *apnstest.Server) []wire {
+func protocols(t *testing.T, s *apnstest.Server) []protocol {
 	t.Helper()
 	cert, key, ca, p8 := files(t, s)
-	return []wire{
+	return []protocol{
 		{"h2", []string{"-addr", s.HTTP2Addr, "-ca", ca, "-topic", apnstest.Topic, "-p8", p8, "-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID}},
 		{"binary", []string{"-addr", s.PushAddr, "-ca", ca, "-cert", cert, "-key", key}},
 	}
 }
 
-// numbered returns so many tokens, no two of which are the same.
+// numbered returns n different tokens.
 func numbered(n int) []string {
 	all := make([]string, n)
 	for i := range all {
@@ -53,7 +53,7 @@ func tokensOf(ms []*apns.Message) []string {
 	return all
 }
 
-// readTokens returns the lines of a file.
+// readTokens returns the tokens in a file.
 func readTokens(t *testing.T, name string) []string {
 	t.Helper()
 	b, err := os.ReadFile(name)
@@ -72,7 +72,7 @@ func TestPushMany(t *testing.T) {
 		case bad, bad2:
 			return apns.ReasonBadDeviceToken
 		case fault:
-			if m.PushType == "" { // the binary wire
+			if m.PushType == "" { // the binary protocol
 				return apns.StatusProcessingError
 			}
 			return &apns.PushError{HTTPStatus: 502, Reason: "BadGateway"}
@@ -108,13 +108,13 @@ func TestPushMany(t *testing.T) {
 		retry          string
 	}
 	quote := regexp.QuoteMeta
-	for _, w := range wires(t, s) {
-		with := func(args ...string) []string { return slices.Concat(w.args, args) }
+	for _, p := range protocols(t, s) {
+		with := func(args ...string) []string { return slices.Concat(p.args, args) }
 		mixedOut := "accepted: 2\nrejected: 4\n  BadDeviceToken: 2\n  BadGateway: 1\n  Unregistered: 1\ninvalid: 4\nto try again: 1, in RETRY\n"
 		verbose := "(?m)^LIST:5: dead rejected: Unregistered \\(HTTP status 410, dead since 2023-11-14T22:13:20Z\\)$"
 		tooLarge := "error: payload has 5020 bytes, expected at most 4096\n"
 		doubt := "error: in doubt: .*\n"
-		if w.name == "binary" {
+		if p.name == "binary" {
 			mixedOut = "accepted: 3\nrejected: 3\n  invalid token: 2\n  processing error: 1\ninvalid: 4\nto try again: 1, in RETRY\n"
 			verbose = "(?m)^LIST:3: bad0 rejected: invalid token \\(status 8\\)$"
 			tooLarge = "error: payload has 5020 bytes, expected at most 2048\n"
@@ -140,7 +140,7 @@ func TestPushMany(t *testing.T) {
 			"text and":    {with("-tokens", list, "-payload", large, "Hi"), "", "", quote("push: got 1 arguments, expected 0: -tokens and -payload say it all; see push -h\n"), 2, "untouched"},
 			"credentials": {[]string{"-tokens", list, "Hi"}, "", "", "push: no credentials, expected .*\n", 2, "untouched"},
 		} {
-			t.Run(w.name+"/"+name, func(t *testing.T) {
+			t.Run(p.name+"/"+name, func(t *testing.T) {
 				retry := file(t, "retry.txt", []byte("untouched"))
 				names := strings.NewReplacer("RETRY", retry, "HOPELESS", hopeless, "LIST", list)
 				stdout, stderr, status := run(t, []byte(test.stdin), "push", append([]string{"-retry-file", retry}, test.args...)...)
@@ -157,25 +157,25 @@ func TestPushMany(t *testing.T) {
 	}
 }
 
-// A server that refuses the sender is quoted once, not for each token.
+// If the server refuses the sender, push prints that once, and not for each token.
 func TestPushManyRefused(t *testing.T) {
 	s := apnstest.NewServer(nil)
 	defer s.Close()
 	all := numbered(5000)
 	list := file(t, "tokens.txt", []byte(strings.Join(all, "\n")))
 	retry := file(t, "retry.txt", nil)
-	h2 := wires(t, s)[0]
+	h2 := protocols(t, s)[0]
 	stdout, stderr, status := run(t, nil, "push", slices.Concat(h2.args, []string{"-team-id", "APNSTESTT2", "-tokens", list, "-retry-file", retry, "Hi"})...)
 	if want := "accepted: 0\nnot sent: 5000\nto try again: 5000, in " + retry + "\n"; stdout != want || status != 1 {
 		t.Errorf("got %q, %d; want %q, 1", stdout, status, want)
 	}
 	if !regexp.MustCompile(`^error: not sent: .*InvalidProviderToken \(HTTP status 403\)\n$`).MatchString(stderr) {
-		t.Errorf("got %q, want the refusal once", stderr)
+		t.Errorf("got %q, want the error once", stderr)
 	}
 	if got := readTokens(t, retry); !slices.Equal(sorted(got), all) {
 		t.Errorf("the retry file has %d tokens, want all 5000", len(got))
 	}
-	// Once the mistake is corrected, that is what -tokens takes.
+	// With correct credentials, push accepts the retry file as -tokens.
 	stdout, stderr, status = run(t, nil, "push", slices.Concat(h2.args, []string{"-tokens", retry, "Hi"})...)
 	if stdout != "accepted: 5000\n" || stderr != "" || status != 0 {
 		t.Errorf("with the retry file: got %q, %q, %d", stdout, stderr, status)
@@ -185,33 +185,33 @@ func TestPushManyRefused(t *testing.T) {
 	}
 }
 
-// What the flags say is in each message, and the server of -local takes them all.
+// Each message is the one that the flags describe. The server of -local accepts them all.
 func TestPushManyFlags(t *testing.T) {
 	s := apnstest.NewServer(nil)
 	defer s.Close()
 	payload := file(t, "payload.json", []byte(`{"aps":{"content-available":1}}`))
 	list := file(t, "tokens.txt", []byte(strings.Join(numbered(100), "\n")))
-	for _, w := range wires(t, s) {
+	for _, p := range protocols(t, s) {
 		before := len(s.Records())
-		stdout, stderr, status := run(t, nil, "push", slices.Concat(w.args, []string{"-topic", "a.b", "-type", "background", "-collapse-id", "c",
+		stdout, stderr, status := run(t, nil, "push", slices.Concat(p.args, []string{"-topic", "a.b", "-type", "background", "-collapse-id", "c",
 			"-priority", "5", "-expiry", "0", "-payload", payload, "-tokens", list})...)
 		if stdout != "accepted: 100\n" || stderr != "" || status != 0 {
-			t.Errorf("%s: got %q, %q, %d", w.name, stdout, stderr, status)
+			t.Errorf("%s: got %q, %q, %d", p.name, stdout, stderr, status)
 		}
 		var got []string
 		for _, r := range s.Records()[before:] {
 			m := r.Message
 			got = append(got, m.Token)
 			if string(m.Payload) != `{"aps":{"content-available":1}}` || m.Priority != 5 || !m.Expiry.Equal(time.Unix(0, 0)) ||
-				w.name == "h2" && (m.Topic != "a.b" || m.PushType != "background" || m.CollapseID != "c") {
-				t.Fatalf("%s: got %+v", w.name, m)
+				p.name == "h2" && (m.Topic != "a.b" || m.PushType != "background" || m.CollapseID != "c") {
+				t.Fatalf("%s: got %+v", p.name, m)
 			}
 		}
 		if !slices.Equal(sorted(got), numbered(100)) {
-			t.Errorf("%s: got %d tokens, want each of 100 once", w.name, len(got))
+			t.Errorf("%s: got %d tokens, want each of 100 once", p.name, len(got))
 		}
 	}
-	// Five arguments have a certificate in front; here it is three, or two.
+	// A certificate and a key come before the other arguments.
 	cert, key, ca, _ := files(t, s)
 	for _, args := range [][]string{{"-payload", payload, cert, key}, {cert, key, "Hi"}} {
 		stdout, stderr, status := run(t, nil, "push", append([]string{"-addr", s.PushAddr, "-ca", ca, "-tokens", list}, args...)...)
@@ -219,10 +219,10 @@ func TestPushManyFlags(t *testing.T) {
 			t.Errorf("%v: got %q, %q, %d", args, stdout, stderr, status)
 		}
 	}
-	for _, wire := range []string{"h2", "binary"} {
-		stdout, stderr, status := run(t, nil, "push", "-local", "-wire", wire, "-tokens", list, "Hi")
+	for _, name := range []string{"h2", "binary"} {
+		stdout, stderr, status := run(t, nil, "push", "-local", "-protocol", name, "-tokens", list, "Hi")
 		if stdout != "accepted: 100\n" || stderr != "" || status != 0 {
-			t.Errorf("-local -wire %s: got %q, %q, %d", wire, stdout, stderr, status)
+			t.Errorf("-local -protocol %s: got %q, %q, %d", name, stdout, stderr, status)
 		}
 	}
 }
@@ -275,7 +275,7 @@ func TestRetryFile(t *testing.T) {
 	s := apnstest.NewServer(func(*apns.Message) error { return &apns.PushError{HTTPStatus: 502, Reason: "BadGateway"} })
 	defer s.Close()
 	for _, retry := range []string{"/dev/full", os.DevNull} {
-		stdout, stderr, status := run(t, []byte(token), "push", slices.Concat(wires(t, s)[0].args, []string{"-tokens", "-", "-retry-file", retry, "Hi"})...)
+		stdout, stderr, status := run(t, []byte(token), "push", slices.Concat(protocols(t, s)[0].args, []string{"-tokens", "-", "-retry-file", retry, "Hi"})...)
 		want := ""
 		if retry == "/dev/full" {
 			want = "error: /dev/full is not complete, tokens to try again are missing: write /dev/full: "
@@ -284,7 +284,7 @@ func TestRetryFile(t *testing.T) {
 			t.Errorf("got %q, %q, %d; want %q", stdout, stderr, status, want)
 		}
 	}
-	// The summary does not get lost in silence.
+	// A summary that cannot be written is an error.
 	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "push"), "-local", "-tokens", list, "Hi")
 	var stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = full, &stderr
@@ -293,56 +293,56 @@ func TestRetryFile(t *testing.T) {
 	}
 }
 
-// A running is a program that a test talks to.
-type running struct {
+// A process is a program with which a test interacts.
+type process struct {
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
 	stdout bytes.Buffer
 	stderr *bufio.Reader
 }
 
-func start(t *testing.T, program string, args ...string) *running {
+func start(t *testing.T, program string, args ...string) *process {
 	t.Helper()
-	r := &running{cmd: exec.CommandContext(t.Context(), filepath.Join(bin, program), args...)}
-	r.cmd.Stdout = &r.stdout
+	p := &process{cmd: exec.CommandContext(t.Context(), filepath.Join(bin, program), args...)}
+	p.cmd.Stdout = &p.stdout
 	var err error
-	if r.stdin, err = r.cmd.StdinPipe(); err != nil {
+	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
-	stderr, err := r.cmd.StderrPipe()
+	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.stderr = bufio.NewReader(stderr)
-	if err := r.cmd.Start(); err != nil {
+	p.stderr = bufio.NewReader(stderr)
+	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	return r
+	return p
 }
 
-// interrupt has the program say that it was interrupted.
-func (r *running) interrupt(t *testing.T) {
+// interrupt interrupts the program and waits until it says so.
+func (p *process) interrupt(t *testing.T) {
 	t.Helper()
-	if err := r.cmd.Process.Signal(os.Interrupt); err != nil {
+	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
-	if line, err := r.stderr.ReadString('\n'); line != "interrupted\n" {
+	if line, err := p.stderr.ReadString('\n'); line != "interrupted\n" {
 		t.Fatalf("got %q, %v; want interrupted", line, err)
 	}
 }
 
-// wait returns what else the program wrote, and its exit status.
-func (r *running) wait(t *testing.T) (stdout, stderr string, status int) {
+// wait waits for the end of the program, and returns what it wrote and its exit status.
+func (p *process) wait(t *testing.T) (stdout, stderr string, status int) {
 	t.Helper()
-	rest, err := io.ReadAll(r.stderr)
+	rest, err := io.ReadAll(p.stderr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.cmd.Wait()
-	return r.stdout.String(), string(rest), r.cmd.ProcessState.ExitCode()
+	p.cmd.Wait()
+	return p.stdout.String(), string(rest), p.cmd.ProcessState.ExitCode()
 }
 
-// After Ctrl-C the retry file has what was not accepted, down to the last token.
+// After Ctrl-C the retry file has every token that was not accepted.
 func TestPushManyInterrupted(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("nothing can be interrupted there")
@@ -357,32 +357,32 @@ func TestPushManyInterrupted(t *testing.T) {
 		return nil
 	})
 	defer s.Close()
-	for _, w := range wires(t, s) {
+	for _, p := range protocols(t, s) {
 		for _, withRetry := range []bool{true, false} {
-			t.Run(fmt.Sprintf("%s/stdin/%v", w.name, withRetry), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s/stdin/%v", p.name, withRetry), func(t *testing.T) {
 				sent := len(s.Records())
 				retry := filepath.Join(t.TempDir(), "retry.txt")
-				args := slices.Concat(w.args, []string{"-tokens", "-"})
+				args := slices.Concat(p.args, []string{"-tokens", "-"})
 				if withRetry {
 					args = append(args, "-retry-file", retry)
 				}
-				r := start(t, "push", append(args, "Hi")...)
-				fmt.Fprintln(r.stdin, strings.Join(all[:before], "\n"))
+				program := start(t, "push", append(args, "Hi")...)
+				fmt.Fprintln(program.stdin, strings.Join(all[:before], "\n"))
 				if err := s.Wait(t.Context(), sent+before); err != nil {
 					t.Fatal(err)
 				}
-				r.interrupt(t)
-				if !withRetry { // there is no end of standard input to wait for
-					stdout, stderr, status := r.wait(t)
+				program.interrupt(t)
+				if !withRetry { // the program does not read standard input to its end
+					stdout, stderr, status := program.wait(t)
 					if !strings.HasPrefix(stdout, "accepted: 299\nrejected: 1\n  ") || !strings.HasSuffix(stdout, ": 1\nnot read: the rest of standard input\n") || stderr != "" || status != 1 {
 						t.Errorf("got %q, %q, %d", stdout, stderr, status)
 					}
 					return
 				}
-				fmt.Fprintf(r.stdin, "xyz0\n%s", strings.Join(all[before:], "\n"))
-				r.stdin.Close()
-				stdout, stderr, status := r.wait(t)
-				// The program reads ahead, so that either line may be the first.
+				fmt.Fprintf(program.stdin, "xyz0\n%s", strings.Join(all[before:], "\n"))
+				program.stdin.Close()
+				stdout, stderr, status := program.wait(t)
+				// The program reads ahead, so either line may be the first.
 				lines := strings.SplitAfter(stderr, "\n")
 				slices.Sort(lines)
 				wantErr := "standard input:301: token has 'x' at index 0, expected only hexadecimal digits\nthe rest of standard input goes to " + retry + "\n"
@@ -397,8 +397,8 @@ func TestPushManyInterrupted(t *testing.T) {
 	}
 }
 
-// A file that is larger than what is on its way at a time; and a server that does
-// not answer.
+// After Ctrl-C no token of a long file is lost, and none is sent to twice, whether or not the
+// server still answers.
 func TestPushManyInterruptedFile(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("nothing can be interrupted there")
@@ -421,60 +421,60 @@ func TestPushManyInterruptedFile(t *testing.T) {
 			}
 			return nil
 		})
-		for _, w := range wires(t, s) {
-			t.Run(fmt.Sprintf("%s/%v", w.name, stalled), func(t *testing.T) {
+		for _, p := range protocols(t, s) {
+			t.Run(fmt.Sprintf("%s/%v", p.name, stalled), func(t *testing.T) {
 				before := len(s.Records())
 				retry := filepath.Join(t.TempDir(), "retry.txt")
-				r := start(t, "push", slices.Concat(w.args, []string{"-tokens", list, "-retry-file", retry, "Hi"})...)
+				program := start(t, "push", slices.Concat(p.args, []string{"-tokens", list, "-retry-file", retry, "Hi"})...)
 				<-halfway
-				r.interrupt(t)
+				program.interrupt(t)
 				if !stalled {
 					open <- struct{}{}
 				}
-				stdout, stderr, status := r.wait(t)
+				stdout, stderr, status := program.wait(t)
 				if stalled {
 					open <- struct{}{}
 				}
 				if status != 1 {
 					t.Errorf("got %q, %q, %d; want status 1", stdout, stderr, status)
 				}
-				again := make(map[string]int)
+				toRetry := make(map[string]int)
 				for _, token := range readTokens(t, retry) {
-					again[token]++
+					toRetry[token]++
 				}
-				fates := make(map[apnstest.Outcome][]string)
+				outcomes := make(map[apnstest.Outcome][]string)
 				for _, r := range s.Records()[before:] {
-					fates[r.Outcome] = append(fates[r.Outcome], r.Message.Token)
+					outcomes[r.Outcome] = append(outcomes[r.Outcome], r.Message.Token)
 				}
 				accepted, inDoubt := number(t, stdout, "accepted"), number(t, stdout, "in doubt")
-				if got := len(again); accepted+number(t, stdout, "rejected")+got != len(all) {
+				if got := len(toRetry); accepted+number(t, stdout, "rejected")+got != len(all) {
 					t.Errorf("got %q, and %d in the retry file; want %d together", stdout, got, len(all))
 				}
 				known := make(map[string]bool)
-				for _, token := range slices.Concat(fates[apnstest.Accepted], fates[apnstest.Rejected]) {
+				for _, token := range slices.Concat(outcomes[apnstest.Accepted], outcomes[apnstest.Rejected]) {
 					if known[token] {
-						t.Errorf("%s was sent again", token)
+						t.Errorf("%s was sent twice", token)
 					}
 					known[token] = true
 				}
 				both := 0
 				for _, token := range all {
 					switch {
-					case again[token] > 1:
-						t.Errorf("%s is %d times in the retry file", token, again[token])
-					case again[token] == 1 && known[token]:
+					case toRetry[token] > 1:
+						t.Errorf("%s is %d times in the retry file", token, toRetry[token])
+					case toRetry[token] == 1 && known[token]:
 						both++
-					case again[token] == 0 && !known[token]:
-						t.Errorf("%s got lost", token)
+					case toRetry[token] == 0 && !known[token]:
+						t.Errorf("%s is lost", token)
 					}
 				}
-				// What the server took and is in the file may be there only because it
+				// A token that the server processed may be in the file only if its message
 				// was in doubt.
 				if both > inDoubt {
-					t.Errorf("%d tokens of the retry file were taken, want at most the %d in doubt", both, inDoubt)
+					t.Errorf("the server processed %d tokens of the retry file, want at most the %d in doubt", both, inDoubt)
 				}
-				if again[all[900]] > 0 && inDoubt == 0 {
-					t.Errorf("the retry file has a bad device token; %v", slices.Collect(maps.Keys(fates)))
+				if toRetry[all[900]] > 0 && inDoubt == 0 {
+					t.Errorf("the retry file has a bad device token; %v", slices.Collect(maps.Keys(outcomes)))
 				}
 			})
 		}
@@ -483,12 +483,12 @@ func TestPushManyInterruptedFile(t *testing.T) {
 	}
 }
 
-// number returns the number in a line of the summary, or 0.
+// number returns the number in the line of a summary with the name, or 0.
 func number(t *testing.T, summary, name string) (n int) {
 	t.Helper()
 	for line := range strings.Lines(summary) {
-		if rest, ok := strings.CutPrefix(line, name+": "); ok {
-			if _, err := fmt.Sscan(rest, &n); err != nil {
+		if value, ok := strings.CutPrefix(line, name+": "); ok {
+			if _, err := fmt.Sscan(value, &n); err != nil {
 				t.Errorf("%q: %v", line, err)
 			}
 		}
@@ -496,7 +496,7 @@ func number(t *testing.T, summary, name string) (n int) {
 	return n
 }
 
-// On a terminal, and only there, a line shows how far it is.
+// On a terminal, and only there, a line shows the progress.
 func TestProgress(t *testing.T) {
 	script, err := exec.LookPath("script")
 	if err != nil {
@@ -537,7 +537,7 @@ func TestProbe(t *testing.T) {
 	s.Unregister(dead1, time.Unix(1700000000, 0))
 	s.Unregister(dead2, time.Unix(1700000001, 0))
 	cert, key, ca, p8 := files(t, s)
-	h2, binary := wires(t, s)[0].args, wires(t, s)[1].args
+	h2, binary := protocols(t, s)[0].args, protocols(t, s)[1].args
 	list := file(t, "tokens.txt", []byte(token+"\n"+dead1+"\n\n0e\n"+dead2))
 	const deadOut = dead1 + " dead_at: 1700000000\n" + dead2 + " dead_at: 1700000001\n0e dead_at: 1700000002\n3 dead devices.\n"
 	probe := func(args ...string) []string { return append([]string{"-probe"}, args...) }
@@ -584,13 +584,13 @@ func TestProbe(t *testing.T) {
 			for _, r := range s.Records()[before:] {
 				m := r.Message
 				if errors.Is(r.Err, apns.ReasonInvalidProviderToken) {
-					continue // the server looked no further
+					continue // the server did not check the rest
 				}
 				if m.PushType != apns.PushTypeBackground || string(m.Payload) != `{"aps":{"content-available":1}}` || !m.Expiry.Equal(time.Unix(0, 0)) {
 					t.Errorf("sent %+v, want a background push, now or never", m)
 				}
 				if strings.HasPrefix(name, "binary") {
-					t.Errorf("sent %+v over the binary wire", m)
+					t.Errorf("sent %+v on the binary protocol", m)
 				}
 			}
 		})
@@ -619,7 +619,7 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// After Ctrl-C the list is not taken for all.
+// After Ctrl-C prune says that the list is not complete.
 func TestProbeInterrupted(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("nothing can be interrupted there")
@@ -627,13 +627,13 @@ func TestProbeInterrupted(t *testing.T) {
 	s := apnstest.NewServer(nil)
 	defer s.Close()
 	s.Unregister("dead", time.Unix(1700000000, 0))
-	r := start(t, "prune", slices.Concat(wires(t, s)[0].args, []string{"-probe", "-tokens", "-"})...)
-	fmt.Fprintf(r.stdin, "dead\n%s\n", token)
+	program := start(t, "prune", slices.Concat(protocols(t, s)[0].args, []string{"-probe", "-tokens", "-"})...)
+	fmt.Fprintf(program.stdin, "dead\n%s\n", token)
 	if err := s.Wait(t.Context(), 2); err != nil {
 		t.Fatal(err)
 	}
-	r.interrupt(t)
-	stdout, stderr, status := r.wait(t)
+	program.interrupt(t)
+	stdout, stderr, status := program.wait(t)
 	if want := "error: the rest of standard input was not asked about\n"; stdout != "dead dead_at: 1700000000\n1 dead devices.\n" || stderr != want || status != 1 {
 		t.Errorf("got %q, %q, %d; want one dead device and %q", stdout, stderr, status, want)
 	}

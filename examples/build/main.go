@@ -1,4 +1,4 @@
-// Command build writes an encoded notification, and reads encoded ones.
+// Command build encodes a notification for the binary protocol, and decodes encoded ones.
 package main
 
 import (
@@ -15,8 +15,8 @@ import (
 	"example.com/apns"
 )
 
-const usage = `Build writes a notification to standard output as it goes over the wire: the
-bytes, or on a terminal a dump of them, a line for each field.
+const usage = `Build writes a notification to standard output, encoded for the binary protocol. On a
+terminal it writes a dump of the bytes, with a line for each field.
 
 	build [flags] <device-token> <numeric-id> <alert-text>
 	build -decode <messages
@@ -43,10 +43,10 @@ func main() {
 var errUsage = errors.New("usage")
 
 func run() error {
-	dumped := flag.Bool("hex", false, "write the dump even where standard output is not a terminal")
-	decode := flag.Bool("decode", false, "read messages in any format from standard input and dump them")
-	priority := flag.Uint("priority", 0, "10 or 5, in the framed format; 0: in the extended format, which has none")
-	expiry := flag.Duration("expiry", 0, "how long from now the server shall keep it; 0: not at all")
+	dumped := flag.Bool("hex", false, "write the dump even if standard output is not a terminal")
+	decode := flag.Bool("decode", false, "read messages in any format from standard input, and dump them")
+	priority := flag.Uint("priority", 0, "the priority, 10 or 5, which selects the framed format; 0 selects the extended format,\nwhich has no priority")
+	expiry := flag.Duration("expiry", 0, "how long the server keeps the message for a device that it cannot reach; 0: not at all")
 	flag.Usage = func() {
 		fmt.Fprint(flag.CommandLine.Output(), usage)
 		flag.PrintDefaults()
@@ -98,7 +98,7 @@ func run() error {
 	return err
 }
 
-// dumpAll dumps the messages in b, and says where one is broken.
+// dumpAll dumps the messages in b. Its error says where one is malformed.
 func dumpAll(w io.Writer, b []byte) (err error) {
 	out := bufio.NewWriter(w)
 	defer func() { err = errors.Join(out.Flush(), err) }()
@@ -123,12 +123,12 @@ func dumpAll(w io.Writer, b []byte) (err error) {
 type dump struct {
 	w  io.Writer
 	b  []byte
-	at int // of the next field
+	at int // the offset of the next field
 }
 
 var items = map[int]string{1: "device token", 2: "payload", 3: "identifier", 4: "expiry", 5: "priority"}
 
-// message dumps one message, or as much of it as there is.
+// message dumps one message, or as much of it as b has.
 func (d *dump) message() {
 	switch d.number("command", 1, map[int]string{0: "simple format", 1: "extended format", 2: "framed format"}) {
 	case 2:
@@ -147,8 +147,8 @@ func (d *dump) message() {
 	}
 }
 
-// number dumps a field of n bytes that holds a number, and returns it, or -1 if
-// it is cut short.
+// number dumps a field of n bytes that is a number, and returns the number. It returns -1 if
+// the field is cut short.
 func (d *dump) number(name string, n int, meanings map[int]string) int {
 	b := d.take(n)
 	if len(b) < n {
@@ -167,7 +167,7 @@ func (d *dump) number(name string, n int, meanings map[int]string) int {
 	return v
 }
 
-// data dumps a field of n bytes with the meaning that its name gives it.
+// data dumps a field of n bytes. Its name says how to show the meaning.
 func (d *dump) data(name string, n int) {
 	if n < 0 {
 		return // its length is missing
@@ -197,14 +197,14 @@ func (d *dump) data(name string, n int) {
 	d.lines(b, name, meaning)
 }
 
-// cutShort dumps what there is of a field, if anything.
+// cutShort dumps a field of n bytes of which only b is there.
 func (d *dump) cutShort(b []byte, n int, name string) {
 	if len(b) > 0 {
 		d.lines(b, name, fmt.Sprintf("cut short: %d of %d bytes", len(b), n))
 	}
 }
 
-// take returns the next n bytes, or what there is of them.
+// take returns the next n bytes, or fewer if b ends before.
 func (d *dump) take(n int) []byte {
 	n = min(n, len(d.b)-d.at)
 	b := d.b[d.at : d.at+n]
@@ -212,12 +212,12 @@ func (d *dump) take(n int) []byte {
 	return b
 }
 
-// lines writes the bytes, 8 to a line.
+// lines writes the bytes of a field, 8 per line.
 func (d *dump) lines(b []byte, name, meaning string) {
 	at := d.at - len(b)
-	first, rest := b[:min(8, len(b))], b[min(8, len(b)):]
+	first, others := b[:min(8, len(b))], b[min(8, len(b)):]
 	fmt.Fprintf(d.w, "%6d  %-23s  %-20s %s\n", at, fmt.Sprintf("% x", first), name, meaning)
-	for chunk := range slices.Chunk(rest, 8) {
+	for chunk := range slices.Chunk(others, 8) {
 		at += 8
 		fmt.Fprintf(d.w, "%6d  % x\n", at, chunk)
 	}

@@ -1,4 +1,4 @@
-// Command prune lists the devices from which the app has gone.
+// Command prune lists the devices from which the app was removed.
 package main
 
 import (
@@ -18,71 +18,72 @@ import (
 	"example.com/apns/examples/internal/bulk"
 )
 
-const usage = `Prune lists the devices that the feedback service says are dead: a line
-"<token> dead_at: <seconds since 1970>" for each, and their number. Reading the
-list empties it on the server, so keep what it prints. If the list ends within a
-record, prune prints what it has got, says so, and exits with status 1.
+const usage = `Prune lists the devices that are dead according to the feedback service: a line
+"<token> dead_at: <seconds since 1970>" for each, and their number. Reading the list
+empties it on the server, so keep what prune prints. If the list ends within a record,
+prune prints the records before it, says so, and exits with status 1.
 
 A record may have a token that no device can have, with 0 bytes or more than 100.
 Prune prints that record to standard error, says what is wrong with its token, and
-goes on to the next one. At the end it says how many such records there were, and
-exits with status 1. The devices on the list are dead all the same.
+continues with the next record. At the end it prints how many such records there were,
+and exits with status 1. The list on standard output is valid all the same.
 
-The feedback service is part of the binary protocol. Over HTTP/2 there is none:
-the answer to each push says whether its device is dead. With -probe prune sends
-one to each token of a file, and prints those that are dead in the same way.
+The feedback service is part of the binary protocol. HTTP/2 has none: the answer to
+each push says whether its device is dead. With -probe, prune sends a push to each
+token of a file, and lists the dead devices in the same form.
 
 	prune [flags]
 	prune [flags] <certificate-file> <key-file>
 	prune -probe -tokens <file> [flags]
 	prune -probe -tokens <file> [flags] <certificate-file> <key-file>
 
-Without credentials, from a server of its own with a few dead devices:
+To try it without an Apple account, use the built-in test server, which has a few dead
+devices:
 
 	go run ./examples/prune -local
 	go run ./examples/prune -local -probe
 
-From a feedback service (Apple closed its own in 2021):
+To read from a feedback service (Apple closed its own in 2021), give its address:
 
 	go run ./examples/prune -addr feedback.example.com:2196 -cert cert.pem -key key.pem
 
-From Apple's servers, for tokens of the sandbox or, with -production, of production:
+To probe tokens with Apple's servers, use an authentication key or a certificate. The
+tokens are those of the sandbox or, with -production, those of production:
 
 	go run ./examples/prune -probe -p8 AuthKey_ABC123DEFG.p8 -key-id ABC123DEFG -team-id DEF123GHIJ -topic com.example.app -tokens tokens.txt
 	go run ./examples/prune -probe -cert cert.pem -key key.pem -tokens - <tokens.txt
 
-A probe has its price. It is one background push for each token, and each device
-that lives may be woken by it, run the app for a moment, and spend battery on
-that. An app may get but two or three background pushes an hour; the probe is one
-of them, and may be in the way of one that the app needs. A device that is off
-does not get it later. Where you send pushes anyway, their answers say the same
-and cost nothing: see what push prints.
+A probe has a cost. It is one background push for each token. It may wake each device
+that is alive, which runs the app for a moment and uses battery. An app may get only
+two or three background pushes an hour: the probe is one of them, and may displace one
+that the app needs. A device that is off does not get the probe later. If you send
+pushes anyway, their answers say the same at no cost: see what push prints.
 
-The list has the tokens that the server says are Unregistered or an ExpiredToken.
-It does not have those that it calls a BadDeviceToken, since so is every token of
-the sandbox in production, and the other way round. If it is not known of some
-token whether it is dead (a BadDeviceToken, a line that holds no token, a failure,
-Ctrl-C), prune says of how many and why, and exits with status 1: then the list
-is right, and may not be all.
+The list has the tokens for which the server answers Unregistered or ExpiredToken. It
+does not have those with BadDeviceToken: the server gives the same answer to a sandbox
+token in production, and to a production token in the sandbox. For some tokens prune may
+not learn whether they are dead: after a BadDeviceToken, an invalid line, a failure or
+Ctrl-C. It then prints how many and why, and exits with status 1. The list is right, but
+may not be complete.
 
-A token may be registered again after the time that is printed. Delete it only if
-it was not.
+The app may have registered a token after the time that prune prints. Delete the token
+only if it did not.
 
 Flags:
 `
 
 var (
-	addr       = flag.String("addr", "feedback.sandbox.push.apple.com:2196", "the feedback service's `host:port`; with -probe the server's, by default\n"+apns.Sandbox)
+	addr       = flag.String("addr", "feedback.sandbox.push.apple.com:2196", "the `host:port` of the feedback service; with -probe, that of the server, by default\n"+apns.Sandbox)
 	cert       = flag.String("cert", "", "the provider certificate, a PEM `file`")
-	key        = flag.String("key", "", "its private key, a PEM `file`; if empty, that of -cert")
-	ca         = flag.String("ca", "", "the authority to trust instead of the system's, a PEM `file`")
-	local      = flag.Bool("local", false, "start a server in this process and read from it, or probe it")
-	probing    = flag.Bool("probe", false, "ask the server about each of -tokens; the next flags are for that")
-	tokens     = flag.String("tokens", "", "the device tokens, a `file` with one a line; -: standard input")
-	production = flag.Bool("production", false, "ask "+apns.Production)
+	key        = flag.String("key", "", "the private key of the certificate, a PEM `file`; if empty, the file of -cert")
+	ca         = flag.String("ca", "", "the certificate authority to trust instead of the system's, a PEM `file`")
+	local      = flag.Bool("local", false, "read from the built-in test server, or probe it")
+	probing    = flag.Bool("probe", false, "send a background push to each token of -tokens; the flags -tokens, -production, -p8,\n-key-id, -team-id and -topic are only for that")
+	tokens     = flag.String("tokens", "", "the device tokens, a `file` with one per line; - means standard input")
+	production = flag.Bool("production", false, "probe with "+apns.Production)
 	p8         = flag.String("p8", "", "the authentication key, a .p8 `file`")
-	keyID      = flag.String("key-id", "", "the `ID` of that key, 10 letters and digits")
-	teamID     = flag.String("team-id", "", "the `ID` of its team, 10 letters and digits")
+	keyID      = flag.String("key-id", "", "the `ID` of the authentication key, 10 letters and digits")
+	teamID     = flag.String("team-id", "", "the `ID` of the key's team, 10 letters and digits")
 	topic      = flag.String("topic", "", "the app's bundle `ID`")
 )
 
@@ -139,7 +140,7 @@ func run() error {
 	return prune(ctx, *addr, config)
 }
 
-// check says what is missing among the flags, or contradicts each other.
+// check returns an error if flags are missing or contradict each other.
 func check() error {
 	given := make(map[string]bool)
 	flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
@@ -208,7 +209,7 @@ func prune(ctx context.Context, addr string, config *apns.Config) error {
 			}
 			return errors.Join(err, invalidRecords(invalid))
 		}
-		// What is not written is lost: the server has forgotten it.
+		// Every record has to be printed: the server no longer has it.
 		if err := f.Check(); err != nil {
 			fmt.Fprintf(os.Stderr, "invalid: %q dead_at: %d: %s\n", f.Token, f.DeadAt.Unix(), bulk.Plain(err))
 			invalid++
@@ -225,8 +226,8 @@ func prune(ctx context.Context, addr string, config *apns.Config) error {
 	return invalidRecords(invalid)
 }
 
-// invalidRecords returns an error that says how many records have a token that no
-// device can have, or nil if there are none.
+// invalidRecords returns an error with the number of records whose token no device can have.
+// It returns nil if that is 0.
 func invalidRecords(n int) error {
 	if n == 0 {
 		return nil
@@ -236,14 +237,15 @@ func invalidRecords(n int) error {
 
 const insteadOfFeedback = `%s speaks HTTP/2, where there is no feedback service.
 The answer to each push says whether its device is dead: HTTP status 410, and the
-time. So ask with -probe (see prune -h), or look at the errors of WritePushMsg:
+time. So use -probe (see prune -h), or look at the errors of WritePushMsg:
 
 	pushErr, ok := errors.AsType[*apns.PushError](err)
 	if ok && (pushErr.Reason == apns.ReasonUnregistered || pushErr.Reason == apns.ReasonExpiredToken) {
 		// delete the token, unless it was registered again after pushErr.DeadAt
 	}`
 
-// load makes a configuration of the files, each of which may be left out.
+// load returns the configuration in the files. Each of them may be missing from the command
+// line.
 func load() (*apns.Config, error) {
 	config := &apns.Config{TLS: new(tls.Config), Topic: *topic}
 	if *p8 != "" {

@@ -15,8 +15,8 @@ import (
 	"example.com/apns/examples/internal/bulk"
 )
 
-// probeLocal probes a server of its own: the tokens of the file, or, if it is
-// empty, a few of which some are dead.
+// probeLocal probes the built-in test server with the tokens of the file. If its name is
+// empty, it probes with a few tokens, some of which are dead.
 func probeLocal(file string) error {
 	server := apnstest.NewServer(nil)
 	defer server.Close()
@@ -47,23 +47,23 @@ func probeFile(file string) error {
 	return probe(*addr, config, list)
 }
 
-// probe sends a background push to all tokens of the list, and prints the dead.
+// probe sends a background push to each token of the list, and prints the dead ones.
 func probe(addr string, config *apns.Config, list *bulk.Tokens) error {
 	progress := bulk.NewProgress(os.Stderr, list)
 	defer progress.Stop()
 	list.Invalid = func(err error) { progress.Println(err) }
-	asking, sending, _, done := bulk.Interruptible(func() { progress.Println("interrupted") })
+	reading, sending, _, done := bulk.Interruptible(func() { progress.Println("interrupted") })
 	defer done()
-	if err := speaksHTTP2(asking, addr, config); err != nil {
+	if err := speaksHTTP2(reading, addr, config); err != nil {
 		return err
 	}
 
 	client := &apns.Client{Addr: addr, Config: config}
 	defer client.Close()
-	var tally bulk.Tally // without the dead
+	var tally bulk.Tally // without the dead devices
 	var first, printErr error
 	dead := 0
-	for r := range client.PushAll(sending, probes(asking, list)) {
+	for r := range client.PushAll(sending, probes(reading, list)) {
 		pushErr, said := errors.AsType[*apns.PushError](r.Err)
 		if said && isDead(pushErr) {
 			dead++
@@ -93,8 +93,8 @@ func probe(addr string, config *apns.Config, list *bulk.Tokens) error {
 	return partial(list, &tally, first)
 }
 
-// speaksHTTP2 fails unless the server does. What a binary gateway accepts says
-// nothing about the device.
+// speaksHTTP2 returns an error unless the server speaks HTTP/2. That a binary gateway accepts
+// a message says nothing about the device.
 func speaksHTTP2(ctx context.Context, addr string, config *apns.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -109,7 +109,7 @@ func speaksHTTP2(ctx context.Context, addr string, config *apns.Config) error {
 	return nil
 }
 
-// probes yields the push that costs a device least, for each token.
+// probes yields a push for each token: the one that costs a device least.
 func probes(ctx context.Context, list *bulk.Tokens) iter.Seq[*apns.Message] {
 	payload := []byte(`{"aps":{"content-available":1}}`)
 	return func(yield func(*apns.Message) bool) {
@@ -119,7 +119,7 @@ func probes(ctx context.Context, list *bulk.Tokens) iter.Seq[*apns.Message] {
 				Token:    token,
 				Payload:  payload,
 				PushType: apns.PushTypeBackground,
-				Expiry:   time.Unix(0, 0), // a device that is off need not hear of it later
+				Expiry:   time.Unix(0, 0), // a device that is off need not get it later
 			}
 			if !yield(m) {
 				return
@@ -133,8 +133,9 @@ func isDead(e *apns.PushError) bool {
 	return (e.Reason == apns.ReasonUnregistered || e.Reason == apns.ReasonExpiredToken) && !e.DeadAt.IsZero()
 }
 
-// partial returns an error that says of how many tokens nothing is known, and why;
-// or nil, if that is none. The first error, if any, was not a rejection.
+// partial returns an error that says for how many tokens it is not known whether they are
+// dead, and why. It returns nil if there are none. The argument first is the first error that
+// was not a rejection, if any.
 func partial(list *bulk.Tokens, t *bulk.Tally, first error) error {
 	var why []string
 	count := func(name string, n int) {

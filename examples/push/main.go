@@ -1,5 +1,4 @@
-// Command push sends a notification, to one device or to many, and says what became
-// of it.
+// Command push sends a notification to one device or to many, and prints the outcome.
 package main
 
 import (
@@ -24,76 +23,77 @@ import (
 	"example.com/apns/apnstest"
 )
 
-const usage = `Push sends a notification and says what became of it: accepted; rejected, and
-why; not sent; or in doubt. The exit status is 0 if the server accepted it, 2 for
-wrong usage, and 1 for all else.
+const usage = `Push sends a notification and prints its outcome: accepted; rejected, and why; not
+sent; or in doubt. The exit status is 0 if the server accepted it, 2 for wrong
+usage, and 1 otherwise.
 
 	push [flags] <device-token> <numeric-id> <alert-text>
 	push [flags] -payload <file> <device-token> <numeric-id>
 	push [flags] -tokens <file> <alert-text>
 	push [flags] -tokens <file> -payload <file>
 
-A certificate and its key may also stand in front of the other arguments, in place
-of -cert and -key. The id is for the binary protocol and for error messages.
+The names of a certificate file and its key file may also come before the other
+arguments, in place of -cert and -key. The id is used on the binary protocol and in
+error messages.
 
-Without credentials, to a server of its own, which it starts for the purpose:
+To try it without an Apple account, push to the built-in test server:
 
 	go run ./examples/push -local c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00 1 "Hello"
 
-To a device, with an authentication key or with a certificate. A device token is
-good either for the sandbox (apps run from Xcode) or for -production (TestFlight,
-App Store):
+To push to a device, use an authentication key or a certificate. A device token is
+valid either in the sandbox (apps run from Xcode) or in -production (TestFlight, App
+Store):
 
 	go run ./examples/push -p8 AuthKey_ABC123DEFG.p8 -key-id ABC123DEFG -team-id DEF123GHIJ -topic com.example.app <device-token> 1 "Hello"
 	go run ./examples/push -cert cert.pem -key key.pem -topic com.example.app <device-token> 1 "Hello"
 
-To a gateway of the binary protocol (Apple closed its own in 2021), which has no
-place for -topic, -type and -collapse-id:
+To push to a gateway of the binary protocol (Apple closed its own in 2021), give its
+address. That protocol has no topic, push type or collapse ID:
 
 	go run ./examples/push -addr gateway.example.com:2195 -cert cert.pem -key key.pem <device-token> 1 "Hello"
 
-To many devices, whose tokens are in a file, one a line, or come from standard
-input:
+To push to many devices, write their tokens to a file or to standard input, one per
+line:
 
 	go run ./examples/push -local -tokens tokens.txt "Hello"
 	go run ./examples/push -p8 AuthKey_ABC123DEFG.p8 -key-id ABC123DEFG -team-id DEF123GHIJ -topic com.example.app -tokens tokens.txt -retry-file retry.txt "Hello"
 	go run ./examples/push -cert cert.pem -key key.pem -tokens - -retry-file retry.txt "Hello" <tokens.txt
 
-It reports the lines that hold no token, skips blank ones, sends to the others, as
-often as they are there, and at the end prints how many were accepted, rejected
-and why, in doubt, not sent and invalid. The exit status is 0 if all were
-accepted. On a terminal a line shows how far it is. Ctrl-C reads no more, gives what
-was read two seconds to be sent and answered, and comes to that end; Ctrl-C
-again kills it.
+Push reports each line that is not a token, and skips blank lines. It sends to a
+token as often as the token is listed. At the end it prints how many notifications
+were accepted, rejected (by reason), in doubt, not sent and invalid. The exit status
+is 0 if all were accepted. On a terminal, a line shows the progress. After Ctrl-C,
+push reads no more tokens, waits up to two seconds for the answers to what it has
+read, and prints the same summary. A second Ctrl-C kills it.
 
-The -retry-file gets the tokens to try again, one a line: those that were not
-sent, also because of Ctrl-C; those with a rejection that may pass (status 429,
-5xx, or 403, which is about your credentials); and those in doubt, which may get
-the notification twice that way. It is overwritten at the start, and stays empty
-if there is nothing to try again.
+The -retry-file gets the tokens to try again, one per line: those that were not sent,
+also because of Ctrl-C; those with a rejection that may pass (status 429 or 5xx, or
+403, which is about your credentials); and those in doubt, which may then get the
+notification twice. The file is overwritten at the start, and stays empty if there is
+nothing to try again.
 
 Flags:
 `
 
 var (
-	local      = flag.Bool("local", false, "start a server in this process and push to it; it has its own credentials")
-	wire       = flag.String("wire", "h2", "the `protocol` to speak with -local, h2 or binary; any other server decides itself")
+	local      = flag.Bool("local", false, "push to the built-in test server, which has its own credentials")
+	protocol   = flag.String("protocol", "h2", "with -local, the `protocol` to speak, h2 or binary; with other servers, TLS negotiates it")
 	addr       = flag.String("addr", apns.Sandbox, "the server's `host:port`")
 	production = flag.Bool("production", false, "push to "+apns.Production)
 	p8         = flag.String("p8", "", "the authentication key, a .p8 `file`")
-	keyID      = flag.String("key-id", "", "the `ID` of that key, 10 letters and digits")
-	teamID     = flag.String("team-id", "", "the `ID` of its team, 10 letters and digits")
+	keyID      = flag.String("key-id", "", "the `ID` of the authentication key, 10 letters and digits")
+	teamID     = flag.String("team-id", "", "the `ID` of the key's team, 10 letters and digits")
 	cert       = flag.String("cert", "", "the provider certificate, a PEM `file`")
-	key        = flag.String("key", "", "its private key, a PEM `file`; if empty, that of -cert")
-	ca         = flag.String("ca", "", "the authority to trust instead of the system's, a PEM `file`")
-	payload    = flag.String("payload", "", "push the JSON in this `file`, as it is, in place of an alert text")
-	tokens     = flag.String("tokens", "", "push to all device tokens in this `file`, one a line; -: standard input")
-	retryFile  = flag.String("retry-file", "", "with -tokens, write those to try again to this `file`")
-	verbose    = flag.Bool("v", false, "with -tokens, say of each that was not accepted why, and log failed connections")
+	key        = flag.String("key", "", "the private key of the certificate, a PEM `file`; if empty, the file of -cert")
+	ca         = flag.String("ca", "", "the certificate authority to trust instead of the system's, a PEM `file`")
+	payload    = flag.String("payload", "", "push the JSON in this `file` unchanged, in place of an alert text")
+	tokens     = flag.String("tokens", "", "push to all device tokens in this `file`, one per line; - means standard input")
+	retryFile  = flag.String("retry-file", "", "with -tokens, write the tokens to try again to this `file`")
+	verbose    = flag.Bool("v", false, "with -tokens, print why each notification was not accepted, and log failed connections")
 )
 
 func main() {
-	out := bufio.NewWriter(os.Stdout) // remembers what goes wrong for Flush
+	out := bufio.NewWriter(os.Stdout) // keeps a write error until Flush
 	err := run(out)
 	if err == nil && *tokens == "" {
 		fmt.Fprintln(out, "accepted")
@@ -116,7 +116,7 @@ func main() {
 	case said && pushErr.Rejected():
 		fmt.Fprintln(os.Stderr, "rejected:", err)
 	case errors.Is(err, apns.ErrInDoubt), errors.Is(err, apns.ErrNotSent):
-		fmt.Fprintln(os.Stderr, err) // which begins with just that
+		fmt.Fprintln(os.Stderr, err) // begins with the outcome
 	default:
 		fmt.Fprintln(os.Stderr, "not sent:", err)
 	}
@@ -156,14 +156,14 @@ func push(ctx context.Context, addr string, config *apns.Config, m *apns.Message
 		return err
 	}
 	defer conn.Close()
-	// Over HTTP/2 this returns the server's answer. On the binary wire there is
-	// none if all is well, and it takes Shutdown to prove that.
+	// Over HTTP/2 this returns the server's answer. On the binary protocol there is no
+	// answer to an accepted message: Shutdown confirms that it was accepted.
 	if err := conn.WritePushMsg(ctx, m); err != nil {
 		return err
 	}
 	err = conn.Shutdown(ctx)
 	if pushErr, ok := errors.AsType[*apns.PushError](err); ok && !pushErr.Rejected() && pushErr.ID == m.ID {
-		return nil // the server shuts down, and this was the last message it accepted
+		return nil // the server shuts down, and this is the last message that it accepted
 	}
 	return err
 }
@@ -189,21 +189,21 @@ func pushLocal(ctx context.Context, out io.Writer, m *apns.Message) error {
 	return err
 }
 
-// localAddr returns how to reach the server over the wire that was asked for.
+// localAddr returns the server's address and configuration for -protocol.
 func localAddr(server *apnstest.Server) (string, *apns.Config) {
-	if *wire == "binary" {
+	if *protocol == "binary" {
 		return server.PushAddr, server.Config()
 	}
 	return server.HTTP2Addr, server.TokenConfig()
 }
 
-// parse makes the message of the command line, and checks the rest of that.
+// parse parses and checks the command line, and returns the message in it.
 func parse() (*apns.Message, error) {
 	m := new(apns.Message)
-	flag.StringVar(&m.Topic, "topic", "", "the app's bundle `ID`, and the suffix that the -type calls for, as .voip")
+	flag.StringVar(&m.Topic, "topic", "", "the app's bundle `ID`, with the suffix that the -type requires, such as .voip")
 	flag.StringVar((*string)(&m.PushType), "type", "alert", "the `type` of push: alert, background, voip ...")
-	flag.StringVar(&m.CollapseID, "collapse-id", "", "an `ID` that merges pushes on the device")
-	flag.Func("priority", "the `priority`: 10 at once, 5 and 1 to spare the battery; unset or 0: left to the server", func(s string) error {
+	flag.StringVar(&m.CollapseID, "collapse-id", "", "an `ID`; on the device a push replaces an earlier one with the same ID")
+	flag.Func("priority", "the `priority`: 10 at once, 5 or 1 to save the battery; unset or 0: left to the server", func(s string) error {
 		n, err := strconv.Atoi(s)
 		if err != nil || !slices.Contains([]int{0, 1, 5, 10}, n) {
 			return errors.New("expected 10, 5 or 1, or 0 to leave it to the server")
@@ -211,8 +211,8 @@ func parse() (*apns.Message, error) {
 		m.Priority = apns.Priority(n)
 		return nil
 	})
-	flag.Func("expiry", "the `duration`, as 90m or 24h, of the attempts to reach the device; 0: now or never;\n"+
-		"unset: left to the server, but on the binary wire without -priority the same as 0", func(s string) error {
+	flag.Func("expiry", "for which `duration`, such as 90m or 24h, the server tries to reach the device; 0: now or never;\n"+
+		"unset: left to the server, but on the binary protocol without -priority the same as 0", func(s string) error {
 		d, err := time.ParseDuration(s)
 		switch {
 		case err != nil || d < 0:
@@ -265,7 +265,7 @@ func parse() (*apns.Message, error) {
 	return m, err
 }
 
-// check says what is missing among the flags, or contradicts each other.
+// check returns an error if flags are missing or contradict each other.
 func check(m *apns.Message) error {
 	given := make(map[string]bool)
 	flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
@@ -277,10 +277,10 @@ func check(m *apns.Message) error {
 		return usageError("-v without -tokens, expected both")
 	case *retryFile == "-":
 		return usageError("-retry-file is -, expected the name of a file")
-	case *wire != "h2" && *wire != "binary":
-		return usageError(fmt.Sprintf("-wire is %q, expected h2 or binary", *wire))
-	case given["wire"] && !*local:
-		return usageError("-wire without -local, expected both: any other server decides itself")
+	case *protocol != "h2" && *protocol != "binary":
+		return usageError(fmt.Sprintf("-protocol is %q, expected h2 or binary", *protocol))
+	case given["protocol"] && !*local:
+		return usageError("-protocol without -local, expected both: with other servers, TLS negotiates it")
 	case *local && (given["addr"] || *production || *p8+*keyID+*teamID+*cert+*key+*ca != ""):
 		return usageError("-local with an address or credentials, expected neither: it has its own")
 	case *local:
@@ -321,7 +321,8 @@ func readJSON(file string) ([]byte, error) {
 	return b, nil
 }
 
-// load makes a configuration of the files, each of which may be left out.
+// load returns the configuration in the files. Each of them may be missing from the command
+// line.
 func load() (*apns.Config, error) {
 	config := &apns.Config{TLS: new(tls.Config)}
 	if *p8 != "" {

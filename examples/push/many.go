@@ -17,10 +17,10 @@ import (
 	"example.com/apns/examples/internal/bulk"
 )
 
-// errNotAll means that not all was accepted, which was said already.
+// errNotAll means that not all notifications were accepted. The summary has said so.
 var errNotAll = errors.New("not all was accepted")
 
-// runMany pushes the message to all of -tokens.
+// runMany pushes the message to all tokens of -tokens.
 func runMany(out io.Writer, m *apns.Message) error {
 	if *local {
 		server := apnstest.NewServer(nil)
@@ -45,32 +45,32 @@ func pushMany(out io.Writer, addr string, config *apns.Config, m *apns.Message) 
 		return err
 	}
 	progress := bulk.NewProgress(os.Stderr, list)
-	s := &summary{list: list, retry: retry, progress: progress, said: make(map[string]bool)}
+	s := &summary{list: list, retry: retry, progress: progress, explained: make(map[string]bool)}
 	list.Invalid = func(err error) { progress.Println(err) }
 	if *verbose {
 		config.Logger = slog.New(slog.NewTextHandler(progress, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	}
-	feeding, sending, stop, done := bulk.Interruptible(func() { progress.Println("interrupted") })
+	reading, sending, stop, done := bulk.Interruptible(func() { progress.Println("interrupted") })
 	defer done()
 
-	// A Client goes on trying to connect for as long as a message has time. A
-	// first attempt of our own shows at once where that is in vain.
-	if err := reach(feeding, addr, config); err != nil {
+	// A Client tries to connect until the Timeout of a message ends. One attempt before
+	// that shows at once if there can be no connection.
+	if err := reach(reading, addr, config); err != nil {
 		s.explain(err)
 		stop()
 	}
 	client := &apns.Client{Addr: addr, Config: config}
 	defer client.Close()
-	for r := range client.PushAll(sending, messages(feeding, list, m)) {
+	for r := range client.PushAll(sending, messages(reading, list, m)) {
 		s.add(r)
-		if isOurs(r.Err) {
-			stop() // what is wrong with one message is wrong with all
+		if concernsAll(r.Err) {
+			stop() // all messages have the same error
 		}
 	}
 	progress.Stop()
 
-	// What was not handed over is to be sent another time. From a terminal there
-	// is no more to come.
+	// The tokens that were not read are to be sent to another time. A terminal has no
+	// more of them.
 	if retry != nil && !list.Ended() && !list.IsTerminal() {
 		fmt.Fprintf(os.Stderr, "the rest of %s goes to %s\n", list.Name, *retryFile)
 		s.NotSent += retry.addRest(list)
@@ -78,7 +78,7 @@ func pushMany(out io.Writer, addr string, config *apns.Config, m *apns.Message) 
 	return s.print(out)
 }
 
-// reach tells whether there can be a connection.
+// reach returns an error if it cannot connect.
 func reach(ctx context.Context, addr string, config *apns.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -102,29 +102,30 @@ func messages(ctx context.Context, list *bulk.Tokens, template *apns.Message) it
 	}
 }
 
-// isOurs reports whether an error is that of a local check. The tokens were
-// checked before, so it is about what all messages have in common.
-func isOurs(err error) bool {
+// concernsAll reports whether an error is about what all messages have in common: a local
+// check failed, for something else than the token, which was checked before; or the Expiry
+// passed.
+func concernsAll(err error) bool {
 	_, said := errors.AsType[*apns.PushError](err)
 	return err != nil && !said && !errors.Is(err, apns.ErrNotSent) && !errors.Is(err, apns.ErrInDoubt)
 }
 
-// mayPass reports whether another attempt may fare better: the server was at
-// fault, there was too much at a time, or it is about the credentials.
+// mayPass reports whether a later attempt may succeed: the server was at fault, there were
+// too many requests, or the credentials were wrong.
 func mayPass(e *apns.PushError) bool {
 	if e.HTTPStatus == 0 {
-		return errors.Is(e, apns.ReasonInternalServerError) // status 1, and those without a meaning
+		return errors.Is(e, apns.ReasonInternalServerError) // status 1, 255 and unknown ones
 	}
 	return e.HTTPStatus >= 500 || e.HTTPStatus == http.StatusTooManyRequests || e.HTTPStatus == http.StatusForbidden
 }
 
-// A summary is what became of the tokens.
+// A summary counts the outcomes, explains the errors and keeps the tokens to try again.
 type summary struct {
 	bulk.Tally
-	list     *bulk.Tokens
-	retry    *retryWriter
-	progress *bulk.Progress
-	said     map[string]bool // the errors that were explained
+	list      *bulk.Tokens
+	retry     *retryWriter
+	progress  *bulk.Progress
+	explained map[string]bool // by error, without its digits
 }
 
 func (s *summary) add(r apns.Result) {
@@ -145,8 +146,8 @@ func (s *summary) add(r apns.Result) {
 	}
 }
 
-// explain prints an error, unless it has printed it before, with other numbers in
-// it. That of Ctrl-C needs no explanation.
+// explain prints an error once: errors that differ only in their numbers count as the same.
+// It does not print the error of Ctrl-C.
 func (s *summary) explain(err error) {
 	kind := strings.Map(func(r rune) rune {
 		if '0' <= r && r <= '9' {
@@ -154,14 +155,14 @@ func (s *summary) explain(err error) {
 		}
 		return r
 	}, err.Error())
-	if !s.said[kind] && !errors.Is(err, context.Canceled) {
-		s.said[kind] = true
+	if !s.explained[kind] && !errors.Is(err, context.Canceled) {
+		s.explained[kind] = true
 		s.progress.Println("error:", bulk.Plain(err))
 	}
 }
 
-// print ends the retry file and prints the summary. It returns errNotAll unless
-// all was accepted.
+// print closes the retry file and prints the summary. It returns errNotAll unless all
+// notifications were accepted.
 func (s *summary) print(out io.Writer) error {
 	whole := true
 	for _, err := range []error{s.list.Err(), s.retry.close()} {

@@ -9,20 +9,20 @@ import (
 	"example.com/apns/examples/internal/bulk"
 )
 
-// A retryWriter writes the file of what to try again. Nil has no file.
+// A retryWriter writes the tokens to try again to a file. A nil retryWriter has no file.
 type retryWriter struct {
 	file *os.File
-	w    *bufio.Writer // remembers what goes wrong for close
+	w    *bufio.Writer // keeps a write error until close
 	n    int           // tokens
 }
 
-// createRetry creates the file, so that it shows before anything is sent if that
-// is not possible. It returns nil if the name is empty.
+// createRetry creates the file. An error shows before anything is sent. It returns nil if
+// the name is empty.
 func createRetry(name string, list *bulk.Tokens) (*retryWriter, error) {
 	if name == "" {
 		return nil, nil
 	}
-	// It is emptied only when it is known that the list is not in it.
+	// The file is not truncated here: it may be the list itself.
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o666)
 	if err != nil {
 		return nil, err
@@ -47,9 +47,9 @@ func (r *retryWriter) add(token string) {
 	}
 }
 
-// addRest adds what is left of the list, and returns how many tokens that are.
+// addRest adds the tokens that were not read from the list, and returns their number.
 func (r *retryWriter) addRest(list *bulk.Tokens) (n int) {
-	r.w.Flush() // a pipe may take long, and whoever does not want to wait kills us
+	r.w.Flush() // the list may be a slow pipe, and the user may kill the program first
 	for _, token := range list.All(context.Background()) {
 		r.add(token)
 		n++

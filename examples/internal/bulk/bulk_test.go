@@ -17,7 +17,8 @@ import (
 	"example.com/apns"
 )
 
-// all reads a list to its end: "line token" for each, or what is wrong.
+// all reads a list to its end. It returns "line token" for each token, and the error for each
+// invalid line.
 func all(t *Tokens) (got []string) {
 	t.Invalid = func(err error) { got = append(got, err.Error()) }
 	for line, token := range t.All(context.Background()) {
@@ -61,7 +62,7 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// What can be read of a list is of use, and the error is not lost.
+// If reading fails, All yields the tokens before the error, and Err returns the error.
 func TestTokensError(t *testing.T) {
 	broken := errors.New("the disk is broken")
 	for name, list := range map[string]string{"after a line": "00\n01\n", "in a line": "00\n01\n0"} {
@@ -79,8 +80,8 @@ func TestTokensError(t *testing.T) {
 	}
 }
 
-// Who ranges a second time goes on where the first ended, and a reader that blocks
-// does not keep the context from ending that.
+// A second loop over All continues where the first one ended. The end of the context ends a
+// loop even if the reader blocks.
 func TestTokensInParts(t *testing.T) {
 	in, out := io.Pipe()
 	list := NewTokens("x", in)
@@ -105,10 +106,10 @@ func TestTokensInParts(t *testing.T) {
 		break
 	}
 	for _, token := range list.All(ctx) {
-		t.Errorf("got %q of a context that has ended", token)
+		t.Errorf("got %q from a context that has ended", token)
 	}
-	if rest := all(list); !slices.Equal(got, []string{"00", "01", "02"}) || !slices.Equal(rest, []string{"4 03"}) || !list.Ended() {
-		t.Errorf("got %q and the rest %q", got, rest)
+	if others := all(list); !slices.Equal(got, []string{"00", "01", "02"}) || !slices.Equal(others, []string{"4 03"}) || !list.Ended() {
+		t.Errorf("got %q and then %q", got, others)
 	}
 }
 
@@ -137,7 +138,7 @@ func TestOpen(t *testing.T) {
 		t.Errorf("got %q of size %d, terminal %v, same %v", got, list.size, list.IsTerminal(), list.IsSame(f))
 	}
 	if NewTokens("x", strings.NewReader("")).IsSame(f) {
-		t.Error("what is in no file is the same as a file")
+		t.Error("a list that is not in a file is the same as a file")
 	}
 }
 
@@ -157,7 +158,7 @@ func TestProgressText(t *testing.T) {
 		"100 of 200, 1/s, 1m40s left":                       {size: 65000, at: 65000, taken: 200, done: 100, ended: true, after: 100 * time.Second},
 		"199 of 200, 199/s, 1s left":                        {at: 65000, taken: 200, done: 199, ended: true, after: time.Second},
 		"200 of 200, 200/s":                                 {at: 65000, taken: 200, done: 200, ended: true, after: time.Second},
-		"200 of about 200, 200/s":                           {size: 10, at: 65000, taken: 200, done: 200, after: time.Second}, // it has grown
+		"200 of about 200, 200/s":                           {size: 10, at: 65000, taken: 200, done: 200, after: time.Second}, // the file has grown
 	} {
 		list := &Tokens{size: test.size}
 		list.at.Store(test.at)
@@ -173,7 +174,8 @@ func TestProgressText(t *testing.T) {
 	}
 }
 
-// Other lines find the terminal clear, and a short text leaves nothing of a long one.
+// The progress is cleared before another line, and a shorter text overwrites all of a longer
+// one.
 func TestProgress(t *testing.T) {
 	var out strings.Builder
 	start := time.Unix(1700000000, 0)
@@ -201,7 +203,7 @@ func TestProgress(t *testing.T) {
 	}
 }
 
-// A file that is no terminal gets the other lines alone.
+// A file that is not a terminal gets only the other lines.
 func TestProgressNoTerminal(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
 	if err != nil {
@@ -214,7 +216,7 @@ func TestProgressNoTerminal(t *testing.T) {
 	p.draw(time.Now())
 	p.Stop()
 	if b, err := os.ReadFile(f.Name()); string(b) != "a line\n" || err != nil {
-		t.Errorf("got %q, %v; want the line alone", b, err)
+		t.Errorf("got %q, %v; want only the line", b, err)
 	}
 }
 

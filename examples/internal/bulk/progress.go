@@ -10,26 +10,26 @@ import (
 	"time"
 )
 
-// Progress is a line on a terminal that shows how far a list of tokens is done,
-// and makes way for other lines. Where there is no terminal, it shows nothing.
+// Progress is a line on a terminal that shows how many tokens of a list are done. Other
+// lines are printed above it. If there is no terminal, it shows nothing.
 type Progress struct {
 	tokens  *Tokens
 	started time.Time
-	done    atomic.Int64 // tokens that were sent, whatever became of them
-	bad     atomic.Int64 // those of them that were not accepted
+	done    atomic.Int64 // tokens with an outcome
+	bad     atomic.Int64 // tokens of done that were not accepted
 
 	quit chan struct{}
 	w    io.Writer // for other lines
 
 	mu    sync.Mutex // protects following
-	line  io.Writer  // nil: it is not shown
-	width int        // of what is shown
+	line  io.Writer  // nil: the line is not shown
+	width int        // of the text that is shown
 }
 
-// redraw is how often the line is drawn.
+// redraw is the time between two updates of the line.
 const redraw = 250 * time.Millisecond
 
-// NewProgress shows the line on f, if that is a terminal, until Stop.
+// NewProgress shows the line on f until Stop, if f is a terminal.
 func NewProgress(f *os.File, tokens *Tokens) *Progress {
 	p := &Progress{tokens: tokens, started: time.Now(), w: f}
 	if IsTerminal(f) {
@@ -41,7 +41,7 @@ func NewProgress(f *os.File, tokens *Tokens) *Progress {
 	return p
 }
 
-// Add counts a token that was sent.
+// Add counts a token with an outcome.
 func (p *Progress) Add(accepted bool) {
 	p.done.Add(1)
 	if !accepted {
@@ -49,21 +49,22 @@ func (p *Progress) Add(accepted bool) {
 	}
 }
 
-// Println prints a line in the place of the progress, which is soon back below.
+// Println prints a line in place of the progress. The next update shows the progress below
+// it.
 func (p *Progress) Println(a ...any) { fmt.Fprintln(p, a...) }
 
-// Write is Println for what ends with a newline itself.
+// Write writes b, which must end with a newline, as Println prints a line.
 func (p *Progress) Write(b []byte) (n int, err error) {
 	p.Aside(func() { n, err = p.w.Write(b) })
 	return n, err
 }
 
-// Aside calls a function that prints lines elsewhere, which may be the same
-// terminal.
+// Aside clears the progress and calls f, which may print lines to the same terminal by other
+// means.
 func (p *Progress) Aside(f func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.clear()
+	p.clearLocked()
 	f()
 }
 
@@ -72,7 +73,7 @@ func (p *Progress) Stop() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.line != nil {
-		p.clear()
+		p.clearLocked()
 		close(p.quit)
 		p.line = nil
 	}
@@ -98,14 +99,14 @@ func (p *Progress) draw(now time.Time) {
 		return
 	}
 	text := p.text(now)
-	fmt.Fprintf(p.line, "\r%-*s", p.width, text) // over the one before
+	fmt.Fprintf(p.line, "\r%-*s", p.width, text) // overwrites the previous text
 	p.width = max(p.width, len(text))
 }
 
-// clear takes the line away; the caller holds p.mu.
-func (p *Progress) clear() {
+// clearLocked clears the line.
+func (p *Progress) clearLocked() {
 	if p.line != nil && p.width > 0 {
-		// The terminal may have shown ^C behind it.
+		// The terminal may have added ^C to the line.
 		fmt.Fprintf(p.line, "\r%s\r", strings.Repeat(" ", p.width+len("^C")))
 		p.width = 0
 	}
@@ -115,7 +116,7 @@ func (p *Progress) clear() {
 func (p *Progress) text(now time.Time) string {
 	invalid := p.tokens.invalid.Load()
 	done, bad := p.done.Load(), p.bad.Load()+invalid
-	// What was invalid took no time.
+	// Invalid tokens take no time, so they do not count for the rate.
 	rate := float64(done) / max(now.Sub(p.started).Seconds(), 0.001)
 	total, exact := p.tokens.total()
 

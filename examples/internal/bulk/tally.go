@@ -11,16 +11,16 @@ import (
 	"example.com/apns"
 )
 
-// A Tally counts what became of messages.
+// A Tally counts the outcomes of messages.
 type Tally struct {
 	Accepted, Rejected, InDoubt int
-	NotSent                     int // also what broke a rule
+	NotSent                     int // also invalid and expired messages
 
 	reasons map[string]int
 }
 
-// Add counts a message with an error of a Client. It returns what the server said,
-// if it rejected the message.
+// Add counts a message by the error that a Client returned for it. It returns the
+// PushError if the server rejected the message, and nil otherwise.
 func (t *Tally) Add(err error) (rejection *apns.PushError) {
 	pushErr, said := errors.AsType[*apns.PushError](err)
 	switch {
@@ -41,7 +41,7 @@ func (t *Tally) Add(err error) (rejection *apns.PushError) {
 	return nil
 }
 
-// reason is what a rejection is counted under.
+// reason returns the name under which a rejection is counted.
 func reason(e *apns.PushError) string {
 	if e.Unwrap() != nil {
 		return e.Unwrap().Error()
@@ -49,7 +49,7 @@ func reason(e *apns.PushError) string {
 	return fmt.Sprintf("HTTP status %d", e.HTTPStatus)
 }
 
-// Reasons yields the reasons of the rejections, the most frequent first.
+// Reasons yields the reasons of the rejections with their numbers, the most frequent first.
 func (t *Tally) Reasons() iter.Seq2[string, int] {
 	names := slices.SortedFunc(maps.Keys(t.reasons), func(a, b string) int {
 		return cmp.Or(t.reasons[b]-t.reasons[a], cmp.Compare(a, b))

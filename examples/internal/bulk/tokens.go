@@ -1,5 +1,5 @@
-// Package bulk has what the programs share that send to a file of device tokens:
-// the file itself, the line that shows how far they are, and their end by Ctrl-C.
+// Package bulk is shared by the programs that send to a list of device tokens. It reads the
+// list, shows the progress, counts the outcomes and handles Ctrl-C.
 package bulk
 
 import (
@@ -17,36 +17,36 @@ import (
 	"example.com/apns"
 )
 
-// Tokens is a list of device tokens, one a line, that is read bit by bit. White
-// space around a token, a byte order mark and blank lines mean nothing.
+// Tokens is a list of device tokens, one per line, that is read in pieces. It ignores white
+// space around a token, a byte order mark and blank lines.
 type Tokens struct {
-	// Name is the list's in messages.
+	// Name is the name of the list in error messages.
 	Name string
 
-	// Invalid is told of each line that holds something else than a token. It
-	// must not be nil. It is called by whoever ranges over All.
+	// Invalid is called for each line that is neither blank nor a token, by the goroutine
+	// that ranges over All. It must not be nil.
 	Invalid func(err error)
 
 	in      io.Reader
-	size    int64 // in bytes; 0 if it is not known
+	size    int64 // of the list in bytes; 0: not known
 	entries chan entry
-	err     error // what ended the list, unless its end did; set before entries is closed
+	err     error // the error that ended the list, or nil; set before entries is closed
 
-	taken   atomic.Int64 // entries
-	invalid atomic.Int64 // those with an error
-	at      atomic.Int64 // bytes up to the last entry taken
+	taken   atomic.Int64 // entries that All has received
+	invalid atomic.Int64 // entries of taken with an error
+	at      atomic.Int64 // bytes of the list up to the last entry of taken
 	ended   atomic.Bool
 }
 
 // An entry is a line that is not blank.
 type entry struct {
-	line  int
+	line  int // its number, counted from 1
 	token string
 	err   error // what is wrong with the token
-	end   int64 // bytes up to here
+	end   int64 // bytes of the list up to the end of the line
 }
 
-// Open begins to read the list in a file, or in standard input if the name is -.
+// Open starts to read the list in a file, or in standard input if the name is -.
 func Open(name string) (*Tokens, error) {
 	if name == "-" {
 		return newTokens("standard input", os.Stdin, fileSize(os.Stdin)), nil
@@ -62,7 +62,7 @@ func Open(name string) (*Tokens, error) {
 	return newTokens(name, f, fileSize(f)), nil
 }
 
-// fileSize returns how much there is to read of a file, or 0 if nobody knows.
+// fileSize returns how many bytes of a file remain to be read, or 0 if that is not known.
 func fileSize(f *os.File) int64 {
 	info, err := f.Stat()
 	if err != nil || !info.Mode().IsRegular() {
@@ -72,13 +72,13 @@ func fileSize(f *os.File) int64 {
 	return max(0, info.Size()-at)
 }
 
-// NewTokens begins to read a list.
+// NewTokens starts to read a list.
 func NewTokens(name string, in io.Reader) *Tokens { return newTokens(name, in, 0) }
 
 func newTokens(name string, in io.Reader, size int64) *Tokens {
 	t := &Tokens{Name: name, in: in, size: size, entries: make(chan entry, 1024)}
-	// A goroutine of its own, since a terminal or a pipe may block for good, and
-	// Ctrl-C should not. Then it is left behind for the end of the program.
+	// A terminal or a pipe may block forever. So a goroutine reads, and does not delay the
+	// program's end after Ctrl-C.
 	go func() {
 		defer close(t.entries)
 		t.err = t.read()
@@ -86,8 +86,8 @@ func newTokens(name string, in io.Reader, size int64) *Tokens {
 	return t
 }
 
-// All yields the tokens with the numbers of their lines until the list ends, or ctx
-// does. To range over All again goes on from there.
+// All yields line numbers and tokens until the list or ctx ends. A second loop over All
+// continues where the first one ended.
 func (t *Tokens) All(ctx context.Context) iter.Seq2[int, string] {
 	return func(yield func(int, string) bool) {
 		for ctx.Err() == nil {
@@ -112,10 +112,10 @@ func (t *Tokens) All(ctx context.Context) iter.Seq2[int, string] {
 	}
 }
 
-// Ended reports whether All has come to the end of the list.
+// Ended reports whether All has reached the end of the list.
 func (t *Tokens) Ended() bool { return t.ended.Load() }
 
-// Err returns the error that was the end of the list, if it has Ended that way.
+// Err returns the error that ended the list, if it has Ended with one.
 func (t *Tokens) Err() error {
 	if !t.Ended() {
 		return nil
@@ -123,16 +123,16 @@ func (t *Tokens) Err() error {
 	return t.err
 }
 
-// InvalidLines returns how many lines there were so far for Invalid.
+// InvalidLines returns how often Invalid was called.
 func (t *Tokens) InvalidLines() int { return int(t.invalid.Load()) }
 
-// IsTerminal reports whether the list is being typed.
+// IsTerminal reports whether the list comes from a terminal.
 func (t *Tokens) IsTerminal() bool {
 	f, ok := t.in.(*os.File)
 	return ok && IsTerminal(f)
 }
 
-// IsSame reports whether a file is the one that the list is in.
+// IsSame reports whether f is the file that has the list.
 func (t *Tokens) IsSame(f *os.File) bool {
 	in, ok := t.in.(*os.File)
 	if !ok {
@@ -143,8 +143,8 @@ func (t *Tokens) IsSame(f *os.File) bool {
 	return err == nil && err2 == nil && os.SameFile(a, b)
 }
 
-// total estimates how many entries the whole list has. It returns 0 if nobody
-// knows.
+// total estimates how many entries the whole list has. It returns 0 if that is not known.
+// The number is exact once the list has ended.
 func (t *Tokens) total() (n int64, exact bool) {
 	taken, at := t.taken.Load(), t.at.Load()
 	switch {
@@ -184,8 +184,8 @@ func (t *Tokens) read() error {
 	}
 }
 
-// readLine returns the next line and its size; none of one that does not fit into
-// the buffer, with errLongLine. The last one comes with io.EOF.
+// readLine returns the next line and its size in bytes. The last line comes with io.EOF. For
+// a line that does not fit into the buffer it returns no line, and errLongLine.
 func readLine(r *bufio.Reader) (line []byte, size int64, err error) {
 	line, err = r.ReadSlice('\n')
 	size = int64(len(line))
@@ -199,10 +199,10 @@ func readLine(r *bufio.Reader) (line []byte, size int64, err error) {
 	if err != nil && err != io.EOF {
 		return nil, size, err
 	}
-	return nil, size, errLongLine // if it was the last, what comes is io.EOF
+	return nil, size, errLongLine // if it was the last line, the next call returns io.EOF
 }
 
-// check says what is wrong with a token, in the words of the package.
+// check returns the error of package apns for a token, or nil.
 func check(token string) error {
 	_, err := apns.BuildMsg(&apns.Message{Token: token, Payload: []byte("{}")})
 	if err != nil {
@@ -211,7 +211,7 @@ func check(token string) error {
 	return nil
 }
 
-// Plain is an error's text without the name of the package.
+// Plain returns the text of an error without the prefix "apns: ".
 func Plain(err error) string { return strings.TrimPrefix(err.Error(), "apns: ") }
 
 // IsTerminal reports whether a file is a terminal.
