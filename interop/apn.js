@@ -1,5 +1,5 @@
-// Pushes with npm's apn 1.7.8, the last one to speak the binary protocol, and
-// reads the feedback service. It prints what apn says, a line each.
+// Pushes with npm's apn 1.7.8, the last version that speaks the binary protocol, and reads
+// the feedback service. It prints a line for each event of apn.
 //
 //	node apn.js <certificates-folder> <push-port> <feedback-port> <token>...
 "use strict";
@@ -20,7 +20,7 @@ connection.on("transmissionError", (code, notification, device) => {
 });
 connection.on("error", (err) => console.log("error", err.message));
 connection.on("socketError", (err) => console.log("socket error", err.message));
-// Node 20 may throw this when apn writes after the server has closed.
+// Node 20 may throw this error if apn writes after the server has closed the connection.
 process.on("uncaughtException", (err) => {
   if (err.code !== "ERR_OUT_OF_RANGE") throw err;
 });

@@ -1,6 +1,6 @@
-// Pushes with npm's apnagent 1.1.3 and reads the feedback service. It prints
-// what apnagent says, a line each. Its addresses are fixed, so they are turned
-// around where it connects.
+// Pushes with npm's apnagent 1.1.3, and reads the feedback service. It prints a line for
+// each event of apnagent. The addresses in apnagent are fixed, so this script replaces them
+// in tls.connect.
 //
 //	node apnagent.js <certificates-folder> <push-port> <feedback-port> <token>...
 "use strict";

@@ -1,9 +1,9 @@
-// Pushes with npm's apns2 12.2.0 over HTTP/2 to localhost, one token after the
-// other, and prints what it says, a line each. It knows no certificates.
+// Pushes with npm's apns2 12.2.0 over HTTP/2 to localhost, to one token after the other, and
+// prints a line for each outcome. The module does not support certificates.
 //
 //	node apns2.js <folder> <port> key <clock-offset-in-seconds> <token>...
 //
-// The folder is one that examples/local wrote.
+// The folder is the -dir of examples/local.
 "use strict";
 const [dir, port, , offset, ...tokens] = process.argv.slice(2);
 const now = Date.now;
@@ -20,8 +20,8 @@ const client = new ApnsClient({
   signingKey: fs.readFileSync(dir + "/AuthKey_APNSTESTK1.p8"),
   defaultTopic: "com.example.app",
 });
-// It knows no port but 443, and no authority but the system's: the pool is as its
-// own otherwise.
+// The module supports only port 443 and the system's certificate authorities. This pool has
+// the same other options as the module's own.
 client.client.destroy();
 client.client = new Pool("https://localhost:" + port, {
   connections: 32,

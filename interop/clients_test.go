@@ -24,11 +24,11 @@ import (
 	"example.com/apns/apnstest"
 )
 
-// A target is a server of apnstest for programs to push to: it rejects tokens that
-// begin with "bad".
+// A target is a server of apnstest to which programs push. It rejects tokens that begin with
+// "bad".
 type target struct {
 	*apnstest.Server
-	dir     string // see writeFiles; "payload" is in it too
+	dir     string // has the files of writeFiles, and the file "payload"
 	payload string
 	bearer  string // an authorization header
 }
@@ -72,7 +72,7 @@ func providerToken(t *testing.T, p8 []byte) string {
 	return signed + "." + base64(append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...))
 }
 
-// output runs a program, and returns what it writes to its standard output.
+// output runs a program, and returns its standard output.
 func output(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
@@ -87,9 +87,10 @@ func output(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-// taken checks that the server accepted each token of accepted and rejected each
-// of rejected, as often as it is there, with the payload and the topic.
-func (g *target) taken(t *testing.T, accepted, rejected []string) {
+// checkRecords checks that the server accepted the messages to the tokens of accepted, rejected
+// those to the tokens of rejected, and received no others. All must have the payload and the
+// topic.
+func (g *target) checkRecords(t *testing.T, accepted, rejected []string) {
 	t.Helper()
 	var got, want []string
 	for _, r := range g.Records() {
@@ -114,7 +115,7 @@ func (g *target) taken(t *testing.T, accepted, rejected []string) {
 
 const uuid = `[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}`
 
-// credentials returns the options of curl and nghttp that say who they are.
+// credentials returns the options with which curl and nghttp authenticate.
 func (g *target) credentials(kind string) []string {
 	if kind == "token" {
 		return []string{"-H", g.bearer}
@@ -122,15 +123,16 @@ func (g *target) credentials(kind string) []string {
 	return []string{"--cert", g.file("cert.pem"), "--key", g.file("key.pem")}
 }
 
-// curl pushes to apnstest's server over one connection: one message after the
-// other, and many at a time.
+// curl pushes to the server of apnstest over one connection: one message at a time, and then
+// many.
 func TestCurl(t *testing.T) {
 	curl := findProgram(t, "curl")
 	for _, kind := range []string{"certificate", "token"} {
 		t.Run(kind, func(t *testing.T) {
 			g := newTarget(t)
-			// For each push a line with the answer's body, if there is one, and a line
-			// with its status, connections made for it, version of HTTP and apns-id.
+			// push returns, for each push, a line with the body of the answer if it has one,
+			// and a line with its status, the number of new connections, the HTTP version
+			// and the apns-id.
 			push := func(args ...string) []string {
 				t.Helper()
 				args = append(args, "-sS", "--http2", "--cacert", g.file("ca.pem"), "-H", "apns-topic: "+apnstest.Topic, "-d", g.payload,
@@ -151,7 +153,7 @@ func TestCurl(t *testing.T) {
 			}
 			got = push("-Z", "--no-progress-meter", g.url("[0000-0999]"+good))
 			slices.Sort(got)
-			got = slices.Compact(got) // the IDs are different
+			got = slices.Compact(got) // the apns-ids are all different
 			line := regexp.MustCompile(`^200,[01],2,` + uuid + `$`)
 			connections := 0
 			for _, s := range got {
@@ -160,17 +162,17 @@ func TestCurl(t *testing.T) {
 				}
 				connections += int(s[len("200,")] - '0')
 			}
-			// With a provider token it may come upon the limit of one stream, and then
-			// it makes more connections.
+			// With a provider token curl may reach the initial limit of one stream, and then
+			// opens more connections.
 			if len(got) != 1000 || connections != 1 && kind == "certificate" {
 				t.Errorf("%d different answers over %d connections, want 1000 over 1", len(got), connections)
 			}
-			g.taken(t, accepted, []string{bad})
+			g.checkRecords(t, accepted, []string{bad})
 		})
 	}
 }
 
-// nghttp pushes to apnstest's server with what others hardly ever use.
+// nghttp pushes to the server of apnstest with rarely used features of HTTP/2.
 func TestNghttp(t *testing.T) {
 	nghttp := findProgram(t, "nghttp")
 	for _, test := range []struct {
@@ -196,15 +198,15 @@ func TestNghttp(t *testing.T) {
 			for _, field := range regexp.MustCompile(`recv \(stream_id=\d+\) (:status: .*|apns-id: `+uuid+`)`).FindAllStringSubmatch(out, -1) {
 				got[field[1]]++
 			}
-			if got[":status: 200"] != 20 || got[":status: 400"] != 20 || len(got) != 2+40 { // IDs, all different
+			if got[":status: 200"] != 20 || got[":status: 400"] != 20 || len(got) != 2+40 { // two statuses, and 40 different IDs
 				t.Errorf("nghttp received %v, want 20 times the status 200, 20 times 400, and 40 IDs; it ended with\n%s", got, out[max(0, len(out)-1000):])
 			}
-			g.taken(t, slices.Repeat([]string{good}, 20), slices.Repeat([]string{bad}, 20))
+			g.checkRecords(t, slices.Repeat([]string{good}, 20), slices.Repeat([]string{bad}, 20))
 		})
 	}
 }
 
-// h2load pushes thousands of messages to apnstest's server.
+// h2load pushes thousands of messages to the server of apnstest.
 func TestH2load(t *testing.T) {
 	h2load := findProgram(t, "h2load")
 	const messages = 5000
@@ -222,7 +224,7 @@ func TestH2load(t *testing.T) {
 					t.Errorf("h2load said %s\nwant %q", out, want)
 				}
 			}
-			g.taken(t, slices.Repeat([]string{token}, messages), nil)
+			g.checkRecords(t, slices.Repeat([]string{token}, messages), nil)
 		})
 	}
 }

@@ -15,7 +15,7 @@ import (
 	"example.com/apns/apnstest"
 )
 
-// h2spec finds nothing wrong with apnstest's server.
+// h2spec finds no error in the server of apnstest.
 func TestH2spec(t *testing.T) {
 	h2spec := findProgram(t, "h2spec")
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -41,10 +41,10 @@ func TestH2spec(t *testing.T) {
 	}
 }
 
-// h2specd finds nothing wrong with our Conn. It passes a case when the client closes the
-// connection, and h2specd-client closes its own after a second. So this test also
-// requires that the connection ended by itself, except in the cases about a closed
-// stream, whose frames may be ignored.
+// h2specd finds no error in Conn. It passes a case if the client closes the connection, and
+// h2specd-client always does so after a second. So this test also requires that the
+// connection ended before that, except in the cases about frames on a closed stream, which a
+// client may ignore.
 func TestH2specd(t *testing.T) {
 	h2specd := findProgram(t, "h2specd")
 	goTool := findProgram(t, "go")
@@ -63,7 +63,7 @@ func TestH2specd(t *testing.T) {
 	result := regexp.MustCompile(`^ +(✔|×) (\d+): (.*)`)
 	const want = "57 tests, 57 passed, 0 skipped, 0 failed"
 	var number, said string
-	var shown []string // of the case
+	var shown []string // the output of h2specd for the case
 	for line := range p.lines {
 		line = strings.TrimPrefix(line, "\r")
 		shown = append(shown, line)
@@ -78,7 +78,7 @@ func TestH2specd(t *testing.T) {
 			}
 			shown, said = nil, ""
 		} else if strings.HasPrefix(line, "Failures:") {
-			shown, result = nil, section // they were shown
+			shown, result = nil, section // the failures were reported above
 		} else if strings.Contains(line, " tests, ") {
 			if line != want {
 				t.Errorf("got %q, want %q", line, want)

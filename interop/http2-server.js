@@ -1,13 +1,13 @@
-// A server of the HTTP/2 provider API, made of Node's own http2. What it answers
-// goes by how the token begins. It prints its port, and then each request.
+// A server of the HTTP/2 provider API, with Node's http2. Its answer depends on the first two
+// digits of the token. It prints its port, and then each request.
 //
 //	node http2-server.js <folder> [<port> <stream-limit>]
 //
-// With a port and a limit, 0 for Node's own, it prints of each request no more than
-// the client's port and the path.
+// A limit of 0 means Node's default. If a port and a limit are given, it prints only the
+// client's port and the path of each request.
 //
-// In the folder are server.pem, server.key, and, of the authentication key,
-// public.pem.
+// The folder has server.pem, server.key, and public.pem, which is the public key of the
+// authentication key.
 "use strict";
 const http2 = require("http2");
 const crypto = require("crypto");
@@ -15,7 +15,8 @@ const fs = require("fs");
 const [dir, port, limit] = process.argv.slice(2);
 const { NGHTTP2_REFUSED_STREAM, NGHTTP2_CANCEL } = http2.constants;
 
-// verify says whether a provider token is in order, by another JWT's measure.
+// verify checks a provider token. It returns its algorithm, key ID and team ID, or what is
+// wrong with it.
 function verify(authorization) {
   if (authorization === undefined) {
     return "no token";
@@ -38,7 +39,7 @@ const server = http2.createSecureServer({
   key: fs.readFileSync(dir + "/server.key"),
   settings: limit === "0" ? {} : { maxConcurrentStreams: Number(limit ?? 10) },
 });
-const sockets = new Map(); // by the client's port; http2 lets none of its own be closed
+const sockets = new Map(); // by the client's port; http2 does not let its own be closed
 server.on("connection", (socket) => sockets.set(socket.remotePort, socket));
 server.on("sessionError", () => {});
 server.on("stream", (stream, headers) => {
@@ -68,14 +69,14 @@ server.on("stream", (stream, headers) => {
         stream.respond({ ":status": 410, "apns-id": id, "content-type": "application/json" });
         stream.end(JSON.stringify({ reason: "Unregistered", timestamp: 1700000000123 }));
         break;
-      case "02": // the last one that is taken
+      case "02": // the last one that is processed
         stream.session.goaway(0, stream.id, shutdown);
         accept();
         break;
-      case "03": // the first one that is not, nor is there an answer
+      case "03": // the first one that is not processed; it gets no answer
         stream.session.goaway(0, stream.id - 2, shutdown);
         break;
-      case "04": // the same, and the connection is gone
+      case "04": // the same, and the connection is closed
         stream.session.goaway(0, stream.id - 2, shutdown);
         setTimeout(() => stream.session?.destroy(), 50);
         break;
@@ -85,15 +86,15 @@ server.on("stream", (stream, headers) => {
       case "06":
         stream.close(NGHTTP2_CANCEL);
         break;
-      case "07": // slow down
+      case "07": // too many requests
         stream.respond({ ":status": 429, "apns-id": id, "retry-after": "7" });
         stream.end('{"reason":"TooManyRequests"}');
         break;
-      case "08": // something in between has its say
+      case "08": // an answer from a proxy
         stream.respond({ ":status": 403, "content-type": "text/html" });
         stream.end("<html>Forbidden</html>");
         break;
-      case "09": // the connection is gone without a word
+      case "09": // the connection is closed without an answer
         sockets.get(stream.session.socket.remotePort).destroy();
         break;
     }

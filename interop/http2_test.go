@@ -27,17 +27,17 @@ import (
 	"example.com/apns/apnstest"
 )
 
-const timeout = 25 * time.Second // of each test
+const timeout = 25 * time.Second // for each test
 
 // A process is a program that runs until the end of the test.
 type process struct {
 	t     *testing.T
 	name  string
-	lines chan string // of its standard output
+	lines chan string // its standard output
 	errs  bytes.Buffer
-	stop  func() // ends it, and returns when it has ended
+	stop  func() // ends the program and waits until it has ended
 	ended chan struct{}
-	err   error // that it ended with; valid after ended
+	err   error // the error with which it ended; valid once ended is closed
 }
 
 func start(ctx context.Context, t *testing.T, name string, args ...string) *process {
@@ -84,7 +84,7 @@ func run(t *testing.T, cmd *exec.Cmd, cancel context.CancelFunc, out io.Reader) 
 	}()
 	p.stop = func() {
 		cancel()
-		for range p.lines { // in case that it is full
+		for range p.lines { // lets the reader go on if the channel is full
 		}
 		<-p.ended
 	}
@@ -92,7 +92,7 @@ func run(t *testing.T, cmd *exec.Cmd, cancel context.CancelFunc, out io.Reader) 
 	return p
 }
 
-// until returns the program's next line that has the part in it.
+// until returns the program's next line that contains part.
 func (p *process) until(ctx context.Context, part string) string {
 	p.t.Helper()
 	for {
@@ -111,7 +111,7 @@ func (p *process) until(ctx context.Context, part string) string {
 	}
 }
 
-// needNode returns node, or skips the test where it or a module is missing.
+// needNode returns the path of node. It skips the test if node or the module is missing.
 func needNode(t *testing.T, module string) string {
 	t.Helper()
 	node := findProgram(t, "node")
@@ -123,17 +123,16 @@ func needNode(t *testing.T, module string) string {
 	return node
 }
 
-// newFiles writes keys and certificates for a server that is not ours into a
-// folder, and returns it with a configuration to dial that server.
+// newFiles writes keys and certificates for a server of another author into a folder. It
+// returns the folder, and a configuration to dial that server.
 func newFiles(t *testing.T) (dir string, config *apns.Config) {
 	t.Helper()
-	issuer := apnstest.NewServer(nil) // for its certificates only
+	issuer := apnstest.NewServer(nil) // only for its certificates
 	defer issuer.Close()
 	return writeFiles(t, issuer)
 }
 
-// writeFiles is newFiles with the keys and certificates of a server of apnstest,
-// which trusts them.
+// writeFiles is like newFiles, with the keys and certificates of issuer, which trusts them.
 func writeFiles(t *testing.T, issuer *apnstest.Server) (dir string, config *apns.Config) {
 	t.Helper()
 	certs := issuer.Certificates()
@@ -156,7 +155,7 @@ func writeFiles(t *testing.T, issuer *apnstest.Server) (dir string, config *apns
 		"cert.pem":   certs.ClientCert,
 		"key.pem":    certs.ClientKey,
 		"public.pem": pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}),
-		// Certificate and key, as HAProxy wants them.
+		// Certificate and key in one file, for HAProxy.
 		"server-both.pem": slices.Concat(certs.ServerCert, certs.ServerKey),
 		"both.pem":        slices.Concat(certs.ClientCert, certs.ClientKey),
 	} {
@@ -179,8 +178,8 @@ func dial(ctx context.Context, t *testing.T, addr string, config *apns.Config) *
 
 func deviceToken(prefix string) string { return prefix + strings.Repeat("0c", 32-len(prefix)/2) }
 
-// Our Conn pushes to nghttpd, which serves files: it has one for each token that
-// is good, and says 404, in HTML, to the rest.
+// A Conn pushes to nghttpd, which serves files. There is a file for the good token. For the
+// other token the answer has status 404, and HTML.
 func TestNghttpd(t *testing.T) {
 	nghttpd := findProgram(t, "nghttpd")
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
@@ -227,7 +226,7 @@ func TestNghttpd(t *testing.T) {
 	}
 
 	var pushing sync.WaitGroup
-	for range 40 { // over its limit of 2
+	for range 40 { // more than its limit of 2 streams
 		pushing.Go(func() {
 			if err := conn.WritePushMsg(ctx, &apns.Message{Token: good, Payload: m.Payload}); err != nil {
 				t.Errorf("got %v, want it accepted", err)
@@ -252,7 +251,7 @@ func TestNghttpd(t *testing.T) {
 func startListening(ctx context.Context, t *testing.T, start func(addr, port string) *process) (addr string, p *process) {
 	t.Helper()
 	for try := 0; ; try++ {
-		// Few of them tell which port they take where they may take any.
+		// Few servers can choose a port themselves and print it.
 		addr := freeAddr(t)
 		_, port, _ := net.SplitHostPort(addr)
 		p := start(addr, port)
@@ -266,7 +265,7 @@ func startListening(ctx context.Context, t *testing.T, start func(addr, port str
 	}
 }
 
-// freeAddr returns a loopback address where nobody listens.
+// freeAddr returns a loopback address on which no process listens.
 func freeAddr(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -277,7 +276,7 @@ func freeAddr(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// listens waits until the process listens; it reports false where it has ended.
+// listens waits until the process listens. It returns false if the process ends before.
 func listens(ctx context.Context, p *process, addr string) bool {
 	for ctx.Err() == nil {
 		if c, err := net.Dial("tcp", addr); err == nil {
@@ -293,7 +292,7 @@ func listens(ctx context.Context, p *process, addr string) bool {
 	return false
 }
 
-// Our Conn pushes to Node's http2: see http2-server.js for what that answers.
+// A Conn pushes to a server with Node's http2. Its answers are in http2-server.js.
 func TestNodeServer(t *testing.T) {
 	node := needNode(t, "")
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
@@ -334,9 +333,9 @@ func TestNodeServer(t *testing.T) {
 
 	for _, test := range []struct {
 		name, prefix string
-		outcome      error          // nil: a PushError
-		rejected     apns.PushError // as far as it is looked at
-		reason       error          // that the connection has ended for; nil: it has not
+		outcome      error          // nil: a *PushError
+		rejected     apns.PushError // the fields that are checked
+		reason       error          // why the connection ended; nil: it has not ended
 	}{
 		{"rejected", "01", nil, apns.PushError{HTTPStatus: 410, Reason: apns.ReasonUnregistered, DeadAt: time.UnixMilli(1700000000123)}, nil},
 		{"GOAWAY, stream not taken", "03", apns.ErrNotSent, apns.PushError{}, apns.ReasonShutdown},
@@ -344,7 +343,7 @@ func TestNodeServer(t *testing.T) {
 		{"REFUSED_STREAM", "05", apns.ErrNotSent, apns.PushError{}, nil},
 		{"reset", "06", apns.ErrInDoubt, apns.PushError{}, nil},
 		{"too many", "07", nil, apns.PushError{HTTPStatus: 429, Reason: apns.ReasonTooManyRequests, RetryAfter: 7 * time.Second}, nil},
-		{"HTML", "08", nil, apns.PushError{HTTPStatus: 403}, nil}, // and of a 502, see TestGatewayErrors
+		{"HTML", "08", nil, apns.PushError{HTTPStatus: 403}, nil}, // TestGatewayErrors has a 502
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			conn := dial(ctx, t, addr, config)
@@ -416,7 +415,7 @@ func TestNodeServer(t *testing.T) {
 	t.Run("many", func(t *testing.T) {
 		conn := dial(ctx, t, addr, config)
 		var pushing sync.WaitGroup
-		for range 100 { // over its limit of 10
+		for range 100 { // more than its limit of 10 streams
 			pushing.Go(func() {
 				for range 10 {
 					if err := push(ctx, conn, "00"); err != nil {
@@ -429,8 +428,8 @@ func TestNodeServer(t *testing.T) {
 	})
 }
 
-// Clients that are not ours push to examples/local, a process of its own, and
-// have of it what it writes into its folder.
+// Clients of other authors push to examples/local. It is a process of its own, and the clients
+// use the files in its folder.
 func TestHTTP2Clients(t *testing.T) {
 	goTool, err := exec.LookPath("go")
 	if err != nil {
@@ -439,7 +438,7 @@ func TestHTTP2Clients(t *testing.T) {
 	bin := t.TempDir()
 	build := func(t *testing.T, dir, name string) string {
 		t.Helper()
-		file := filepath.Join(bin, name+".exe") // to no other system does it matter
+		file := filepath.Join(bin, name+".exe") // only Windows needs the extension
 		cmd := exec.CommandContext(t.Context(), goTool, "build", "-o", file, ".")
 		cmd.Dir = dir
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -470,7 +469,7 @@ func TestHTTP2Clients(t *testing.T) {
 	}{
 		{"node-apn", nodeAPN, "key"},
 		{"node-apn", nodeAPN, "certificate"},
-		{"apns2", apns2, "key"}, // knows no certificates
+		{"apns2", apns2, "key"}, // does not support certificates
 		{"sideshow", sideshow, "key"},
 		{"sideshow", sideshow, "certificate"},
 	} {
@@ -488,7 +487,7 @@ func TestHTTP2Clients(t *testing.T) {
 			}
 
 			const expired = "rejected, ExpiredProviderToken"
-			type push struct{ token, said, shown string } // by the client, and by local
+			type push struct{ token, said, shown string } // said by the client, shown by local
 			pushes := func(offset string, pushes ...push) {
 				t.Helper()
 				args := append(command[1:len(command):len(command)], dir, port, test.credentials, offset)
@@ -504,7 +503,7 @@ func TestHTTP2Clients(t *testing.T) {
 					want := fmt.Sprintf("HTTP/2 %s: token %s, topic com.example.app, type alert, priority 5, payload ", p.shown, p.token)
 					payload, ok := strings.CutPrefix(shown, want)
 					ok = ok && sameJSON([]byte(payload), `{"aps":{"alert":"Grüße","badge":1}}`)
-					if p.shown == expired { // which it finds before it looks at the rest
+					if p.shown == expired { // local checks the provider token first
 						ok = strings.HasPrefix(shown, "HTTP/2 "+expired+": token "+p.token)
 					}
 					if !ok {

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Installs what the tests of this folder run beside Node and the modules: needs
-# Debian, root and Go. Once all is there it does nothing.
+# Installs the programs that the tests in this folder run, except Node and its modules. It
+# needs Debian, root and Go. It does nothing if all programs are there.
 #
-# Most are servers, which Debian would start on installation. So the packages are
-# unpacked into a cache, where the tests look after PATH; the system stays as it is.
+# Most of them are servers, which Debian would start after installation. So this script does
+# not install the packages: it unpacks them into a cache, where the tests look after PATH.
 set -euo pipefail
 
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/apns-interop # findProgram in servers_test.go
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/apns-interop # as in findProgram in servers_test.go
 packages=(curl h2o haproxy lighttpd lighttpd-mod-openssl nghttp2-client nghttp2-server nginx-light)
 programs=(curl h2o haproxy lighttpd nghttp h2load nghttpd nginx)
 PATH=$PATH:/usr/sbin:$cache/bin:$(go env GOPATH)/bin

@@ -1,6 +1,6 @@
-// Package interop_test tests other authors' clients against apnstest's server, and our
-// client against other authors' servers. They come from Debian, npm and the Go module
-// proxy:
+// Package interop_test tests clients of other authors against the server of apnstest, and
+// package apns against servers of other authors. The programs come from Debian, npm and the
+// Go module proxy:
 //
 //	interop/install.sh
 //	apt-get install nodejs npm
@@ -9,7 +9,7 @@
 //	go test -v ./interop
 //	go test -v ./interop -run TestServers -pushes 10000
 //
-// The tests of what is not there are skipped.
+// A test is skipped if its program is not installed.
 package interop_test
 
 import (
@@ -98,8 +98,8 @@ func TestBinaryClients(t *testing.T) {
 				cmd.Wait()
 			}()
 
-			// It sends what comes after the rejected one again, over another
-			// connection.
+			// Over another connection, the client resends the messages after the rejected
+			// one.
 			want := []string{"rejected 8 " + bad, "dead " + tokens[3] + " 1700000000"}
 			good := slices.DeleteFunc(slices.Clone(tokens), func(s string) bool { return s == bad })
 			for {
@@ -123,8 +123,8 @@ func TestBinaryClients(t *testing.T) {
 					t.Errorf("server accepted %+v with payload %s", m, m.Payload)
 				}
 			}
-			if refused := server.Messages(apnstest.Rejected); len(refused) != 1 || refused[0].Token != bad {
-				t.Errorf("server refused %v, want %s", refused, bad)
+			if rejected := server.Messages(apnstest.Rejected); len(rejected) != 1 || rejected[0].Token != bad {
+				t.Errorf("server rejected %v, want %s", rejected, bad)
 			}
 		})
 	}

@@ -1,9 +1,9 @@
-// Pushes with npm's @parse/node-apn 8.1.0 over HTTP/2 to localhost, one token
-// after the other, and prints what it says, a line each.
+// Pushes with npm's @parse/node-apn 8.1.0 over HTTP/2 to localhost, to one token after the
+// other, and prints a line for each outcome.
 //
 //	node node-apn.js <folder> <port> key|certificate <clock-offset-in-seconds> <token>...
 //
-// The folder is one that examples/local wrote.
+// The folder is the -dir of examples/local.
 "use strict";
 const [dir, port, credentials, offset, ...tokens] = process.argv.slice(2);
 const now = Date.now;
@@ -35,7 +35,7 @@ async function main() {
       console.log("accepted", s.device);
     }
     for (const f of failed) {
-      // Where it has tried several times, the reason is the message of an error.
+      // After several attempts, the reason is in the message of an error.
       console.log(f.status ? "rejected" : "failed", f.status ?? "", f.response?.reason ?? f.error?.message, f.device, f.response?.timestamp ?? "");
     }
   }

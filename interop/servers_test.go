@@ -30,17 +30,18 @@ import (
 	"example.com/apns/apnstest"
 )
 
-var pushes = flag.Int("pushes", 1000, "how many messages TestServers pushes, for each stream limit of each server, in each of two ways")
+var pushes = flag.Int("pushes", 1000, "the number of messages that TestServers pushes with Conn, and with Client, for each server and stream limit")
 
-// An otherServer is a server of another author, or one in front of apnstest's.
+// An otherServer is a server of another author, alone or as a proxy before the server of
+// apnstest.
 type otherServer struct {
 	name    string
-	program string                 // none: net/http, in the test process
-	command func(s *site) []string // writes its configuration, and returns its arguments
-	limits  []int                  // of streams; 0: the server's default
-	fixed   int                    // the limit that it announces in any case; 0: the one that it is told
-	perConn int                    // requests after which it ends a connection with GOAWAY; 0: it does not
-	answer  int                    // the status of all its answers; 0: apnstest's server answers
+	program string                 // empty: net/http, in the test process
+	command func(s *site) []string // writes the configuration, and returns the arguments
+	limits  []int                  // the stream limits to configure; 0: the server's default
+	fixed   int                    // the stream limit that it always announces; 0: the configured one
+	perConn int                    // requests after which it ends a connection with GOAWAY; 0: never
+	answer  int                    // the status of all answers; 0: the server of apnstest answers
 	keyless bool                   // push without a provider token
 }
 
@@ -50,10 +51,10 @@ var otherServers = []otherServer{
 	{name: "net-http", limits: anyLimit, answer: 200},
 	{name: "node", program: "node", command: node, limits: anyLimit, answer: 200},
 	{name: "nghttpd", program: "nghttpd", command: nghttpd("--echo-upload"), limits: anyLimit, answer: 200},
-	// Padding, trailers, an answer before the payload has come, no table for our fields.
+	// With padding, trailers, an answer before the payload, and no table for our header fields.
 	{name: "nghttpd-odd", program: "nghttpd", command: nghttpd("--echo-upload", "-b", "200", "--trailer", "foo: bar", "--early-response", "-c", "0"),
 		limits: anyLimit, answer: 200},
-	{name: "nginx", program: "nginx", command: nginx("return 200;"), limits: anyLimit, perConn: 1000, answer: 200}, // by default
+	{name: "nginx", program: "nginx", command: nginx("return 200;"), limits: anyLimit, perConn: 1000, answer: 200}, // 1,000 is its default
 	{name: "nginx-goaway", program: "nginx", command: nginx("return 200;", "keepalive_requests 40;"), limits: anyLimit, perConn: 40, answer: 200},
 	{name: "nginx-apnstest", program: "nginx", command: nginx(grpcPass), limits: anyLimit, perConn: 1000, keyless: true},
 	{name: "haproxy", program: "haproxy", command: haproxy("http-request return status 200"), limits: anyLimit, answer: 200},
@@ -61,7 +62,7 @@ var otherServers = []otherServer{
 	{name: "haproxy-apnstest-token", program: "haproxy", command: haproxy("default_backend token"), limits: anyLimit},
 	{name: "lighttpd", program: "lighttpd", command: lighttpd(`url.rewrite-once = ("" => "/empty")`), limits: []int{0}, fixed: 8, answer: 200},
 	{name: "lighttpd-404", program: "lighttpd", command: lighttpd(""), limits: []int{0}, fixed: 8, answer: 404, keyless: true},
-	// The limit is how many requests h2o works on at a time; the others wait.
+	// The limit is the number of requests that h2o processes at a time; the others wait.
 	{name: "h2o", program: "h2o", command: h2o(`mruby.handler: "Proc.new {|env| [200, {}, []]}"`), limits: anyLimit, fixed: 100, answer: 200},
 	{name: "h2o-404", program: "h2o", command: h2o("file.dir: {dir}"), limits: anyLimit, fixed: 100, answer: 404, keyless: true},
 }
@@ -80,7 +81,7 @@ func nghttpd(options ...string) func(s *site) []string {
 	}
 }
 
-// grpcPass has nginx speak HTTP/2 to apnstest's server, as it does for gRPC alone.
+// grpcPass makes nginx speak HTTP/2 to the server of apnstest. Nginx does so only for gRPC.
 const grpcPass = `
 	grpc_pass grpcs://backend;
 	grpc_ssl_certificate {dir}/cert.pem;
@@ -123,7 +124,7 @@ func haproxy(rule string) func(s *site) []string {
 	return func(s *site) []string {
 		file := s.write("haproxy.cfg", `
 global
-	nbthread 1 # with more it may drop lines of its log
+	nbthread 1 # with more, it may drop log lines
 	log stdout format raw local0
 	tune.h2.max-concurrent-streams {limit}
 defaults
@@ -171,7 +172,7 @@ func h2o(handler string) func(s *site) []string {
 	return func(s *site) []string {
 		user := ""
 		if os.Getuid() == 0 {
-			user = "user: root" // or it would be nobody, who cannot read the files
+			user = "user: root" // otherwise it is nobody, who cannot read the files
 		}
 		file := s.write("h2o.conf", user+`
 num-threads: 1
@@ -195,16 +196,16 @@ hosts:
 	}
 }
 
-// A site is what a server runs with.
+// A site has the settings with which a server runs.
 type site struct {
 	dir        string // has the files of writeFiles, and the server's log
 	addr, port string
-	limit      int    // of streams; 0: the server's default
-	backend    string // the address of apnstest's server
+	limit      int    // the stream limit; 0: the server's default
+	backend    string // the address of the server of apnstest
 }
 
-// write writes a file into the folder, and returns its path. In the text it fills
-// in what the site has; without a limit the line about that is left out.
+// write writes a file into the folder, and returns its path. It replaces the placeholders in
+// the text. Without a limit it leaves out lines with {limit}.
 func (s *site) write(name, text string) string {
 	fill := strings.NewReplacer("{dir}", s.dir, "{addr}", s.addr, "{port}", s.port, "{limit}", strconv.Itoa(s.limit), "{backend}", s.backend)
 	var b strings.Builder
@@ -230,7 +231,8 @@ func (s *site) start(ctx context.Context, t *testing.T, program string, command 
 	return p
 }
 
-// findProgram returns the path of a program, or skips the test: see install.sh.
+// findProgram returns the path of a program, also of one that install.sh installed. It skips
+// the test if there is none.
 func findProgram(t *testing.T, name string) string {
 	t.Helper()
 	cache, _ := os.UserCacheDir()
@@ -243,9 +245,8 @@ func findProgram(t *testing.T, name string) string {
 	return ""
 }
 
-// Our client pushes through servers that are not ours, with Conn.WritePushMsg and
-// with Client.PushAll. Each message has one outcome, the right one, and is in the
-// server's log once.
+// Conn.WritePushMsg and Client.PushAll push to servers of other authors. Each message has one
+// outcome, the right one, and is in the server's log once.
 func TestServers(t *testing.T) {
 	for _, f := range otherServers {
 		t.Run(f.name, func(t *testing.T) {
@@ -279,7 +280,7 @@ func (f *otherServer) test(t *testing.T, program string, limit int) {
 		config.Key = nil
 	}
 	s := &site{dir: dir, limit: limit, backend: ours.HTTP2Addr}
-	var requests func() []request // ends the server
+	var requests func() []request // ends the server, and returns what it logged
 	if program == "" {
 		requests = s.serveNetHTTP(t)
 	} else {
@@ -299,11 +300,11 @@ func (f *otherServer) test(t *testing.T, program string, limit int) {
 	type way struct {
 		name  string
 		push  func(ctx context.Context, t *testing.T, addr string, config *apns.Config, messages []*apns.Message) (outcomes []error, dialed, resent int)
-		spare int // connections beside those that are used up: of a Client MaxConns, and some that it dials too early
+		spare int // how many connections there may be beyond the least: a Client has MaxConns, and dials some early
 	}
 	ways := []way{{"Conn", pushOverConns, 0}, {"Client", pushWithClient, 8}}
 	conns := make([]int, len(ways))
-	all := make(map[string]int) // by token, the way
+	all := make(map[string]int) // the index in ways, by token
 	for i, way := range ways {
 		messages := make([]*apns.Message, *pushes)
 		for n := range messages {
@@ -335,7 +336,7 @@ func (f *otherServer) test(t *testing.T, program string, limit int) {
 	}
 
 	seen := make(map[string]int)
-	logged := make([]map[string]bool, len(ways)) // connections
+	logged := make([]map[string]bool, len(ways)) // the connections in the log, by way
 	for i := range logged {
 		logged[i] = make(map[string]bool)
 	}
@@ -358,7 +359,7 @@ func (f *otherServer) test(t *testing.T, program string, limit int) {
 	}
 }
 
-// streamLimit returns how many streams a server allows, as its first frame says.
+// streamLimit returns the stream limit in the server's first frame, or 0 if it has none.
 func streamLimit(t *testing.T, addr string, config *apns.Config) int {
 	t.Helper()
 	tlsConfig := config.TLS.Clone()
@@ -402,10 +403,10 @@ func checkOnce(t *testing.T, who string, seen, all map[string]int) {
 	}
 }
 
-// isBad reports whether apnstest's server is to reject the message.
+// isBad reports whether the server of apnstest rejects the message.
 func isBad(m *apns.Message) bool { return strings.HasSuffix(m.Token, "7") }
 
-// isRight reports whether that is the outcome that the message should have.
+// isRight reports whether err is the expected outcome of the message.
 func (f *otherServer) isRight(m *apns.Message, err error) bool {
 	status, reason := f.answer, apns.Reason("")
 	if status == 0 && isBad(m) {
@@ -419,8 +420,8 @@ func (f *otherServer) isRight(m *apns.Message, err error) bool {
 		!errors.Is(err, apns.ErrNotSent) && !errors.Is(err, apns.ErrInDoubt)
 }
 
-// pushOverConns pushes messages from 300 goroutines over one Conn, and over the
-// next one when a GOAWAY has ended it. It resends what was not sent.
+// pushOverConns pushes messages from 300 goroutines over one Conn. After a GOAWAY it continues
+// over another. It resends the messages that were not sent.
 func pushOverConns(ctx context.Context, t *testing.T, addr string, config *apns.Config, messages []*apns.Message) (outcomes []error, dialed, resent int) {
 	var mu sync.Mutex // protects following
 	var conn *apns.Conn
@@ -456,7 +457,7 @@ func pushOverConns(ctx context.Context, t *testing.T, addr string, config *apns.
 				if i >= len(messages) {
 					return
 				}
-				for range messages { // enough for any number of GOAWAYs
+				for range messages { // there are fewer GOAWAYs than messages
 					conn, err := current()
 					if err == nil {
 						err = conn.WritePushMsg(ctx, messages[i])
@@ -504,15 +505,16 @@ func pushWithClient(ctx context.Context, t *testing.T, addr string, config *apns
 	return outcomes, int(stats.Connected), int(stats.Resent)
 }
 
-// A request is what a server logged of one.
+// A request is a request in a server's log.
 type request struct{ conn, token string }
 
-// Their logs have a line of a request with a number for the connection and the
-// path. In nghttpd's the number is in brackets, and there are more lines.
+// logLine matches a line about a request, with a number for the connection and the path. The
+// log of nghttpd has the number in brackets, and other lines as well.
 var logLine = regexp.MustCompile(`^(?:\[id=)?(\d+)\b.*/3/device/([0-9a-f]+)\b`)
 
-// requests ends the server, and returns what is in its log. It waits a moment for
-// the number of requests that is expected, since a log may be behind the answers.
+// requests ends the server, and returns the requests in its log. Before that it waits up to a
+// second until the log has the expected number of them: the server may write to it after it
+// answers.
 func (s *site) requests(t *testing.T, server *process, expected int) []request {
 	read := func() (requests []request) {
 		b, err := os.ReadFile(filepath.Join(s.dir, "log"))
@@ -520,7 +522,7 @@ func (s *site) requests(t *testing.T, server *process, expected int) []request {
 			t.Error(err)
 		}
 		for line := range strings.Lines(string(b)) {
-			if !strings.Contains(line, "/3/device/") { // quicker than the expression
+			if !strings.Contains(line, "/3/device/") { // faster than the regular expression
 				continue
 			}
 			if part := logLine.FindStringSubmatch(line); part != nil {
@@ -539,7 +541,8 @@ func (s *site) requests(t *testing.T, server *process, expected int) []request {
 	return read()
 }
 
-// serveNetHTTP serves with net/http, and returns what to ask for the requests.
+// serveNetHTTP starts a server with net/http. It returns a function that ends the server and
+// returns the requests.
 func (s *site) serveNetHTTP(t *testing.T) func() []request {
 	var mu sync.Mutex // protects following
 	var requests []request
@@ -565,7 +568,7 @@ func (s *site) serveNetHTTP(t *testing.T) func() []request {
 	}
 }
 
-// answering serves on a free address: to each request it says what is given, and
+// answering starts a server on a free address. The server sends answer to each request, and
 // closes the connection.
 func answering(t *testing.T, answer string) (addr string, requests *atomic.Int32) {
 	t.Helper()
@@ -596,8 +599,8 @@ var (
 	behindHAProxy = haproxy("http-request return status 200 if { path_beg /3/device/00 }\n\tdefault_backend plain")
 )
 
-// A proxy answers for a server that does not, with a status of its own and HTML.
-// The server may have taken the message all the same, so that it is in doubt.
+// If the server behind a proxy does not answer, the proxy does, with its own status and HTML.
+// The server may have processed the message, so the message is in doubt.
 func TestGatewayErrors(t *testing.T) {
 	closes, _ := answering(t, "")
 	garbage, _ := answering(t, "garbage\r\n\r\n")
@@ -612,7 +615,7 @@ func TestGatewayErrors(t *testing.T) {
 		name    string
 		backend string
 		status  int
-		body    string // a part of it
+		body    string // a part of the body
 	}{
 		{"nginx", behindNginx, "is not there", freeAddr(t), 502, "502 Bad Gateway"},
 		{"nginx", behindNginx, "closes", closes, 502, "502 Bad Gateway"},
@@ -667,10 +670,10 @@ func TestGatewayErrors(t *testing.T) {
 	}
 }
 
-// Where the server behind it takes a message and closes the connection without an
-// answer, HAProxy 2.6 says REFUSED_STREAM. That promises that the message was not
-// processed, and is not true; a client cannot know. Other versions may leave the message
-// in doubt. See https://github.com/haproxy/haproxy/issues/3414.
+// HAProxy 2.6 sends REFUSED_STREAM if the server behind it receives a message and closes the
+// connection without an answer. REFUSED_STREAM promises that the message was not processed.
+// Here that may be false, and a client cannot know. Other versions may leave the message in
+// doubt. See https://github.com/haproxy/haproxy/issues/3414.
 func TestHAProxyRefuses(t *testing.T) {
 	program := findProgram(t, "haproxy")
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
@@ -682,7 +685,7 @@ func TestHAProxyRefuses(t *testing.T) {
 	conn := dial(ctx, t, s.addr, config)
 	err := conn.WritePushMsg(ctx, &apns.Message{Token: deviceToken("c0"), Payload: apns.AlertPayload("Hello")})
 	if errors.Is(err, apns.ErrNotSent) == errors.Is(err, apns.ErrInDoubt) {
-		t.Errorf("got %v, want that it was not sent, or is in doubt", err)
+		t.Errorf("got %v, want not sent or in doubt", err)
 	}
 	if n := requests.Load(); n != 1 {
 		t.Errorf("the server behind it has seen %d requests, want 1", n)

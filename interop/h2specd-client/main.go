@@ -1,8 +1,7 @@
-// Command h2specd-client is the client that h2specd drives. It connects to the
-// URL, pushes one message, and stays until the connection has ended or a second
-// has passed: h2specd judges the frames, and takes three seconds for a failure of
-// its own. It prints which of the two it was, and the outcome of the message,
-// which does not matter.
+// Command h2specd-client is the client that h2specd tests. It connects to the URL, pushes one
+// message, and waits until the connection has ended or a second has passed. h2specd checks
+// the frames; it counts a client that runs for three seconds as a failure. The command prints
+// whether the connection ended, and the outcome of the message, which does not matter.
 //
 //	h2specd-client <ca.pem> https://127.0.0.1:30000/
 package main
@@ -37,7 +36,7 @@ func main() {
 	}
 }
 
-// run reports whether the connection ended before the second had passed, and the
+// run reports whether the connection ended before a second had passed, and returns the
 // outcome of the message.
 func run(caFile, to string) (ended bool, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)

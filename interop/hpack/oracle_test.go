@@ -1,6 +1,6 @@
-// Package hpack_test compares internal/hpack with golang.org/x/net/http2/hpack,
-// which other people wrote. It is a module of its own so that example.com/apns
-// depends on nothing but the standard library.
+// Package hpack_test compares internal/hpack with golang.org/x/net/http2/hpack, which is by
+// other authors. It is a module of its own, so that example.com/apns depends only on the
+// standard library.
 package hpack_test
 
 import (
@@ -83,8 +83,8 @@ func sizeUpdate(block []byte) int {
 	return 2 + slices.IndexFunc(block[1:], func(c byte) bool { return c < 0x80 })
 }
 
-// table returns the fields of a decoder's dynamic table, newest first. The decoder
-// is of no more use.
+// table returns the fields of a decoder's dynamic table, newest first. The decoder cannot be
+// used after that.
 func table(decode func([]byte) ([]field, error)) (all []field) {
 	for i := 62; ; i++ {
 		block := []byte{0x80 | byte(i)}
@@ -99,8 +99,8 @@ func table(decode func([]byte) ([]field, error)) (all []field) {
 	}
 }
 
-// split returns the blocks of a fuzzer's input. Each is preceded by its length in
-// one byte; after 255 comes all the rest.
+// split returns the blocks in a fuzzer's input. Each block follows its length in one byte.
+// After a length of 255 the block is all that remains.
 func split(b []byte) (blocks [][]byte) {
 	for len(b) > 0 {
 		n := int(b[0])
@@ -114,17 +114,17 @@ func split(b []byte) (blocks [][]byte) {
 	return blocks
 }
 
-// Both decoders find the same fields in any blocks, or an error after the same
-// fields, and have the same table in the end. Ours is stricter in two ways:
+// Both decoders find the same fields in any blocks, or an error after the same fields. In the
+// end they have the same table. Ours is stricter in two ways:
 //
 //   - A number may have 4 bytes after its prefix; x/net takes 9. RFC 7541 section
 //     5.1 demands that there is a limit.
 //   - A size update after a field is an error (RFC 7541 section 4.2); x/net accepts
 //     it while its table is empty.
 //
-// In these cases x/net may find more fields, after those that ours found. x/net is
-// stricter in none but what theirDecoder.decode works around. The limit of the field
-// list is out of the way here: x/net leaves it to its caller.
+// In these cases x/net may find more fields, after those that ours found. x/net is stricter
+// only in the case that theirDecoder.decode works around. The limit of the field list does
+// not matter here: x/net leaves it to its caller.
 func FuzzDecodeOracle(f *testing.F) {
 	for _, b := range []string{
 		// RFC 7541 appendix C.4 and C.6.
@@ -162,7 +162,7 @@ func FuzzDecodeOracle(f *testing.F) {
 	})
 }
 
-// The differences that the fuzz targets allow for are there.
+// The differences for which the fuzz targets make an exception exist.
 func TestDifferences(t *testing.T) {
 	for _, tt := range []struct {
 		name         string
@@ -199,12 +199,12 @@ func TestDifferences(t *testing.T) {
 	}
 }
 
-// Each encoder's blocks are read by the other's decoder, while the table's size
+// Each decoder reads the blocks of the other author's encoder, while the size of the table
 // changes.
 //
-// Each byte of script does one thing. The lowest two bits say what: append a field
-// with that Indexing or, with 3, begin a block, perhaps after a change of the table's
-// size. The other bits say which field or size.
+// Each byte of script is one operation. If its lowest two bits are 0, 1 or 2, it appends a
+// field with that Indexing. If they are 3, it begins a block, and may change the size of the
+// table. The other bits select the field or size.
 func FuzzEncodeOracle(f *testing.F) {
 	const script = "\x00\x01\x02\x12\x01\x12\x02\x03\x06\x46\x86\xc6\x4a\x4a\x8e\x13\x06\x06\x0b\x02\x1b\x02\x53\x02\x02\xf6\xf6\x57\x06\x03\x06"
 	f.Add("apns-id", "eabeae54-14a8-11e5-b60b-1697f925ec7b", "apns-topic", "com.example.app", []byte(script))
@@ -267,10 +267,9 @@ func FuzzEncodeOracle(f *testing.F) {
 	})
 }
 
-// checkLiteral compares AppendLiteral with what x/net makes of a field that is never
-// indexed, or of any field if ours is an index. The bytes of a literal may differ in
-// the first one: the representation, and which of the static fields with the name is
-// used.
+// checkLiteral compares AppendLiteral with x/net's encoding of the field. For x/net the field
+// is never indexed, unless ours is an index. The first byte of a literal may differ: in the
+// representation, and in the static field that is used for the name.
 func checkLiteral(t *testing.T, name, value string) {
 	t.Helper()
 	ours := hpack.AppendLiteral(nil, name, value)
@@ -283,7 +282,7 @@ func checkLiteral(t *testing.T, name, value string) {
 	}
 }
 
-// Each byte after each other has the same Huffman code, in names and in values.
+// Each pair of bytes has the same Huffman code in both packages, in names and in values.
 func TestHuffmanOracle(t *testing.T) {
 	for i := range 256 {
 		for j := range 256 {

@@ -1,10 +1,10 @@
-// Command sideshow pushes with github.com/sideshow/apns2 over HTTP/2 to localhost,
-// one token after the other, and prints what it says, a line each.
+// Command sideshow pushes with github.com/sideshow/apns2 over HTTP/2 to localhost, to one
+// token after the other, and prints a line for each outcome.
 //
 //	sideshow <folder> <port> key|certificate <clock-offset-in-seconds> <token>...
 //
-// The folder is one that examples/local wrote. This is a module of its own, so
-// that package apns has no requirements.
+// The folder is the -dir of examples/local. This is a module of its own, so that the module
+// of package apns has no requirements.
 package main
 
 import (
@@ -48,7 +48,7 @@ func main() {
 		check(err)
 		t := &token.Token{AuthKey: key, KeyID: "APNSTESTK1", TeamID: "APNSTESTT1"}
 		if offset != 0 {
-			// As its Generate does it, by another clock.
+			// This signs a token as t.Generate does, with another clock.
 			iat := time.Now().Unix() + int64(offset)
 			j := &jwt.Token{
 				Header: map[string]any{"alg": "ES256", "kid": t.KeyID},
