@@ -216,7 +216,7 @@ func appendMsg(b []byte, m *Message, id uint32) ([]byte, error) {
 
 	default:
 		return b, &fieldError{StatusProcessingError, fmt.Sprintf(
-			"priority is %d, expected %d or %d on the binary wire, or 0 to leave it out", m.Priority, PriorityImmediate, PriorityPowerSaving)}
+			"priority is %d, expected %d or %d on the binary protocol, or 0 to leave it out", m.Priority, PriorityImmediate, PriorityPowerSaving)}
 	}
 	return out, nil
 }

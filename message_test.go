@@ -199,7 +199,7 @@ func TestBuildMsgRefuses(t *testing.T) {
 		{"not UTF-8", apns.Message{Token: "00\xff0", Payload: payload}, apns.StatusInvalidToken, ""},
 		{"no payload", apns.Message{Token: token}, apns.StatusMissingPayload, "payload is empty, expected 1 to 2048 bytes of JSON"},
 		{"long payload", apns.Message{Token: token, Payload: make([]byte, 2049)}, apns.StatusInvalidPayloadSize, "payload has 2049 bytes, expected at most 2048"},
-		{"priority", apns.Message{Token: token, Payload: payload, Priority: 7}, apns.StatusProcessingError, "priority is 7, expected 10 or 5 on the binary wire, or 0 to leave it out"},
+		{"priority", apns.Message{Token: token, Payload: payload, Priority: 7}, apns.StatusProcessingError, "priority is 7, expected 10 or 5 on the binary protocol, or 0 to leave it out"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
