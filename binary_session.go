@@ -6,6 +6,8 @@ import (
 	"math"
 	"net"
 	"time"
+
+	"example.com/apns/internal/plain"
 )
 
 // A binarySession is the binary protocol's half of a session. A gateway says nothing
@@ -85,7 +87,7 @@ func (p *pace) confirm() {
 // newBinarySession begins to send messages over a connection.
 func newBinarySession(d *dispatcher, c *Conn) *binarySession {
 	s := &binarySession{conn: c, pace: &d.pace}
-	s.session = newSession(d, s)
+	s.session = newSession(d, s, plain.Pause(c.raw))
 	c.onEnd, c.onAccepted = s.wakeWriter, s.acceptUpTo
 	c.use(sendsMessages) // so that its end is noticed
 	go s.write()

@@ -390,6 +390,7 @@ func (c *Conn) link() link {
 		setWriteDeadline: c.interrupter(c.tls.SetWriteDeadline),
 		closeNow:         func() { c.end(ending{cause: net.ErrClosed}); c.disconnect() },
 		explain:          c.explain,
+		pause:            plain.Pause(c.raw),
 	}
 }
 

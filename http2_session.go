@@ -44,6 +44,7 @@ type link struct {
 	setWriteDeadline func(time.Time) error
 	closeNow         func()            // closes the connection without waiting for the server
 	explain          func(error) error // describes an error of TLS
+	pause            func()            // lets other goroutines run
 }
 
 const (
@@ -70,7 +71,7 @@ func newHTTP2Session(ctx context.Context, d *dispatcher, l link, p *provider, fi
 		readDone: make(chan struct{}),
 		alive:    alive{heard: time.Now()},
 	}
-	s.session = newSession(d, s)
+	s.session = newSession(d, s, l.pause)
 	s.isHTTP2 = true
 	s.size.n = math.MaxInt
 	if d.dialer != nil {

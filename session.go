@@ -2,7 +2,6 @@ package apns
 
 import (
 	"errors"
-	"runtime"
 	"slices"
 	"time"
 )
@@ -18,6 +17,7 @@ type session struct {
 	d        *dispatcher
 	protocol protocol
 	isHTTP2  bool
+	pause    func()        // lets other goroutines run: see write
 	wake     chan struct{} // has a value while there may be something to write
 	done     chan struct{} // closed when the session has ended
 
@@ -70,8 +70,8 @@ type protocol interface {
 	close()
 }
 
-func newSession(d *dispatcher, p protocol) session {
-	return session{d: d, protocol: p, wake: make(chan struct{}, 1), done: make(chan struct{})}
+func newSession(d *dispatcher, p protocol, pause func()) session {
+	return session{d: d, protocol: p, pause: pause, wake: make(chan struct{}, 1), done: make(chan struct{})}
 }
 
 const (
@@ -107,7 +107,7 @@ func (s *session) write() {
 	var err error
 	for err == nil && !s.isOver() {
 		<-s.wake
-		runtime.Gosched()
+		s.pause()
 		for err == nil && s.fill() {
 			err = s.protocol.flush()
 		}

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"net"
+	"runtime"
 )
 
 // A Session is what a *tls.Conn is to both packages.
@@ -54,3 +55,20 @@ func Context(ctx context.Context) context.Context {
 
 // In reports whether the context is one of Context.
 func In(ctx context.Context) bool { return ctx.Value(key{}) != nil }
+
+// A Pauser is a connection in a simulation. Before a goroutine of package apns writes to
+// it, it calls Pause, which returns at an instant at which nothing else happens. What the
+// goroutine writes then does not depend on the scheduler.
+type Pauser interface{ Pause() }
+
+// Pause returns the Pause method of a Pauser. For any other connection it returns
+// runtime.Gosched.
+func Pause(c net.Conn) func() {
+	if session, ok := c.(*Conn); ok {
+		c = session.Conn
+	}
+	if p, ok := c.(Pauser); ok {
+		return p.Pause
+	}
+	return runtime.Gosched
+}
