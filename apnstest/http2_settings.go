@@ -87,6 +87,8 @@ func (s *Server) setAnnounced(change func(*announcement)) {
 	change(&s.announced)
 	conns := slices.Collect(maps.Keys(s.http2))
 	s.mu.Unlock()
+	// A write may block, and then those that follow come later.
+	slices.SortFunc(conns, func(a, b *http2Conn) int { return cmp.Compare(a.conn.number, b.conn.number) })
 	for _, h := range conns {
 		h.mu.Lock()
 		h.announceLocked()
