@@ -116,6 +116,25 @@ func (l *list) prepend(other *list) {
 	*l, *other = *other, list{}
 }
 
+// popSource takes the first delivery from the list, and all others that have the same
+// source: so a source learns at once what was finished at once.
+func (l *list) popSource() list {
+	rs := l.popRun()
+	source := rs.first.source
+	if _, isOne := source.(*pushCall); isOne {
+		return rs
+	}
+	for r := l.first; r != nil; {
+		next := r.next
+		if r.source == source {
+			l.remove(r)
+			rs.push(r)
+		}
+		r = next
+	}
+	return rs
+}
+
 // popRun takes the first delivery from the list, and those that follow it and have the
 // same source.
 func (l *list) popRun() (run list) {

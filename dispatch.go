@@ -93,13 +93,13 @@ func (d *dispatcher) unlock() {
 		d.observe(o.ctx, o.attempt)
 	}
 	for finished.n > 0 {
-		report := finished
+		rs := finished
 		if mixed {
-			report = finished.popRun()
+			rs = finished.popSource()
 		} else {
 			finished = list{}
 		}
-		report.first.source.report(report)
+		rs.first.source.report(rs)
 	}
 }
 
