@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"iter"
+	"maps"
 	"net"
 	"runtime"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/cryptotest"
 	"testing/synctest"
 	"time"
 
@@ -24,28 +26,22 @@ import (
 
 var (
 	simWorlds = flag.Uint64("sim", 1000, "simulate so many worlds")
-	simSeed   = flag.Uint64("seed", 0, "simulate the world of this seed, until it fails, and show what happens in it")
+	simSeed   = flag.Uint64("seed", 0, "simulate the world of this seed, and show what happens in it")
+	simRepeat = flag.Uint64("repeat", 60, "simulate so many worlds 20 times each")
 )
 
-// A Client, a network and a server, all of which fail in all the ways they can, as
-// a seed has it, in simulated time. Whatever happens, each message has one fate,
-// and the fate is true. One in ten worlds has TLS; without it there is time for
-// the others.
+// A world has a Client, a network and a server, in simulated time. All of them fail in
+// all the ways they can, as the seed decides. Whatever happens, each message has one
+// outcome, and the outcome is true. One in ten worlds has TLS; without it there is time
+// for the others.
 //
 //	go test -run Simulation -sim 1000000 -timeout 0 .
 //	go test -run Simulation -seed 4711 .
 func TestSimulation(t *testing.T) {
-	// With one processor the goroutines of a world take turns, and mostly the
-	// same ones each time.
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	if *simSeed > 0 {
-		var w *world
-		for range 100 {
-			w = newWorld(*simSeed)
-			if w.run(t); t.Failed() {
-				break
-			}
-		}
+		w := newWorld(*simSeed)
+		w.tracing = true
+		w.run(t)
 		fmt.Println(strings.Join(w.trace, "\n"))
 		return
 	}
@@ -68,90 +64,126 @@ func TestSimulation(t *testing.T) {
 	}
 }
 
-// A seed that fails can be looked at, because it does the same again: each choice
-// in a world is its seed's, and only what is ready at the same instant runs in an
-// order of the Go scheduler's own, which a busy machine disturbs. Over HTTP/2 there
-// is more of that, in net/http.
+// A world does the same again with the same seed, whatever the scheduler does: each
+// message has the same outcome at the same instant, each connection the same attempts,
+// and the server the same records of it.
 func TestSimulationRepeats(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	seeds, runs := *simRepeat, 20
 	if raceEnabled {
-		t.Skip("the race detector has the scheduler choose at random")
+		seeds, runs = seeds/4, 4
 	}
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	for seed := uint64(1); seed <= 100; seed++ {
-		if w := newWorld(seed); w.http2 || w.tls {
-			continue
-		}
-		traces := make(map[string]bool)
-		for range 10 {
+	for seed := uint64(1); seed <= seeds; seed++ {
+		var first []string
+		for i := range runs {
+			runtime.GOMAXPROCS(1 + i%2)
 			w := newWorld(seed)
 			w.run(t)
-			slices.Sort(w.trace)
-			trace := strings.Join(w.trace, "\n")
-			if traces[trace] {
+			account := w.account()
+			if i == 0 {
+				first = account
+			}
+			if n := firstDifference(first, account); n >= 0 {
+				t.Errorf("seed %d, HTTP/2 %v, TLS %v: run %d differs from the first one:\n%s\n%s", seed, w.http2, w.tls, i+1,
+					at(first, n), at(account, n))
 				break
 			}
-			traces[trace] = true
-		}
-		if len(traces) == 10 {
-			t.Errorf("seed %d: 10 runs, and no two are the same", seed)
 		}
 	}
 }
 
+// firstDifference returns the index of the first line that differs, or -1.
+func firstDifference(a, b []string) int {
+	for i := range max(len(a), len(b)) {
+		if at(a, i) != at(b, i) {
+			return i
+		}
+	}
+	return -1
+}
+
+func at(lines []string, i int) string {
+	if i < len(lines) {
+		return lines[i]
+	}
+	return "(the end)"
+}
+
 // A tally counts what happened, to see that it did.
 type tally struct {
-	Worlds, HTTP2, Talking                  int
-	Accepted, Rejected, NotSent, InDoubt    int
-	GivenUp, Resent, Twice, Dials, Failures int
+	Worlds, HTTP2, TLS, Talking               int
+	Accepted, Rejected, NotSent, InDoubt      int
+	Abandoned, Resent, Twice, Dials, Failures int
+	Breaks, Attempts                          int
 }
 
 func (a *tally) add(b *tally) {
 	a.Worlds += b.Worlds
 	a.HTTP2 += b.HTTP2
+	a.TLS += b.TLS
 	a.Talking += b.Talking
 	a.Accepted += b.Accepted
 	a.Rejected += b.Rejected
 	a.NotSent += b.NotSent
 	a.InDoubt += b.InDoubt
-	a.GivenUp += b.GivenUp
+	a.Abandoned += b.Abandoned
 	a.Resent += b.Resent
 	a.Twice += b.Twice
 	a.Dials += b.Dials
 	a.Failures += b.Failures
+	a.Breaks += b.Breaks
+	a.Attempts += b.Attempts
 }
 
 func (a *tally) wantEverything(t *testing.T) {
-	for name, n := range map[string]int{"HTTP/2": a.HTTP2, "talking": a.Talking, "accepted": a.Accepted, "rejected": a.Rejected, "not sent": a.NotSent,
-		"in doubt": a.InDoubt, "given up": a.GivenUp, "resent": a.Resent, "taken twice": a.Twice, "failed dials": a.Failures} {
+	for name, n := range map[string]int{"HTTP/2": a.HTTP2, "TLS": a.TLS, "talking": a.Talking, "accepted": a.Accepted, "rejected": a.Rejected,
+		"not sent": a.NotSent, "in doubt": a.InDoubt, "abandoned": a.Abandoned, "resent": a.Resent, "accepted twice": a.Twice,
+		"failed dials": a.Failures, "broken connections": a.Breaks} {
 		if n == 0 {
 			t.Errorf("%s: none in all worlds, want some", name)
 		}
 	}
 }
 
-// A world is one simulation. Every choice in it is made by the seed and by what
-// the choice is about, so that it does not depend on the order of choices.
+// A world is one simulation. The seed makes every choice in it. A choice depends on what
+// it is about, and not on the choices before it.
 type world struct {
 	seed    uint64
 	http2   bool
 	tls     bool
-	talking bool // every connection ends with a packet or a GOAWAY, and nobody gives up
+	talking bool // every connection ends with a packet or a GOAWAY, and nobody cancels
+	tracing bool
 	tally   tally
 	trace   []string
 	server  *apnstest.Server
 	client  *apns.Client
 
-	mu      sync.Mutex // protects following
-	tries   map[string]uint64
-	results map[string][]error // by token
-	handed  map[string]bool    // tokens, to PushAll
-	broken  map[string]bool    // tokens, to a PushAll whose loop was broken off
-	dials   uint64
-	start   time.Time
+	mu          sync.Mutex // protects following
+	tries       map[string]uint64
+	results     map[string][]simResult    // by token
+	attempts    map[uint64][]apns.Attempt // by connection
+	handed      map[string]bool           // tokens, to PushAll or Push
+	broken      map[string]bool           // tokens, to a PushAll whose loop was broken off
+	dials       uint64
+	maxInFlight uint64
+	start       time.Time
+}
+
+// A simResult is what a caller got for a message.
+type simResult struct {
+	at  time.Duration
+	err error
 }
 
 func newWorld(seed uint64) *world {
-	w := &world{seed: seed, tries: make(map[string]uint64), results: make(map[string][]error), handed: make(map[string]bool), broken: make(map[string]bool)}
+	w := &world{
+		seed:     seed,
+		tries:    make(map[string]uint64),
+		results:  make(map[string][]simResult),
+		attempts: make(map[uint64][]apns.Attempt),
+		handed:   make(map[string]bool),
+		broken:   make(map[string]bool),
+	}
 	w.tls = seed%10 == 0
 	w.http2 = w.chance(0.5, "http2")
 	w.talking = w.chance(0.4, "talking")
@@ -194,16 +226,22 @@ func (w *world) duration(most time.Duration, about ...any) time.Duration {
 }
 
 func (w *world) log(format string, args ...any) {
+	if !w.tracing {
+		return
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.trace = append(w.trace, fmt.Sprintf("%12v ", time.Since(w.start))+fmt.Sprintf(format, args...))
+	w.trace = append(w.trace, fmt.Sprintf("%014d ", time.Since(w.start))+fmt.Sprintf(format, args...))
 }
 
 func (w *world) run(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		if w.tls {
+			cryptotest.SetGlobalRandom(t, w.seed) // signatures differ in size
+		}
 		w.start = time.Now()
 		w.simulate()
-		time.Sleep(time.Second) // a late read comes back; goroutines that are left after that fail the test
+		time.Sleep(time.Second) // goroutines that are left after that fail the test
 		w.check(t)
 	})
 }
@@ -219,40 +257,14 @@ func (w *world) simulate() {
 	case !w.talking && w.chance(0.15, "no barrier"):
 		w.server.Barrier = apns.StatusNoError
 	case !w.talking && w.chance(0.15, "barrier's end"):
-		w.server.Barrier = apnstest.Fault{Err: apns.StatusMissingToken, Cut: int(w.pick(7, "barrier's cut")), End: apnstest.End(w.pick(6, "barrier's end"))}
+		w.server.Barrier = apnstest.Fault{Err: apns.StatusMissingToken, Delay: 1, Cut: int(w.pick(7, "barrier's cut")), End: apnstest.End(w.pick(6, "barrier's end"))}
 	}
 	w.server.Start()
 	defer w.server.Close()
-
-	config := w.server.Config()
-	if w.tls && w.http2 && w.chance(0.5, "key") {
-		config = w.server.TokenConfig()
-	}
-	config.DialContext = w.dialer(config.DialContext)
-	w.client = &apns.Client{
-		Addr:            "gateway.example.com:2195",
-		Config:          config,
-		Timeout:         time.Minute,
-		Attempts:        1 + int(w.pick(10, "attempts")),
-		InDoubt:         policy(w.chance(0.4, "at least once")),
-		MaxInFlight:     1 + int(w.pick(1<<w.pick(10, "window's size"), "window")),
-		MaxConns:        1 + int(w.pick(4, "connections")),
-		ConfirmInterval: 1 + w.duration(3*time.Second, "confirm"),
-	}
-	if w.http2 {
-		w.client.Addr = apns.Production
-		w.tally.HTTP2++
-	}
-	if w.talking {
-		w.tally.Talking++
-		w.client.Timeout = time.Hour
-		w.client.Attempts = 1000
-	} else if w.server.Barrier == apns.StatusNoError && w.chance(0.5, "settle") {
-		w.client.AssumeAcceptedAfter = time.Second + w.duration(5*time.Second, "settle for")
-	}
+	w.client = w.newClient()
 	ctx := context.Background()
 	var callers sync.WaitGroup
-	for i := range int(w.pick(3, "batches")) {
+	for i := range int(w.pick(3, "pushAlls")) {
 		callers.Go(func() { w.pushAll(ctx, i) })
 	}
 	for i := range int(w.pick(20, "pushers")) {
@@ -260,20 +272,22 @@ func (w *world) simulate() {
 	}
 	quit := make(chan struct{})
 	var others sync.WaitGroup
+	others.Go(func() { w.watchStats(quit) })
 	if w.http2 {
 		others.Go(func() { w.changeLimit(quit) })
 	}
 	if !w.talking && w.chance(0.1, "close") {
 		others.Go(func() {
-			time.Sleep(w.duration(10*time.Second, "close at"))
+			w.sleep(actorClose, w.duration(10*time.Second, "close at"))
 			w.log("Close")
 			w.client.Close()
 		})
 	}
 	if w.chance(0.1, "shutdown early") {
-		time.Sleep(w.duration(5*time.Second, "shutdown at"))
+		w.sleep(actorMain, w.duration(5*time.Second, "shutdown at"))
 	} else {
 		callers.Wait()
+		w.sleep(actorMain, 1)
 	}
 	shutdown, cancel := context.WithTimeout(ctx, 12*time.Hour)
 	defer cancel()
@@ -285,12 +299,64 @@ func (w *world) simulate() {
 	callers.Wait()
 	close(quit)
 	others.Wait()
+	w.sleep(actorMain, 1)
+}
+
+func (w *world) newClient() *apns.Client {
+	config := w.server.Config()
+	if w.tls && w.http2 && w.chance(0.5, "key") {
+		config = w.server.TokenConfig()
+	}
+	config.DialContext = w.dialer(config.DialContext)
+	c := &apns.Client{
+		Addr:            "gateway.example.com:2195",
+		Config:          config,
+		Timeout:         time.Minute,
+		Attempts:        1 + int(w.pick(10, "attempts")),
+		InDoubt:         policy(w.chance(0.4, "at least once")),
+		MaxInFlight:     1 + int(w.pick(1<<w.pick(10, "window's size"), "window")),
+		MaxConns:        1 + int(w.pick(4, "connections")),
+		ConfirmInterval: 1 + w.duration(3*time.Second, "confirm"),
+		OnAttempt:       w.attempted,
+	}
+	if w.http2 {
+		c.Addr = apns.Production
+		w.tally.HTTP2++
+	}
+	if w.tls {
+		w.tally.TLS++
+	}
+	if w.talking {
+		w.tally.Talking++
+		c.Timeout = time.Hour
+		c.Attempts = 1000
+	} else if w.server.Barrier == apns.StatusNoError && w.chance(0.5, "assume accepted") {
+		c.AssumeAcceptedAfter = time.Second + w.duration(5*time.Second, "assume accepted after")
+	}
+	return c
+}
+
+// watchStats looks at the Client's figures now and then.
+func (w *world) watchStats(quit <-chan struct{}) {
+	for i := 0; w.chance(0.9, "look", i); i++ {
+		t := time.NewTimer(w.until(actorStats, w.duration(200*time.Millisecond, "look at", i)))
+		defer t.Stop()
+		select {
+		case <-t.C:
+			n := w.client.Stats().InFlight
+			w.mu.Lock()
+			w.maxInFlight = max(w.maxInFlight, n)
+			w.mu.Unlock()
+		case <-quit:
+			return
+		}
+	}
 }
 
 // changeLimit changes the server's stream limit now and then.
 func (w *world) changeLimit(quit <-chan struct{}) {
 	for i := 0; w.chance(0.7, "change", i); i++ {
-		t := time.NewTimer(w.duration(time.Second, "change at", i))
+		t := time.NewTimer(w.until(actorLimit, w.duration(time.Second, "change at", i)))
 		defer t.Stop()
 		select {
 		case <-t.C:
@@ -301,8 +367,8 @@ func (w *world) changeLimit(quit <-chan struct{}) {
 	}
 }
 
-// simToken returns the token of a message. That the message is bad is a matter of
-// its token alone.
+// simToken returns the token of a message. Whether the message is bad depends on its
+// token alone.
 func (w *world) simToken(caller, i int) (token string, bad bool) {
 	return fmt.Sprintf("%04x%08x", caller, i), w.chance(0.02, "bad", caller, i)
 }
@@ -321,70 +387,76 @@ func (w *world) message(caller, i int) *apns.Message {
 }
 
 func (w *world) pushAll(ctx context.Context, caller int) {
-	n := int(w.pick(1<<w.pick(10, "batch's size", caller), "batch", caller))
+	feeder, loop := actorsFeeder+caller, actorsLoop+caller
+	n := int(w.pick(1<<w.pick(10, "pushAll's size", caller), "pushAll", caller))
 	var tokens []string
 	msgs := func(yield func(*apns.Message) bool) {
 		for i := range n {
+			pause := time.Duration(1)
 			if w.chance(0.02, "slow", caller, i) {
-				time.Sleep(w.duration(2*time.Second, "slow for", caller, i))
+				pause = w.duration(2*time.Second, "slow for", caller, i)
 			}
+			w.sleep(feeder, pause)
 			m := w.message(caller, i)
 			w.mu.Lock()
 			w.handed[m.Token] = true
 			tokens = append(tokens, m.Token)
 			w.mu.Unlock()
 			if !yield(m) {
-				return
+				break
 			}
 		}
+		w.sleep(feeder, 1)
 	}
-	giveUp := -1
-	if !w.talking && w.chance(0.3, "gives up", caller) {
+	breakAt := -1
+	if !w.talking && w.chance(0.3, "cancels", caller) {
 		if w.chance(0.5, "breaks off", caller) {
-			giveUp = int(w.pick(uint64(n)+1, "breaks off at", caller))
+			breakAt = int(w.pick(uint64(n)+1, "breaks off at", caller))
 		} else {
 			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, w.duration(20*time.Second, "gives up after", caller))
+			ctx, cancel = context.WithTimeout(ctx, w.until(actorsContext+caller, w.duration(20*time.Second, "cancels after", caller)))
 			defer cancel()
 		}
 	}
+	w.sleep(loop, 1)
 	results := 0
 	for r := range w.client.PushAll(ctx, iter.Seq[*apns.Message](msgs)) {
 		w.result(r.Message.Token, r.Err, r.Message.ID)
-		if results == giveUp {
+		if results == breakAt {
+			w.sleep(loop, 1)
 			break
 		}
-		if results++; w.chance(0.02, "slow to read", caller, results) {
-			time.Sleep(w.duration(2*time.Second, "slow to read for", caller, results))
+		switch results++; {
+		case results == n:
+			w.sleep(loop, 1)
+		case w.chance(0.02, "slow to read", caller, results):
+			w.sleep(loop, w.duration(2*time.Second, "slow to read for", caller, results))
 		}
 	}
-	if results == giveUp {
+	if results == breakAt {
 		w.mu.Lock()
 		for _, token := range tokens {
 			w.broken[token] = true
 		}
 		w.mu.Unlock()
 	}
-	w.log("batch %d is done, %d results", caller, results)
+	w.log("PushAll %d is done, %d results", caller, results)
 }
 
 func (w *world) pushMany(ctx context.Context, pusher int) {
 	caller := 100 + pusher
-	time.Sleep(w.duration(3*time.Second, "begins", caller))
+	w.sleep(actorsPusher+pusher, w.duration(3*time.Second, "begins", caller))
 	for i := range int(w.pick(10, "pushes", caller)) {
 		ctx, cancel := context.WithCancel(ctx)
 		if !w.talking && w.chance(0.2, "deadline", caller, i) {
 			cancel()
-			ctx, cancel = context.WithTimeout(context.Background(), w.duration(20*time.Second, "deadline after", caller, i))
+			ctx, cancel = context.WithTimeout(context.Background(), w.until(actorsDeadline+pusher, w.duration(20*time.Second, "deadline after", caller, i)))
 		}
 		m := w.message(caller, i)
 		w.mu.Lock()
 		w.handed[m.Token] = true
 		w.mu.Unlock()
-		// Many have their answers at the same instant. If they pushed again at the
-		// same instant, their times would end together, in an order that synctest
-		// makes random.
-		time.Sleep(w.duration(time.Microsecond, "pauses", caller, i))
+		w.sleep(actorsPusher+pusher, w.duration(time.Microsecond, "pauses", caller, i))
 		_, err := w.client.Push(ctx, m)
 		cancel()
 		w.result(m.Token, err, m.ID)
@@ -398,7 +470,13 @@ func (w *world) result(token string, err error, id uint32) {
 	w.log("%s: %v", token, err)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.results[token] = append(w.results[token], err)
+	w.results[token] = append(w.results[token], simResult{time.Since(w.start), err})
+}
+
+func (w *world) attempted(a apns.Attempt) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.attempts[a.Conn] = append(w.attempts[a.Conn], a)
 }
 
 // handle decides what the server does with a message.
@@ -407,7 +485,7 @@ func (w *world) handle(m *apns.Message) error {
 	w.tries[m.Token]++
 	try := w.tries[m.Token]
 	w.mu.Unlock()
-	time.Sleep(1 + w.duration(10*time.Microsecond, "takes", m.Token, try))
+	w.sleep(actorHandler, w.duration(10*time.Microsecond, "takes", m.Token, try))
 	caller, _ := strconv.ParseUint(m.Token[:4], 16, 64)
 	i, _ := strconv.ParseUint(m.Token[4:], 16, 64)
 	var err error
@@ -422,22 +500,28 @@ func (w *world) handle(m *apns.Message) error {
 	case !w.chance(0.02, "fault", m.Token, try):
 		return err
 	case w.http2:
-		err = w.fault2(err, pick)
+		err = w.http2Fault(err, pick)
 	default:
-		err = w.fault1(err, pick)
+		err = w.binaryFault(err, pick)
 	}
 	w.log("server: %s, time %d: %v", m.Token, try, err)
 	return err
 }
 
-// fault1 is a fault on the binary wire.
-func (w *world) fault1(err error, pick func(uint64, string) uint64) error {
-	f := apnstest.Fault{Err: err, Split: int(pick(4, "split"))}
+// delay returns a delay of a fault. It is never 0: a server that ends a connection at the
+// instant at which it read a message may or may not have read more.
+func (w *world) delay(most time.Duration, pick func(uint64, string) uint64) time.Duration {
+	return w.until(actorFault, time.Duration(pick(uint64(most), "delay")))
+}
+
+// binaryFault is a fault on the binary protocol.
+func (w *world) binaryFault(err error, pick func(uint64, string) uint64) error {
+	f := apnstest.Fault{Err: err, Split: int(pick(4, "split")), Delay: w.delay(1, pick)}
 	if pick(2, "delayed") == 0 {
-		f.Delay = time.Duration(pick(uint64(time.Second), "delay"))
+		f.Delay = w.delay(time.Second, pick)
 	}
 	if err == nil {
-		f.Err = apns.StatusShutdown // which takes it
+		f.Err = apns.StatusShutdown // which accepts it
 	}
 	if w.talking {
 		f.End = apnstest.End(pick(3, "end")) // all of which let the packet be read
@@ -447,10 +531,10 @@ func (w *world) fault1(err error, pick func(uint64, string) uint64) error {
 	switch pick(6, "kind") {
 	case 0: // with the packet, unless a reset overtakes it
 	case 1:
-		f.Err = nil // not taken
+		f.Err = nil // discarded
 	case 2:
 		if err == nil {
-			f.Err = apns.StatusNoError // taken
+			f.Err = apns.StatusNoError // accepted
 		}
 	case 3:
 		f.Cut = 1 + int(pick(6, "cut"))
@@ -462,9 +546,9 @@ func (w *world) fault1(err error, pick func(uint64, string) uint64) error {
 	return f
 }
 
-// fault2 is a fault on the HTTP/2 wire.
-func (w *world) fault2(err error, pick func(uint64, string) uint64) error {
-	f := apnstest.Fault{Err: err, Delay: time.Duration(pick(uint64(5*time.Second), "delay")), Reason: apns.ReasonShutdown}
+// http2Fault is a fault over HTTP/2.
+func (w *world) http2Fault(err error, pick func(uint64, string) uint64) error {
+	f := apnstest.Fault{Err: err, Delay: w.delay(5*time.Second, pick), Reason: apns.ReasonShutdown}
 	if err == nil {
 		f.Err = apns.StatusNoError
 	}
@@ -500,7 +584,10 @@ func (w *world) dialer(next dialer) dialer {
 		w.dials++
 		number := w.dials
 		w.mu.Unlock()
-		time.Sleep(w.duration(50*time.Millisecond, "dial takes", number))
+		w.sleep(actorDial, w.duration(50*time.Millisecond, "dial takes", number))
+		if err := ctx.Err(); err != nil {
+			return nil, &net.OpError{Op: "dial", Err: err}
+		}
 		if w.chance(0.1, "refused", number) {
 			w.mu.Lock()
 			w.tally.Failures++
@@ -515,11 +602,7 @@ func (w *world) dialer(next dialer) dialer {
 		if err != nil {
 			return nil, err
 		}
-		c := &simConn{Conn: raw, world: w, number: number, slow: w.chance(0.5, "is slow", number)}
-		c.left = -1
-		if !w.talking && w.chance(0.1, "breaks", number) {
-			c.left = int64(w.pick(20000, "breaks after", number))
-		}
+		c := newSimConn(raw, w, number)
 		w.log("connection %d", number)
 		if w.tls {
 			return c, nil
@@ -532,185 +615,177 @@ func (w *world) dialer(next dialer) dialer {
 	}
 }
 
-// A simConn is the client's end of a connection over a poor network.
-type simConn struct {
-	net.Conn
-	world  *world
-	number uint64
-	slow   bool
-
-	mu     sync.Mutex // protects following
-	left   int64      // bytes until it breaks; negative: it does not
-	reads  uint64
-	writes uint64
-}
-
-// spend notes that n bytes pass, and reports how many can.
-func (c *simConn) spend(n int) int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.left >= 0 {
-		n = int(min(int64(n), c.left))
-		c.left -= int64(n)
-	}
-	return n
-}
-
-func (c *simConn) count(counter *uint64) uint64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	*counter++
-	return *counter
-}
-
-func (c *simConn) Read(p []byte) (int, error) {
-	op := c.count(&c.reads)
-	if c.slow && len(p) > 1 && c.world.chance(0.2, "partial read", c.number, op) {
-		p = p[:1+c.world.pick(uint64(len(p))-1, "part", c.number, op)]
-	}
-	n, err := c.Conn.Read(p)
-	time.Sleep(1 + c.world.duration(20*time.Microsecond, "read takes", c.number, op))
-	if c.slow && c.world.chance(0.2, "late read", c.number, op) {
-		time.Sleep(c.world.duration(100*time.Millisecond, "late", c.number, op))
-	}
-	if n > 0 && c.spend(n) < n {
-		c.snap()
-		return 0, syscall.ECONNRESET
-	}
-	return n, err
-}
-
-func (c *simConn) Write(p []byte) (int, error) {
-	op := c.count(&c.writes)
-	n := 0
-	time.Sleep(1 + c.world.duration(20*time.Microsecond, "write takes", c.number, op))
-	for n < len(p) {
-		piece := p[n:]
-		if c.slow && len(piece) > 1 && c.world.chance(0.2, "partial write", c.number, op) {
-			piece = piece[:1+c.world.pick(uint64(len(piece))-1, "piece", c.number, op, n)]
-			time.Sleep(c.world.duration(50*time.Millisecond, "late piece", c.number, op, n))
-		}
-		can := c.spend(len(piece))
-		k, err := c.Conn.Write(piece[:can])
-		n += k
-		if err != nil {
-			return n, err
-		}
-		if can < len(piece) {
-			c.snap()
-			return n, syscall.ECONNRESET
+// account returns what a world did: a line for each outcome, each attempt and each record
+// of the server.
+func (w *world) account() []string {
+	var lines []string
+	for _, token := range slices.Sorted(maps.Keys(w.handed)) {
+		lines = append(lines, fmt.Sprintf("message %s, read %d times", token, w.tries[token]))
+		for _, r := range w.results[token] {
+			lines = append(lines, fmt.Sprintf("message %s at %v: %v", token, r.at, r.err))
 		}
 	}
-	return n, nil
+	for _, conn := range slices.Sorted(maps.Keys(w.attempts)) {
+		for _, a := range w.attempts[conn] {
+			lines = append(lines, fmt.Sprintf("connection %d, attempt %d, sent at %v, after %v: %v", conn, a.Number, a.Sent.Sub(w.start), a.Latency, a.Err))
+		}
+	}
+	records := make(map[int][]string)
+	for _, r := range w.server.Records() {
+		records[r.Conn] = append(records[r.Conn], fmt.Sprintf("server's connection %d: %s %v: %v", r.Conn, r.Message.Token, r.Outcome, r.Err))
+	}
+	for _, conn := range slices.Sorted(maps.Keys(records)) {
+		lines = append(lines, records[conn]...)
+	}
+	return append(lines, fmt.Sprintf("%+v", w.client.Stats()))
 }
 
-func (c *simConn) snap() {
-	c.world.log("connection %d breaks", c.number)
-	c.Conn.Close()
-}
-
-// check compares the fates with what the server did.
+// check compares the outcomes with what the server did.
 func (w *world) check(t *testing.T) {
 	w.tally.Worlds++
-	taken, refused := make(map[string]int), make(map[string]int)
+	accepted, rejected := make(map[string]int), make(map[string]int)
 	for _, r := range w.server.Records() {
 		switch r.Outcome {
 		case apnstest.Accepted:
-			taken[r.Message.Token]++
+			accepted[r.Message.Token]++
 		case apnstest.Rejected:
-			refused[r.Message.Token]++
+			rejected[r.Message.Token]++
 		}
 	}
-	bad := func(token, format string, args ...any) {
-		t.Helper()
-		t.Errorf("seed %d, HTTP/2 %v, talking %v, message %s: %s; the server took it %d times, refused it %d times; results %v", w.seed, w.http2, w.talking, token,
-			fmt.Sprintf(format, args...), taken[token], refused[token], w.results[token])
-	}
-	tokens := make([]string, 0, len(w.handed))
-	for token := range w.handed {
-		tokens = append(tokens, token)
-	}
-	slices.Sort(tokens)
+	tokens := slices.Sorted(maps.Keys(w.handed))
 	for _, token := range tokens {
-		results := w.results[token]
-		if len(results) != 1 {
-			if len(results) == 0 && w.broken[token] {
-				w.tally.GivenUp++
-				continue
-			}
-			bad(token, "it has %d fates, want 1", len(results))
-			continue
-		}
-		err := results[0]
-		said, rejected := errors.AsType[*apns.PushError](err)
-		switch {
-		case err == nil:
-			w.tally.Accepted++
-			if taken[token] == 0 && w.client.AssumeAcceptedAfter == 0 {
-				bad(token, "accepted")
-			}
-		case strings.Contains(err.Error(), "WRONG ID"):
-			bad(token, "%v", err)
-		case rejected:
-			w.tally.Rejected++
-			if refused[token] == 0 {
-				bad(token, "rejected")
-			}
-			if !said.Rejected() {
-				bad(token, "rejected by a server that accepted it")
-			}
-		case errors.Is(err, apns.ErrInDoubt) && errors.Is(err, apns.ErrNotSent):
-			bad(token, "both in doubt and not sent")
-		case errors.Is(err, apns.ErrNotSent):
-			w.tally.NotSent++
-			if taken[token] > 0 {
-				bad(token, "not sent")
-			}
-			if w.talking && !errors.Is(err, net.ErrClosed) {
-				bad(token, "not sent, and nobody gave up")
-			}
-		case errors.Is(err, apns.ErrInDoubt):
-			w.tally.InDoubt++
-			if w.talking {
-				bad(token, "in doubt, and the server always said what it did")
-			}
-		case errors.Is(err, apns.ErrInvalid):
-			w.tally.Rejected++
-			if taken[token]+refused[token] > 0 {
-				bad(token, "broke a rule, and was sent")
-			}
-		default:
-			bad(token, "it has an error of no known fate")
-		}
-		if taken[token] > 1 {
-			w.tally.Twice++
-			if w.client.InDoubt == apns.InDoubtReport || w.talking {
-				bad(token, "taken twice")
-			}
+		if fault := w.checkMessage(token, accepted[token], rejected[token]); fault != "" {
+			t.Errorf("seed %d, HTTP/2 %v, talking %v, message %s: %s; the server accepted it %d times, rejected it %d times; results %v",
+				w.seed, w.http2, w.talking, token, fault, accepted[token], rejected[token], w.results[token])
 		}
 	}
 	if len(w.broken) == 0 {
 		for token := range w.results {
 			if !w.handed[token] {
-				bad(token, "a result for what was not handed over")
+				t.Errorf("seed %d, message %s: a result, and it was not handed over", w.seed, token)
 			}
 		}
 	}
-	s := w.client.Stats()
-	settled := s.Accepted + s.Invalid + s.NotSent + s.InDoubt
-	for _, n := range s.Rejected {
-		settled += n
-	}
-	if s.InFlight+s.Waiting != 0 || len(w.broken) == 0 && settled != uint64(len(tokens)) {
-		t.Errorf("seed %d: stats %+v, want the fates of %d messages and nothing in flight", w.seed, s, len(tokens))
-	}
-	w.tally.Resent += int(s.Resent)
-	w.tally.Dials += int(s.Connected)
+	w.checkStats(t, len(tokens))
+	w.checkAttempts(t)
 	most := time.Hour
 	if !w.talking {
 		most += time.Duration(len(tokens)) * 2 * w.client.Timeout
 	}
 	if took := time.Since(w.start); took > most {
 		t.Errorf("seed %d: it took %v, want an end before %v", w.seed, took, most)
+	}
+}
+
+// checkMessage returns what is wrong with the outcome of a message that the server has
+// accepted and rejected so many times.
+func (w *world) checkMessage(token string, accepted, rejected int) string {
+	results := w.results[token]
+	if len(results) == 0 && w.broken[token] {
+		w.tally.Abandoned++
+		return ""
+	}
+	if len(results) != 1 {
+		return fmt.Sprintf("it has %d outcomes, want 1", len(results))
+	}
+	if accepted > 1 {
+		w.tally.Twice++
+		if w.client.InDoubt == apns.InDoubtReport || w.talking {
+			return "accepted twice"
+		}
+	}
+	err := results[0].err
+	said, isRejected := errors.AsType[*apns.PushError](err)
+	kinds := 0
+	for _, is := range []bool{isRejected, errors.Is(err, apns.ErrNotSent), errors.Is(err, apns.ErrInDoubt), errors.Is(err, apns.ErrInvalid)} {
+		if is {
+			kinds++
+		}
+	}
+	switch {
+	case err == nil:
+		w.tally.Accepted++
+		if accepted == 0 && w.client.AssumeAcceptedAfter == 0 {
+			return "accepted"
+		}
+	case strings.Contains(err.Error(), "WRONG ID"):
+		return err.Error()
+	case kinds != 1:
+		return fmt.Sprintf("its error is of %d kinds, want 1", kinds)
+	case isRejected:
+		w.tally.Rejected++
+		if rejected == 0 {
+			return "rejected"
+		}
+		if !said.Rejected() {
+			return "rejected by a server that accepted it"
+		}
+	case errors.Is(err, apns.ErrNotSent):
+		w.tally.NotSent++
+		if accepted > 0 {
+			return "not sent"
+		}
+		if w.talking && !errors.Is(err, net.ErrClosed) {
+			return "not sent, and nobody cancelled"
+		}
+	case errors.Is(err, apns.ErrInDoubt):
+		w.tally.InDoubt++
+		if w.talking {
+			return "in doubt, and the server always said what it did"
+		}
+	case errors.Is(err, apns.ErrInvalid):
+		w.tally.Rejected++
+		if accepted+rejected > 0 {
+			return "broke a rule, and was sent"
+		}
+	}
+	return ""
+}
+
+// checkStats compares the Client's figures with the number of messages.
+func (w *world) checkStats(t *testing.T, messages int) {
+	s := w.client.Stats()
+	outcomes := s.Accepted + s.Invalid + s.Expired + s.NotSent + s.InDoubt
+	for _, n := range s.Rejected {
+		outcomes += n
+	}
+	if s.InFlight+s.Waiting != 0 || outcomes != uint64(messages) {
+		t.Errorf("seed %d: stats %+v, want the outcomes of %d messages and nothing in flight", w.seed, s, messages)
+	}
+	if w.maxInFlight > uint64(w.client.MaxInFlight) {
+		t.Errorf("seed %d: %d messages in flight, want at most %d", w.seed, w.maxInFlight, w.client.MaxInFlight)
+	}
+	w.tally.Resent += int(s.Resent)
+	w.tally.Dials += int(s.Connected)
+}
+
+// checkAttempts compares what OnAttempt was told with the outcomes and the records.
+func (w *world) checkAttempts(t *testing.T) {
+	all, accepted := 0, uint64(0)
+	for conn, attempts := range w.attempts {
+		for _, a := range attempts {
+			all++
+			switch {
+			case a.Err == nil:
+				accepted++
+			case strings.Contains(a.Err.Error(), "GOAWAY, ") && !strings.Contains(a.Err.Error(), "GOAWAY, NO_ERROR"):
+				t.Errorf("seed %d, connection %d: %v, want no rule of HTTP/2 broken", w.seed, conn, a.Err)
+			}
+			if a.Number < 1 || a.Number > w.client.Attempts {
+				t.Errorf("seed %d, connection %d: attempt %d, want 1 to %d", w.seed, conn, a.Number, w.client.Attempts)
+			}
+			if a.HTTP2 != w.http2 || a.Latency < 0 || a.Sent.Before(w.start) {
+				t.Errorf("seed %d, connection %d: attempt %+v", w.seed, conn, a)
+			}
+		}
+	}
+	w.tally.Attempts += all
+	if s := w.client.Stats(); accepted != s.Accepted {
+		t.Errorf("seed %d: %d attempts were accepted, want %d as in the outcomes", w.seed, accepted, s.Accepted)
+	}
+	// On the binary protocol a message that is resent because of another one has no
+	// attempt of its own.
+	if n := len(w.server.Records()); w.http2 && all < n {
+		t.Errorf("seed %d: %d attempts, want at least the %d that the server has read", w.seed, all, n)
 	}
 }
