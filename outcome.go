@@ -315,8 +315,16 @@ func (e *doubtError) Error() string {
 	return fmt.Sprintf("%v: sent once, and then: %s", ErrInDoubt, plainText(e.err))
 }
 
+// Is reports a match with ErrInDoubt, and with what else err matches but the other
+// outcomes: a message has one.
 func (e *doubtError) Is(target error) bool {
-	return target == ErrInDoubt || target != ErrNotSent && errors.Is(e.err, target)
+	switch target {
+	case ErrInDoubt:
+		return true
+	case ErrNotSent, ErrExpired, ErrInvalid:
+		return false
+	}
+	return errors.Is(e.err, target)
 }
 
 // abandonSourceLocked ends all deliveries of a source.
