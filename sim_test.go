@@ -113,6 +113,7 @@ func at(lines []string, i int) string {
 type tally struct {
 	Worlds, HTTP2, TLS, Talking               int
 	Accepted, Rejected, NotSent, InDoubt      int
+	Expired                                   int
 	Abandoned, Resent, Twice, Dials, Failures int
 	Breaks, Attempts                          int
 }
@@ -126,6 +127,7 @@ func (a *tally) add(b *tally) {
 	a.Rejected += b.Rejected
 	a.NotSent += b.NotSent
 	a.InDoubt += b.InDoubt
+	a.Expired += b.Expired
 	a.Abandoned += b.Abandoned
 	a.Resent += b.Resent
 	a.Twice += b.Twice
@@ -137,7 +139,7 @@ func (a *tally) add(b *tally) {
 
 func (a *tally) wantEverything(t *testing.T) {
 	for name, n := range map[string]int{"HTTP/2": a.HTTP2, "TLS": a.TLS, "talking": a.Talking, "accepted": a.Accepted, "rejected": a.Rejected,
-		"not sent": a.NotSent, "in doubt": a.InDoubt, "abandoned": a.Abandoned, "resent": a.Resent, "accepted twice": a.Twice,
+		"not sent": a.NotSent, "in doubt": a.InDoubt, "expired": a.Expired, "abandoned": a.Abandoned, "resent": a.Resent, "accepted twice": a.Twice,
 		"failed dials": a.Failures, "broken connections": a.Breaks} {
 		if n == 0 {
 			t.Errorf("%s: none in all worlds, want some", name)
@@ -313,7 +315,7 @@ func (w *world) newClient() *apns.Client {
 		Config:          config,
 		Timeout:         time.Minute,
 		Attempts:        1 + int(w.pick(10, "attempts")),
-		InDoubt:         policy(w.chance(0.4, "at least once")),
+		InDoubt:         simPolicies[w.pick(uint64(len(simPolicies)), "in doubt")],
 		MaxInFlight:     1 + int(w.pick(1<<w.pick(10, "window's size"), "window")),
 		MaxConns:        1 + int(w.pick(4, "connections")),
 		ConfirmInterval: 1 + w.duration(3*time.Second, "confirm"),
@@ -335,6 +337,21 @@ func (w *world) newClient() *apns.Client {
 	}
 	return c
 }
+
+var simPolicies = []apns.InDoubtPolicy{apns.InDoubtReport, apns.InDoubtReport, apns.InDoubtResendCollapsible, apns.InDoubtResend, apns.InDoubtResend}
+
+// mayResend reports whether a message may be resent although it is in doubt.
+func (w *world) mayResend(token string) bool {
+	switch w.client.InDoubt {
+	case apns.InDoubtResend:
+		return true
+	case apns.InDoubtResendCollapsible:
+		return w.http2 && w.collapses(token)
+	}
+	return false
+}
+
+func (w *world) collapses(token string) bool { return w.chance(0.5, "collapses", token) }
 
 // watchStats looks at the Client's figures now and then.
 func (w *world) watchStats(quit <-chan struct{}) {
@@ -377,6 +394,12 @@ func (w *world) message(caller, i int) *apns.Message {
 	token, _ := w.simToken(caller, i)
 	m := &apns.Message{ID: uint32(caller<<16 | i), Token: token, Payload: apns.AlertPayload(strings.Repeat("x", int(w.pick(300, "size", caller, i))))}
 	m.Topic = apnstest.Topic
+	if w.collapses(token) {
+		m.CollapseID = token
+	}
+	if !w.talking && w.chance(0.1, "expires", caller, i) {
+		m.Expiry = time.Now().Add(w.duration(10*time.Second, "expires after", caller, i))
+	}
 	if w.chance(0.3, "priority", caller, i) {
 		m.Priority = apns.PriorityImmediate
 	}
@@ -690,14 +713,14 @@ func (w *world) checkMessage(token string, accepted, rejected int) string {
 	}
 	if accepted > 1 {
 		w.tally.Twice++
-		if w.client.InDoubt == apns.InDoubtReport || w.talking {
+		if !w.mayResend(token) || w.talking {
 			return "accepted twice"
 		}
 	}
 	err := results[0].err
 	said, isRejected := errors.AsType[*apns.PushError](err)
 	kinds := 0
-	for _, is := range []bool{isRejected, errors.Is(err, apns.ErrNotSent), errors.Is(err, apns.ErrInDoubt), errors.Is(err, apns.ErrInvalid)} {
+	for _, is := range []bool{isRejected, errors.Is(err, apns.ErrNotSent), errors.Is(err, apns.ErrInDoubt), errors.Is(err, apns.ErrInvalid), errors.Is(err, apns.ErrExpired)} {
 		if is {
 			kinds++
 		}
@@ -732,6 +755,11 @@ func (w *world) checkMessage(token string, accepted, rejected int) string {
 		w.tally.InDoubt++
 		if w.talking {
 			return "in doubt, and the server always said what it did"
+		}
+	case errors.Is(err, apns.ErrExpired):
+		w.tally.Expired++
+		if accepted > 0 {
+			return "expired"
 		}
 	case errors.Is(err, apns.ErrInvalid):
 		w.tally.Rejected++
