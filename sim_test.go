@@ -496,7 +496,7 @@ func (w *world) result(token string, err error, id uint32) {
 	w.results[token] = append(w.results[token], simResult{time.Since(w.start), err})
 }
 
-func (w *world) attempted(a apns.Attempt) {
+func (w *world) attempted(_ context.Context, a apns.Attempt) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.attempts[a.Conn] = append(w.attempts[a.Conn], a)
@@ -802,7 +802,7 @@ func (w *world) checkAttempts(t *testing.T) {
 			if a.Number < 1 || a.Number > w.client.Attempts {
 				t.Errorf("seed %d, connection %d: attempt %d, want 1 to %d", w.seed, conn, a.Number, w.client.Attempts)
 			}
-			if a.HTTP2 != w.http2 || a.Latency < 0 || a.Sent.Before(w.start) {
+			if (a.Protocol == "h2") != w.http2 || a.Latency < 0 || a.Sent.Before(w.start) {
 				t.Errorf("seed %d, connection %d: attempt %+v", w.seed, conn, a)
 			}
 		}
