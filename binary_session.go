@@ -28,23 +28,25 @@ type binarySession struct {
 	barrier bool   // the barrier is to be written
 
 	// Protected by dispatcher.mu:
-	taken       int           // messages: those in flight, and those that have an answer
-	written     int           // of these, as far as is known
-	since       time.Duration // when the first was taken
-	waits       time.Duration // since when the gateway is to read, or to answer the barrier; 0: it is not
-	isConfirmed bool          // the barrier was written, or is about to be
-	timer       *time.Timer   // wakes the writer for the barrier
-	silence     *time.Timer   // assumes that all were accepted
+	taken        int           // messages: those in flight, and those that have an answer
+	written      int           // of these, as far as is known
+	acknowledged int           // of these, as far as the gateway has said that it accepted them (status 0)
+	since        time.Duration // when the first one without an outcome was taken, or status 0 came last
+	waits        time.Duration // since when the gateway is to read, or to answer the barrier; 0: it is not
+	isConfirmed  bool          // the barrier was written, or is about to be
+	timer        *time.Timer   // wakes the writer for the barrier
+	silence      *time.Timer   // assumes that all were accepted
 }
 
 // A pace says how many messages the sessions of a dispatcher take before their barriers,
 // and when those are due. It is protected by dispatcher.mu.
 type pace struct {
-	most      int           // messages before a barrier, at most
-	n         int           // now
-	ceiling   int           // up to which n doubles with each confirmation
-	confirmed int           // barriers since the ceiling was set
-	last      time.Duration // when the last barrier was written; long ago, if there was none
+	most         int           // messages before a barrier, at most
+	n            int           // now
+	ceiling      int           // up to which n doubles with each confirmation
+	confirmed    int           // barriers since the ceiling was set
+	last         time.Duration // when the last barrier was written; long ago, if there was none
+	acknowledges bool          // the gateway says what it accepts (status 0), so that barriers can wait
 }
 
 const (
@@ -56,7 +58,8 @@ const (
 	// minRejectedPace is how many messages a session takes at least after a rejection: to resend
 	// as many costs less than to dial.
 	minRejectedPace = 512
-	// spareTimeout is how long a connection is kept on which nothing is to be confirmed.
+	// spareTimeout is how long a connection is kept on which nothing was written, or all
+	// that was has its outcome.
 	spareTimeout = 10 * time.Second
 )
 
@@ -98,7 +101,10 @@ func (s *binarySession) roomLocked() int {
 	if s.isConfirmed || s.conn.isEnded() {
 		return 0
 	}
-	return s.pace.n - s.taken
+	if s.taken == math.MaxInt32 {
+		return 0 // the identifiers are used up
+	}
+	return s.pace.n - (s.taken - s.acknowledged)
 }
 
 // isFullLocked reports whether the next connection is to be dialed, which takes its time.
@@ -113,7 +119,7 @@ func (s *binarySession) isFullLocked() bool {
 // barrierDueLocked reports whether it is time for the barrier and, if not, when it will
 // be; 0 if that is not known.
 func (s *binarySession) barrierDueLocked() (due bool, at time.Duration) {
-	full := s.taken >= s.pace.n
+	full := s.taken-s.acknowledged >= s.pace.n || s.taken == math.MaxInt32
 	switch {
 	case s.isConfirmed || s.flight.n == 0 && !full:
 		return false, 0
@@ -121,7 +127,7 @@ func (s *binarySession) barrierDueLocked() (due bool, at time.Duration) {
 		return true, 0
 	}
 	at = s.pace.last
-	if s.d.hasQueuedLocked() || s.d.feeding > 0 { // others will follow
+	if s.pace.acknowledges || s.d.hasQueuedLocked() || s.d.feeding > 0 { // status 0 or others will follow
 		at = max(at, s.since)
 	}
 	at += s.d.confirmInterval
@@ -134,7 +140,7 @@ func (s *binarySession) isWaitedForLocked() bool {
 	if s.d.closing != nil {
 		return true
 	}
-	if s.d.complete == 0 {
+	if s.d.complete == 0 || s.pace.acknowledges {
 		return false
 	}
 	for r := s.flight.first; r != nil; r = r.next {
@@ -167,7 +173,7 @@ func (s *binarySession) fillLocked() bool {
 			continue
 		}
 		s.ends = append(s.ends, len(s.buf))
-		if s.taken++; s.taken == 1 {
+		if s.taken++; s.flight.n == 1 {
 			s.since = now
 		}
 		r.seq = uint32(s.taken)
@@ -191,10 +197,11 @@ func (s *binarySession) decideLocked(now time.Duration) bool {
 		s.barrier, s.isConfirmed, s.waits = true, true, now
 		s.end = errBarrier
 		s.pace.last = now
+		s.pace.acknowledges = s.pace.acknowledges && s.flight.n == 0
 	case at != 0:
 		startTimer(&s.timer, max(0, at-now), s.wakeWriter)
 	case s.isConfirmed || s.flight.n > 0 || !s.isOpen:
-	case now-s.idleSince >= spareTimeout: // there is nothing to confirm
+	case s.taken > s.acknowledged || now-s.idleSince >= spareTimeout: // there is nothing to confirm
 		s.end = errIdle
 		s.conn.end(ending{cause: net.ErrClosed})
 	default:
@@ -277,9 +284,12 @@ func (s *binarySession) close() {
 func (s *binarySession) acceptUpTo(id uint32) {
 	s.d.mu.Lock()
 	defer s.d.unlock()
-	if int64(id) <= int64(s.taken) {
-		s.acceptLocked(id)
+	if id == 0 || int64(id) > int64(s.taken) {
+		return
 	}
+	s.acceptLocked(id)
+	s.acknowledged, s.since, s.pace.acknowledges = max(s.acknowledged, int(id)), s.d.now(), true
+	s.wakeWriter() // there is room, or nothing left to confirm
 }
 
 // acceptLocked answers the messages up to the one with the identifier.
@@ -397,7 +407,7 @@ func (s *binarySession) lostLocked(err error) {
 	if !errors.Is(err, ErrInDoubt) {
 		err = fmt.Errorf("%w: %w", ErrInDoubt, err)
 	}
-	s.pace.lost(s.taken)
+	s.pace.lost(s.taken - s.acknowledged)
 	var doubtful list
 	for r := s.flight.first; r != nil && int64(r.seq) <= int64(s.written); r = s.flight.first {
 		s.flight.remove(r)
