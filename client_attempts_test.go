@@ -22,7 +22,7 @@ type attempts struct {
 	all map[string][]apns.Attempt
 }
 
-func (a *attempts) note(t apns.Attempt) {
+func (a *attempts) note(_ context.Context, t apns.Attempt) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.all == nil {
@@ -88,7 +88,7 @@ func TestOnAttempt(t *testing.T) {
 					next := start
 					for i, want := range test.want {
 						g := got[i]
-						if !g.HTTP2 || g.Conn != want.conn || g.Number != i+1 || g.Latency != want.latency ||
+						if g.Protocol != "h2" || g.Conn != want.conn || g.Number != i+1 || g.Latency != want.latency ||
 							g.PushType != m.PushType || g.Priority != m.Priority || g.Sent.Before(next) {
 							t.Errorf("attempt %d: got %+v, want connection %d, number %d, latency %v, after %v", i, g, want.conn, i+1, want.latency, next)
 						}
@@ -127,7 +127,7 @@ func TestOnAttemptBinary(t *testing.T) {
 				t.Errorf("message %d: %d attempts were reported, want 1: %+v", i, len(got), got)
 				continue
 			}
-			if g := got[0]; g.HTTP2 || g.Conn != want.conn || g.Number != 1 || (g.Err == nil) != (want.err == nil) || !errors.Is(g.Err, want.err) {
+			if g := got[0]; g.Protocol != "binary" || g.Conn != want.conn || g.Number != 1 || (g.Err == nil) != (want.err == nil) || !errors.Is(g.Err, want.err) {
 				t.Errorf("message %d: got %+v, want connection %d and %v", i, g, want.conn, want.err)
 			}
 		}
@@ -148,7 +148,7 @@ func TestOnAttemptNothingSent(t *testing.T) {
 		network.protocol = protocol
 		c := network.client(t, func(c *apns.Client) {
 			c.Timeout = 5 * time.Second
-			c.OnAttempt = func(t apns.Attempt) { n++; a.note(t) }
+			c.OnAttempt = func(ctx context.Context, t apns.Attempt) { n++; a.note(ctx, t) }
 		})
 		wantClass(t, pushOne(t.Context(), c, &apns.Message{Token: "xyz", Payload: payload}, all), "invalid")
 		server.RefuseConnections(true)
@@ -202,7 +202,7 @@ func TestOnAttemptConcurrently(t *testing.T) {
 		network := newNetwork(server)
 		network.protocol = protocol
 		c := network.client(t, func(c *apns.Client) {
-			c.OnAttempt = func(a apns.Attempt) {
+			c.OnAttempt = func(ctx context.Context, a apns.Attempt) {
 				n.Add(1)
 				if a.Err == nil {
 					accepted.Add(1)
@@ -228,7 +228,7 @@ func TestOnAttemptStats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var c *apns.Client
 		c = newNetwork(inMemory(t, nil)).client(t, func(client *apns.Client) {
-			client.OnAttempt = func(apns.Attempt) {
+			client.OnAttempt = func(context.Context, apns.Attempt) {
 				if s := c.Stats(); s.Accepted == 0 {
 					t.Errorf("Stats are %+v in OnAttempt, want 1 accepted", s)
 				}
@@ -251,7 +251,7 @@ func TestOnAttemptAllocations(t *testing.T) {
 	m := message(1)
 	conn := dial(t, "localhost:443", config)
 	floor := testing.AllocsPerRun(1000, func() { conn.WritePushMsg(t.Context(), m) })
-	push := func(observe func(apns.Attempt)) float64 {
+	push := func(observe func(context.Context, apns.Attempt)) float64 {
 		c := poolClient(t, config, func(c *apns.Client) { c.Addr, c.OnAttempt = "localhost:443", observe })
 		return testing.AllocsPerRun(1000, func() {
 			if _, err := c.Push(t.Context(), m); err != nil {
@@ -259,7 +259,7 @@ func TestOnAttemptAllocations(t *testing.T) {
 			}
 		})
 	}
-	without, with := push(nil), push(func(apns.Attempt) {})
+	without, with := push(nil), push(func(context.Context, apns.Attempt) {})
 	t.Logf("a Conn %v, without the hook %v, with it %v", floor, without, with)
 	if without > floor+1 || without > with {
 		t.Errorf("a push allocates %v times without the hook and %v with it, want at most those of a Conn, %v, and one more", without, with, floor)

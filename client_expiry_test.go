@@ -1,6 +1,7 @@
 package apns_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -97,7 +98,7 @@ func TestExpiresWhileQueued(t *testing.T) {
 			attempts := 0
 			c := newNetwork(server).client(t, func(c *apns.Client) {
 				c.MaxConns = 1
-				c.OnAttempt = func(apns.Attempt) { attempts++ }
+				c.OnAttempt = func(context.Context, apns.Attempt) { attempts++ }
 			})
 			var wg sync.WaitGroup
 			wg.Go(func() { wantClass(t, pushOne(t.Context(), c, device(0), all), "accepted") })
