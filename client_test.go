@@ -1643,6 +1643,7 @@ func cutAt(t *testing.T, n int, secure bool, msgs iter.Seq[*apns.Message]) (got 
 			if !secure {
 				ctx = plain.Context(ctx)
 			}
+			time.Sleep(time.Millisecond) // until all messages wait, so that they are written together
 			conn, err := next(ctx, network, addr)
 			if first && err == nil {
 				first = false

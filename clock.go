@@ -10,7 +10,7 @@ import (
 type timers struct {
 	clock   *time.Timer // looks for deliveries whose time has ended
 	ticking bool
-	later   *time.Timer // looks for back-offs that have ended
+	later   *time.Timer // looks for back-offs and pauses that have ended
 	laterAt time.Duration
 	idle    *time.Timer // looks for sessions without work
 }
@@ -93,7 +93,7 @@ func (d *dispatcher) lateLocked(r *delivery) {
 	}
 }
 
-// wakeAtLocked has the back-offs looked at when the earliest ends.
+// wakeAtLocked has endBackOffs called at the given time, or earlier.
 func (d *dispatcher) wakeAtLocked(due time.Duration) {
 	if d.timers.laterAt != 0 && d.timers.laterAt <= due || d.closed {
 		return
@@ -106,7 +106,8 @@ func (d *dispatcher) wakeAtLocked(due time.Duration) {
 // each looks at all of them.
 const minBackOffStep = 5 * time.Millisecond
 
-// endBackOffs queues the deliveries whose back-off has ended.
+// endBackOffs queues the deliveries whose back-off has ended, and lets sessions go on whose
+// pause has.
 func (d *dispatcher) endBackOffs() {
 	d.mu.Lock()
 	defer d.unlock()
@@ -128,9 +129,15 @@ func (d *dispatcher) endBackOffs() {
 		r.state = finished
 		d.resendLocked(r, r.err, 0)
 	}
+	for _, s := range d.sessions {
+		if s.pausedUntil > now && (next == 0 || s.pausedUntil < next) {
+			next = s.pausedUntil
+		}
+	}
 	if next != 0 {
 		d.wakeAtLocked(max(next, now+minBackOffStep))
 	}
+	d.dispatchLocked()
 }
 
 // watchIdleLocked starts to look for sessions that have had no work for idleTimeout.
@@ -144,6 +151,9 @@ func (d *dispatcher) watchIdleLocked() {
 func (d *dispatcher) closeIdle() {
 	d.mu.Lock()
 	defer d.unlock()
+	if d.closed {
+		return
+	}
 	now := d.now()
 	var next time.Duration
 	for _, s := range d.sessions {

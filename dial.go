@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math/bits"
 	"slices"
 	"time"
 )
@@ -271,15 +272,16 @@ func dialConfig(c *Config) *Config {
 	return config
 }
 
-// backOff returns how long to wait after so many failures before this one, with up to
+// backOff returns how long to wait after this many earlier failures, with up to
 // 50 % jitter. The jitter comes from the clock, so that a simulated one repeats it.
 func backOff(shortest, longest time.Duration, failures int) time.Duration {
 	d := longest
 	if failures < 16 {
 		d = min(shortest<<failures, longest)
 	}
-	random := uint64(time.Now().UnixNano()) * 0x9e3779b97f4a7c15 >> 32
-	return d - time.Duration(random)*(d/2)>>32
+	random := uint64(time.Now().UnixNano()) * 0x9e3779b97f4a7c15
+	jitter, _ := bits.Mul64(random, uint64(d/2))
+	return d - time.Duration(jitter)
 }
 
 // isPermanent reports whether an error is one that time does not heal.

@@ -231,6 +231,9 @@ func (s *http2Session) openLocked(r *delivery) (size int) {
 		}
 		r.seq, err = s.conn.Open(req)
 		if r.seq == 0 && err == nil {
+			if r.written {
+				s.d.stats.Resent-- // it will be counted when there is room
+			}
 			var back list
 			s.flight.remove(r)
 			back.push(r)

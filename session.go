@@ -205,10 +205,6 @@ func (s *session) pauseLocked(wait time.Duration, because error) {
 		return
 	}
 	s.pausedUntil, s.pausedBy = until, because
-	time.AfterFunc(wait, func() {
-		s.d.mu.Lock()
-		defer s.d.unlock()
-		s.d.dispatchLocked()
-	})
+	s.d.wakeAtLocked(until)
 	s.d.endHopelessLocked()
 }
