@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"example.com/apns/internal/iomutex"
 	"example.com/apns/internal/plain"
 )
 
@@ -80,9 +81,9 @@ type Conn struct {
 	hasCert  bool          // a client certificate was configured
 	feedback *bufio.Reader // what was read of the feedback list; nil before the first read
 
-	writing lane   // one message after the other
-	buf     []byte // the message being written; of the one in the lane
-	reading lane   // one feedback record after the other
+	writing *iomutex.Mutex // guards buf
+	buf     []byte         // the message being written
+	reading *iomutex.Mutex // guards feedback
 
 	writesRuns atomic.Bool // of a Client, which has IDs of its own
 
@@ -168,8 +169,8 @@ func dial(ctx context.Context, addr string, config *Config, d *dispatcher) (*Con
 		c.records = &recordConn{Conn: raw}
 		c.tls = tls.Client(c.records, tlsConfig)
 	}
-	c.writing = newLane(c.interrupter(c.tls.SetWriteDeadline))
-	c.reading = newLane(c.interrupter(c.tls.SetReadDeadline))
+	c.writing = iomutex.New(c.interrupter(c.tls.SetWriteDeadline))
+	c.reading = iomutex.New(c.interrupter(c.tls.SetReadDeadline))
 	if err := c.tls.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		return nil, fmt.Errorf("apns: TLS handshake with %s: %w", addr, c.explain(err))
@@ -229,10 +230,10 @@ func (c *Conn) WritePushMsg(ctx context.Context, m *Message) error {
 	if err := c.use(sendsMessages); err != nil {
 		return fmt.Errorf("%w: %w", ErrNotSent, err)
 	}
-	if err := c.writing.lock(ctx, c.done); err != nil {
+	if err := c.writing.Lock(ctx, c.done); err != nil {
 		return c.notSent(err)
 	}
-	defer c.writing.unlock()
+	defer c.writing.Unlock()
 	b, err := AppendMsg(c.buf[:0], m)
 	if err != nil {
 		return err
@@ -326,8 +327,8 @@ func (c *Conn) Close() error {
 	c.end(ending{cause: net.ErrClosed})
 	c.disconnect()
 	c.goroutines.Wait()
-	c.writing.release()
-	c.reading.release()
+	c.writing.Close()
+	c.reading.Close()
 	return nil
 }
 
@@ -462,15 +463,14 @@ func (c *Conn) failed() {
 	c.inFlight = false
 }
 
-// write writes b, which the lane is held for. A write that fails ends the
-// connection.
+// write writes b. A write that fails ends the connection. The caller has locked writing.
 func (c *Conn) write(ctx context.Context, b []byte) error {
-	if err := c.writing.begin(ctx); err != nil {
+	if err := c.writing.Start(ctx); err != nil {
 		c.failed()
 		return err
 	}
 	_, err := c.tls.Write(b)
-	c.writing.end()
+	c.writing.Stop()
 	return c.wroteAll(ctx, err)
 }
 
@@ -521,11 +521,11 @@ func (c *Conn) notSent(err error) error {
 // ask writes the barrier and waits for what the gateway says of it. It returns
 // nil when the connection has ended.
 func (c *Conn) ask(ctx context.Context) error {
-	if err := c.writing.lock(ctx, c.done); err != nil {
+	if err := c.writing.Lock(ctx, c.done); err != nil {
 		return err
 	}
 	err := c.writeBarrier(ctx)
-	c.writing.unlock()
+	c.writing.Unlock()
 	if err != nil {
 		return err
 	}
@@ -577,10 +577,10 @@ func (c *Conn) writeBarrier(ctx context.Context) error {
 // within the first n bytes may have reached the server, and no others. The memory
 // of scratch is used, and returned to be used again.
 func (c *Conn) writeRun(b []byte, first, last uint32, scratch []byte) (n int, _ []byte, err error) {
-	if err := c.writing.lock(context.Background(), c.done); err != nil {
+	if err := c.writing.Lock(context.Background(), c.done); err != nil {
 		return 0, scratch, err
 	}
-	defer c.writing.unlock()
+	defer c.writing.Unlock()
 	c.writesRuns.Store(true)
 	if !c.begin() {
 		return 0, scratch, net.ErrClosed
@@ -598,9 +598,9 @@ func (c *Conn) writeRun(b []byte, first, last uint32, scratch []byte) (n int, _ 
 
 // prove asks the server what it accepted, which ends the connection.
 func (c *Conn) prove() {
-	if c.writing.lock(context.Background(), c.done) == nil {
+	if c.writing.Lock(context.Background(), c.done) == nil {
 		c.writeBarrier(context.Background())
-		c.writing.unlock()
+		c.writing.Unlock()
 	}
 }
 
@@ -725,13 +725,11 @@ func (c *Conn) setEnding(e ending) (first bool) {
 
 // interrupter returns setDeadline for a connection that may know no deadlines:
 // to close it is the other way to end what it is doing.
-func (c *Conn) interrupter(setDeadline func(time.Time) error) func(time.Time) error {
-	return func(t time.Time) error {
-		err := setDeadline(t)
-		if err != nil && !t.IsZero() {
+func (c *Conn) interrupter(setDeadline func(time.Time) error) func(time.Time) {
+	return func(t time.Time) {
+		if err := setDeadline(t); err != nil && !t.IsZero() {
 			c.raw.Close()
 		}
-		return err
 	}
 }
 
@@ -829,121 +827,3 @@ func (c *Conn) explain(err error) error {
 
 // longAgo is a deadline that has passed.
 var longAgo = time.Unix(1, 0)
-
-// A lane is one direction of the connection: one goroutine has it at a time, and
-// a context can end the waiting for it as well as its use.
-type lane struct {
-	taken       chan struct{} // full while somebody has the lane
-	setDeadline func(time.Time) error
-	watch       *watch // of whoever has the lane; nil before the first
-}
-
-func newLane(setDeadline func(time.Time) error) lane {
-	return lane{taken: make(chan struct{}, 1), setDeadline: setDeadline}
-}
-
-// lock takes the lane. It fails if ctx ends first, or the connection.
-func (l *lane) lock(ctx context.Context, done <-chan struct{}) error {
-	select {
-	case l.taken <- struct{}{}:
-		return nil
-	default:
-	}
-	select {
-	case l.taken <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-done:
-		return net.ErrClosed
-	}
-}
-
-func (l *lane) unlock() { <-l.taken }
-
-// begin makes the end of ctx end the reading or writing that follows, up to the
-// call of end. It does so by a deadline in the past.
-//
-// The watch over ctx is left in place for the next call, because to set one up
-// costs more than to encode a message.
-func (l *lane) begin(ctx context.Context) error {
-	done := ctx.Done()
-	if done == nil {
-		return nil
-	}
-	if l.watch == nil || l.watch.done != done {
-		l.unwatch()
-		l.watch = newWatch(ctx, l.setDeadline)
-	}
-	l.watch.set(true)
-	// What ended before that has not been acted upon.
-	if err := ctx.Err(); err != nil {
-		l.watch.set(false)
-		return err
-	}
-	return nil
-}
-
-func (l *lane) end() {
-	if l.watch != nil {
-		l.watch.set(false)
-	}
-}
-
-func (l *lane) unwatch() {
-	if l.watch != nil {
-		l.watch.close()
-		l.watch = nil
-	}
-}
-
-// release lets go of the last context, once nobody will take the lane for long.
-func (l *lane) release() {
-	l.taken <- struct{}{}
-	l.unwatch()
-	l.unlock()
-}
-
-// A watch interrupts what is being done when a context ends.
-type watch struct {
-	done        <-chan struct{}
-	setDeadline func(time.Time) error
-	stop        func() bool
-	finished    chan struct{} // closed when the interruption is over
-
-	mu          sync.Mutex // protects following
-	active      bool       // there is something to interrupt
-	interrupted bool
-}
-
-func newWatch(ctx context.Context, setDeadline func(time.Time) error) *watch {
-	w := &watch{done: ctx.Done(), setDeadline: setDeadline, finished: make(chan struct{})}
-	w.stop = context.AfterFunc(ctx, w.interrupt)
-	return w
-}
-
-func (w *watch) interrupt() {
-	defer close(w.finished)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.active {
-		w.interrupted = true
-		w.setDeadline(longAgo)
-	}
-}
-
-func (w *watch) set(active bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.active = active
-	if w.interrupted {
-		w.interrupted = false
-		w.setDeadline(time.Time{})
-	}
-}
-
-func (w *watch) close() {
-	if !w.stop() {
-		<-w.finished
-	}
-}

@@ -64,21 +64,21 @@ func (c *Conn) ReadFeedbackMsg(ctx context.Context) (Feedback, error) {
 	if err := c.use(readsFeedback); err != nil {
 		return Feedback{}, fmt.Errorf("apns: %w", err)
 	}
-	if err := c.reading.lock(ctx, c.done); err != nil {
+	if err := c.reading.Lock(ctx, c.done); err != nil {
 		return Feedback{}, c.feedbackError(ctx, err)
 	}
-	defer c.reading.unlock()
+	defer c.reading.Unlock()
 	if err := c.ended(); err != nil {
 		return Feedback{}, err
 	}
-	if err := c.reading.begin(ctx); err != nil {
+	if err := c.reading.Start(ctx); err != nil {
 		return Feedback{}, c.feedbackError(ctx, err)
 	}
 	if c.feedback == nil {
 		c.feedback = bufio.NewReaderSize(c.tls, maxFeedback)
 	}
-	b, _, err := peekRecord(c.feedback, feedbackSize) // any record fits into the buffer
-	c.reading.end()
+	b, _, err := peekRecord(c.feedback, feedbackSize) // the buffer has room for any record
+	c.reading.Stop()
 	if err != nil && !errors.Is(err, io.EOF) {
 		return Feedback{}, c.feedbackError(ctx, err)
 	}

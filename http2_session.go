@@ -41,7 +41,7 @@ type http2Session struct {
 // A link is what a session needs of the connection under it.
 type link struct {
 	net.Conn         // with TLS
-	setWriteDeadline func(time.Time) error
+	setWriteDeadline func(time.Time)
 	closeNow         func()            // closes the connection without waiting for the server
 	explain          func(error) error // describes an error of TLS
 	pause            func()            // lets other goroutines run
