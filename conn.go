@@ -18,6 +18,7 @@ import (
 
 	"example.com/apns/internal/iomutex"
 	"example.com/apns/internal/plain"
+	"example.com/apns/internal/tlsrecord"
 )
 
 // A Config says how to reach a server. Its zero value, like nil, is all
@@ -75,7 +76,7 @@ type Conn struct {
 	http2 *http2Session // nil on the binary protocol, which all other fields serve
 
 	raw      net.Conn // under records; closing it does not wait for the peer
-	records  *recordConn
+	records  *tlsrecord.Conn
 	tls      plain.Session
 	log      *slog.Logger
 	hasCert  bool          // a client certificate was configured
@@ -166,7 +167,7 @@ func dial(ctx context.Context, addr string, config *Config, d *dispatcher) (*Con
 	if session, ok := raw.(*plain.Conn); ok {
 		c.tls, firstStream = session, session.FirstStream
 	} else {
-		c.records = &recordConn{Conn: raw}
+		c.records = &tlsrecord.Conn{Conn: raw}
 		c.tls = tls.Client(c.records, tlsConfig)
 	}
 	c.writing = iomutex.New(c.interrupter(c.tls.SetWriteDeadline))
@@ -585,10 +586,10 @@ func (c *Conn) writeRun(b []byte, first, last uint32, scratch []byte) (n int, _ 
 	if !c.begin() {
 		return 0, scratch, net.ErrClosed
 	}
-	if c.records == nil || len(b) <= maxRecord {
+	if c.records == nil || len(b) <= tlsrecord.MaxPayload {
 		n, err = c.tls.Write(b)
 	} else {
-		n, scratch, err = c.records.writeTogether(c.tls, b, scratch)
+		n, scratch, err = c.records.WriteTogether(c.tls, b, scratch)
 	}
 	if err = c.wroteAll(context.Background(), err); err == nil {
 		c.wrote(first, last)
