@@ -6,8 +6,6 @@ import (
 	"math"
 	"net"
 	"time"
-
-	"example.com/apns/internal/plain"
 )
 
 // A binarySession is the binary protocol's half of a session. A gateway says nothing
@@ -18,7 +16,7 @@ import (
 // The identifier of a message is its number on the connection, counted from 1.
 type binarySession struct {
 	session
-	conn *Conn
+	conn *binaryConn
 	pace *pace // shared by the sessions of the dispatcher
 
 	// Of the writer:
@@ -89,10 +87,9 @@ func (p *pace) confirm() {
 
 // newBinarySession begins to send messages over a connection.
 func newBinarySession(d *dispatcher, c *Conn) *binarySession {
-	s := &binarySession{conn: c, pace: &d.pace}
-	s.session = newSession(d, s, plain.Pause(c.raw))
-	c.onEnd, c.onAccepted = s.wakeWriter, s.acceptUpTo
-	c.use(sendsMessages) // so that its end is noticed
+	s := &binarySession{conn: c.binary, pace: &d.pace}
+	s.session = newSession(d, s, c.link.pause)
+	s.conn.serveSession(s.wakeWriter, s.acceptUpTo)
 	go s.write()
 	return s
 }
@@ -203,7 +200,7 @@ func (s *binarySession) decideLocked(now time.Duration) bool {
 	case s.isConfirmed || s.flight.n > 0 || !s.isOpen:
 	case s.taken > s.acknowledged || now-s.idleSince >= spareTimeout: // there is nothing to confirm
 		s.end = errIdle
-		s.conn.end(ending{cause: net.ErrClosed})
+		s.conn.end(net.ErrClosed)
 	default:
 		startTimer(&s.timer, s.idleSince+spareTimeout-now, s.wakeWriter)
 	}
@@ -216,9 +213,9 @@ var errBarrier = errors.New("the barrier was written")
 func (s *binarySession) flush() error {
 	if s.barrier {
 		s.barrier = false
-		s.conn.prove()
+		s.conn.writeBarrier()
 		if after := s.d.assumeAccepted; after > 0 {
-			s.silence = time.AfterFunc(after, func() { s.conn.end(ending{cause: net.ErrClosed, proved: true}) })
+			s.silence = time.AfterFunc(after, s.conn.endConfirmed)
 		}
 		return nil
 	}
@@ -227,7 +224,7 @@ func (s *binarySession) flush() error {
 	var n int
 	var err error
 	// No message is looked at here. One that is cancelled is written all the same.
-	n, s.scratch, err = s.conn.writeRun(s.buf, first, last, s.scratch)
+	n, s.scratch, err = s.conn.writeMessages(s.buf, first, last, s.scratch)
 	s.d.mu.Lock()
 	defer s.d.unlock()
 	s.waits = 0
@@ -270,12 +267,12 @@ func (s *binarySession) tickLocked(now time.Duration) bool {
 }
 
 func (s *binarySession) endLocked(format string, args ...any) {
-	e := ending{cause: fmt.Errorf(format, args...)}
-	s.d.afterLocked(func() { s.conn.end(e) })
+	cause := fmt.Errorf(format, args...)
+	s.d.afterLocked(func() { s.conn.end(cause) })
 }
 
 func (s *binarySession) close() {
-	s.conn.Close()
+	s.conn.close()
 	<-s.done
 }
 
@@ -301,16 +298,16 @@ func (s *binarySession) acceptLocked(id uint32) {
 
 // finish answers all that is in flight, by what ended the connection.
 func (s *binarySession) finish(error) {
-	<-s.conn.done
+	e := s.conn.waitForEnd()
 	s.d.mu.Lock()
 	for _, t := range []*time.Timer{s.timer, s.silence} {
 		if t != nil {
 			t.Stop()
 		}
 	}
-	s.concludeLocked(s.conn.final())
+	s.concludeLocked(e)
 	s.d.unlock()
-	s.conn.Close()
+	s.conn.close()
 }
 
 func (s *binarySession) concludeLocked(e ending) {
@@ -319,18 +316,18 @@ func (s *binarySession) concludeLocked(e ending) {
 	}
 	failure := e.cause
 	switch {
-	case e.proved:
+	case e.confirmed:
 		s.acceptLocked(uint32(s.taken))
 		s.pace.confirm()
 		failure = nil
-	case e.said != nil && e.said.ID == 0 && !e.said.Rejected(): // it accepted nothing
-		failure = e.said.Status
+	case e.packet != nil && e.packet.ID == 0 && !e.packet.Rejected(): // it accepted nothing
+		failure = e.packet.Status
 		s.unprocessedLocked(failure)
-	case e.said != nil && s.isNamed(e.said):
-		s.rejectedLocked(e.said)
+	case e.packet != nil && s.isNamed(e.packet):
+		s.rejectedLocked(e.packet)
 		failure = nil
-	case e.said != nil:
-		failure = fmt.Errorf("the gateway names a message that it was not sent: %s", plainText(e.said))
+	case e.packet != nil:
+		failure = fmt.Errorf("the gateway names a message that it was not sent: %s", plainText(e.packet))
 		s.lostLocked(failure)
 	case e.refused:
 		s.requeueLocked()

@@ -2,6 +2,7 @@ package apns
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -9,7 +10,10 @@ import (
 	"io"
 	"iter"
 	"math"
+	"net"
 	"time"
+
+	"example.com/apns/internal/iomutex"
 )
 
 // A Feedback is a record of the feedback service: a device from which the app was removed.
@@ -61,33 +65,7 @@ func (c *Conn) ReadFeedbackMsg(ctx context.Context) (Feedback, error) {
 	if c.http2 != nil {
 		return Feedback{}, fmt.Errorf("apns: no feedback service over HTTP/2, where the answer to each message says that its device is dead: %w", errors.ErrUnsupported)
 	}
-	if err := c.use(readsFeedback); err != nil {
-		return Feedback{}, fmt.Errorf("apns: %w", err)
-	}
-	if err := c.reading.Lock(ctx, c.done); err != nil {
-		return Feedback{}, c.feedbackError(ctx, err)
-	}
-	defer c.reading.Unlock()
-	if err := c.ended(); err != nil {
-		return Feedback{}, err
-	}
-	if err := c.reading.Start(ctx); err != nil {
-		return Feedback{}, c.feedbackError(ctx, err)
-	}
-	if c.feedback == nil {
-		c.feedback = bufio.NewReaderSize(c.tls, maxFeedback)
-	}
-	b, _, err := peekRecord(c.feedback, feedbackSize) // the buffer has room for any record
-	c.reading.Stop()
-	if err != nil && !errors.Is(err, io.EOF) {
-		return Feedback{}, c.feedbackError(ctx, err)
-	}
-	f, n, err := ParseFeedback(b) // distinguishes the end of the list from a record that is cut short
-	if err != nil {
-		return Feedback{}, err
-	}
-	_, err = c.feedback.Discard(n)
-	return f, err
+	return c.binary.readFeedback(ctx)
 }
 
 // Feedback ranges over the records that [Conn.ReadFeedbackMsg] returns, up to the end of the
@@ -168,15 +146,64 @@ func feedbackSize(b []byte) (int, error) {
 	return feedbackHead + int(binary.BigEndian.Uint16(b[4:])), nil
 }
 
-// feedbackError returns the error for feedback that could not be read.
-func (c *Conn) feedbackError(ctx context.Context, err error) error {
-	switch {
-	case c.ended() != nil:
-		return c.ended()
-	case ctx.Err() != nil:
-		err = ctx.Err()
-	default:
-		err = c.explain(err)
+// readFeedback implements Conn.ReadFeedbackMsg.
+func (c *binaryConn) readFeedback(ctx context.Context) (Feedback, error) {
+	if err := c.setPurpose(readingFeedback); err != nil {
+		return Feedback{}, fmt.Errorf("apns: %w", err)
 	}
-	return fmt.Errorf("apns: reading feedback: %w", err)
+	f, err := c.feedback.next(ctx, c.done)
+	if err != nil && c.isEnded() {
+		return Feedback{}, c.endError()
+	}
+	return f, err
 }
+
+// A feedbackReader reads the records of a feedback service.
+type feedbackReader struct {
+	link    *link
+	reading *iomutex.Mutex // guards buf, and keeps the records in order
+	buf     *bufio.Reader  // keeps what was read of a record; nil before the first read
+}
+
+func newFeedbackReader(l *link) feedbackReader {
+	return feedbackReader{link: l, reading: iomutex.New(l.setReadDeadline)}
+}
+
+// next returns the next record, unless done is closed. If ctx ends before the whole record
+// has been read, the next call goes on with the same record.
+func (r *feedbackReader) next(ctx context.Context, done <-chan struct{}) (Feedback, error) {
+	if err := r.reading.Lock(ctx, done); err != nil {
+		return Feedback{}, r.readError(ctx, err)
+	}
+	defer r.reading.Unlock()
+	select {
+	case <-done: // a record that is in buf does not come any more
+		return Feedback{}, r.readError(ctx, net.ErrClosed)
+	default:
+	}
+	if err := r.reading.Start(ctx); err != nil {
+		return Feedback{}, r.readError(ctx, err)
+	}
+	if r.buf == nil {
+		r.buf = bufio.NewReaderSize(r.link, maxFeedback)
+	}
+	b, _, err := peekRecord(r.buf, feedbackSize) // buf has room for any record
+	r.reading.Stop()
+	if err != nil && !errors.Is(err, io.EOF) {
+		return Feedback{}, r.readError(ctx, err)
+	}
+	f, n, err := ParseFeedback(b) // it tells the end of the list from a cut record
+	if err != nil {
+		return Feedback{}, err
+	}
+	_, err = r.buf.Discard(n)
+	return f, err
+}
+
+// readError returns the error of next if reading was interrupted or has failed.
+func (r *feedbackReader) readError(ctx context.Context, err error) error {
+	return fmt.Errorf("apns: reading feedback: %w", cmp.Or(ctx.Err(), r.link.explain(err)))
+}
+
+// close stops watching the context of the last call. It waits until that has returned.
+func (r *feedbackReader) close() { r.reading.Close() }

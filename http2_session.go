@@ -20,7 +20,7 @@ type http2Session struct {
 	session
 	conn     *h2.Conn
 	provider *provider
-	link     link
+	link     *link
 	log      *slog.Logger
 	ready    chan struct{} // closed when the server's first SETTINGS have come, or the reader is gone
 	readDone chan struct{} // closed when the reader is gone
@@ -38,15 +38,6 @@ type http2Session struct {
 	alive
 }
 
-// A link is what a session needs of the connection under it.
-type link struct {
-	net.Conn         // with TLS
-	setWriteDeadline func(time.Time)
-	closeNow         func()            // closes the connection without waiting for the server
-	explain          func(error) error // describes an error of TLS
-	pause            func()            // lets other goroutines run
-}
-
 const (
 	// maxWrite is the size in bytes at which a write is sent rather than extended:
 	// about a TLS record. Larger writes are no faster.
@@ -61,7 +52,7 @@ var errConnClosed = fmt.Errorf("connection closed: %w", net.ErrClosed)
 // newHTTP2Session begins to speak HTTP/2 over a connection that has negotiated it, and
 // returns when the server has said how many streams it allows. The session takes no
 // messages until the dispatcher opens it.
-func newHTTP2Session(ctx context.Context, d *dispatcher, l link, p *provider, firstStream uint32, log *slog.Logger) (*http2Session, error) {
+func newHTTP2Session(ctx context.Context, d *dispatcher, l *link, p *provider, firstStream uint32, log *slog.Logger) (*http2Session, error) {
 	s := &http2Session{
 		conn:     h2.NewConn(l),
 		provider: p,
@@ -271,7 +262,7 @@ func (s *http2Session) finish(err error) {
 		}
 		s.fail(s.link.explain(err))
 	}
-	s.link.closeNow() // so that the reader ends
+	s.link.close() // so that the reader ends
 	<-s.readDone
 	rest := s.conn.Rest()
 	s.d.mu.Lock()
