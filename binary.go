@@ -69,7 +69,7 @@ const (
 // An ending says how a connection ended. It never changes.
 type ending struct {
 	packet    *PushError // the error packet that ended it; nil if there was none
-	cause     error      // without a packet: why it ended; net.ErrClosed if this side closed it
+	cause     error      // if packet is nil: why it ended; net.ErrClosed: this side closed it
 	confirmed bool       // the gateway accepted all messages that were written
 	refused   bool       // the gateway accepted no message, because it refused the sender
 }

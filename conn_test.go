@@ -27,7 +27,7 @@ import (
 // and of its barrier. The server takes whole messages only, and whoever is told
 // "accepted" or "not sent" is told the truth.
 func TestConnectionCutWhileWriting(t *testing.T) {
-	fates := make(map[string]int)
+	outcomes := make(map[string]int)
 	for _, priority := range []apns.Priority{0, apns.PriorityImmediate} {
 		for n := range 260 {
 			synctest.Test(t, func(t *testing.T) {
@@ -50,24 +50,24 @@ func TestConnectionCutWhileWriting(t *testing.T) {
 					if len(records) != 0 {
 						t.Errorf("cut at %d: not sent, and the server recorded %v", n, records)
 					}
-					fates["not sent"]++
+					outcomes["not sent"]++
 				case shutdownErr != nil:
 					wantErr(t, shutdownErr, apns.ErrInDoubt)
 					if len(records) != 1 {
 						t.Errorf("cut at %d: the server recorded %v, want the message that was written", n, records)
 					}
-					fates["in doubt"]++
+					outcomes["in doubt"]++
 				default:
 					if len(records) != 1 || records[0].Outcome != apnstest.Accepted {
 						t.Errorf("cut at %d: accepted, and the server recorded %v", n, records)
 					}
-					fates["accepted"]++
+					outcomes["accepted"]++
 				}
 			})
 		}
 	}
-	if len(fates) != 3 {
-		t.Errorf("got the fates %v, want all three of them", fates)
+	if len(outcomes) != 3 {
+		t.Errorf("got the outcomes %v, want all three of them", outcomes)
 	}
 }
 
@@ -111,8 +111,8 @@ func TestConnectionCutWhileReading(t *testing.T) {
 
 // A client that is cut off in the middle of a message has not sent it.
 func TestServerTakesNoHalfMessage(t *testing.T) {
-	for _, wire := range [][]byte{simple, extended, framed} {
-		for n := range wire {
+	for _, record := range [][]byte{simple, extended, framed} {
+		for n := range record {
 			synctest.Test(t, func(t *testing.T) {
 				s := inMemory(t, nil)
 				config := s.Config()
@@ -123,7 +123,7 @@ func TestServerTakesNoHalfMessage(t *testing.T) {
 				config.TLS.ServerName = "localhost"
 				c := tls.Client(raw, config.TLS)
 				defer c.Close()
-				if _, err := c.Write(wire[:n]); err != nil {
+				if _, err := c.Write(record[:n]); err != nil {
 					t.Fatal(err)
 				}
 				c.CloseWrite()
@@ -238,9 +238,9 @@ func TestFeedbackContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := net.Pipe()
 		want := deadDevices(20)
-		var wire []byte
+		var list []byte
 		for _, f := range want {
-			wire, _ = apns.AppendFeedback(wire, f)
+			list, _ = apns.AppendFeedback(list, f)
 		}
 		s := inMemory(t, nil)
 		certs := s.Certificates()
@@ -251,9 +251,9 @@ func TestFeedbackContext(t *testing.T) {
 		go func() { // a byte every second
 			c := tls.Server(server, &tls.Config{Certificates: []tls.Certificate{pair}})
 			defer c.Close()
-			for i := range wire {
+			for i := range list {
 				time.Sleep(time.Second)
-				c.Write(wire[i : i+1])
+				c.Write(list[i : i+1])
 			}
 		}()
 		config := s.Config()
@@ -280,6 +280,11 @@ func TestFeedbackContext(t *testing.T) {
 			t.Errorf("got %v after %d timeouts, want %v after many", got, timeouts, want)
 		}
 	})
+}
+
+// A context that has ended gets no record, not even one that was read already. The next
+// call returns that one.
+func TestFeedbackContextBetweenRecords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := inMemory(t, nil)
 		s.AddFeedback(deadDevices(2)...)
@@ -331,14 +336,20 @@ func TestFeedbackConcurrently(t *testing.T) {
 	})
 }
 
-func TestDialErrors(t *testing.T) {
-	s := apnstest.NewServer(nil)
-	defer s.Close()
+// webServer starts a web server that speaks HTTP/1.1.
+func webServer(t *testing.T) *httptest.Server {
 	web := httptest.NewUnstartedServer(http.NotFoundHandler())
 	web.Config.ErrorLog = log.New(io.Discard, "", 0)
 	web.TLS = &tls.Config{NextProtos: []string{"http/1.1"}}
 	web.StartTLS()
-	defer web.Close()
+	t.Cleanup(web.Close)
+	return web
+}
+
+func TestDialErrors(t *testing.T) {
+	s := apnstest.NewServer(nil)
+	defer s.Close()
+	web := webServer(t)
 	plain := httptest.NewServer(http.NotFoundHandler())
 	defer plain.Close()
 	other := apnstest.NewServer(nil)
@@ -393,6 +404,11 @@ func TestDialErrors(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The error of Dial matches the one that its DialContext returned.
+func TestDialErrorOfDialContext(t *testing.T) {
+	boom := errors.New("boom")
 	if _, err := apns.Dial(t.Context(), "x:1", &apns.Config{DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, boom }}); !errors.Is(err, boom) {
 		t.Errorf("%v does not match what the dialer returned", err)
 	}
@@ -536,7 +552,7 @@ func TestConfigIsNotModified(t *testing.T) {
 	}
 }
 
-// What goes over the wire for a message allocates nothing.
+// To encode and to write a message allocates nothing.
 func TestAllocations(t *testing.T) {
 	m := message(1)
 	buf := make([]byte, 0, 4096)

@@ -22,9 +22,9 @@ type (
 // A deafConn, once deafened, reads nothing until a write has failed.
 type deafConn struct {
 	net.Conn
-	mu     sync.Mutex
-	gate   chan struct{} // nil: open
-	opened sync.Once
+	mu    sync.Mutex    // guards following
+	deaf  chan struct{} // closed when it hears again; nil if it was never deaf
+	hears sync.Once     // closes deaf
 }
 
 func (c *deafConn) dialer(next dialer) dialer {
@@ -38,23 +38,23 @@ func (c *deafConn) dialer(next dialer) dialer {
 func (c *deafConn) deafen() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.gate = make(chan struct{})
+	c.deaf = make(chan struct{})
 }
 
 func (c *deafConn) hear() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.gate != nil {
-		c.opened.Do(func() { close(c.gate) })
+	if c.deaf != nil {
+		c.hears.Do(func() { close(c.deaf) })
 	}
 }
 
 func (c *deafConn) Read(p []byte) (int, error) {
 	c.mu.Lock()
-	gate := c.gate
+	deaf := c.deaf
 	c.mu.Unlock()
-	if gate != nil {
-		<-gate
+	if deaf != nil {
+		<-deaf
 	}
 	return c.Conn.Read(p)
 }
