@@ -257,7 +257,7 @@ func (c *binaryConn) shutdown(ctx context.Context) error {
 	if err := c.setPurpose(sending); err != nil {
 		return fmt.Errorf("apns: %w", err)
 	}
-	cancelled := c.confirm(ctx)
+	cancelled := c.confirm(ctx, false)
 	if cancelled != nil {
 		c.end(errors.New("Shutdown was cancelled"))
 	}
@@ -272,13 +272,33 @@ func (c *binaryConn) shutdown(ctx context.Context) error {
 	return err
 }
 
+// check finds out whether the gateway takes messages from this sender: it confirms that no
+// message was rejected. That ends the connection, on which nothing must have been written.
+func (c *binaryConn) check(ctx context.Context) error {
+	c.setPurpose(sending)
+	cancelled := c.confirm(ctx, true)
+	if cancelled != nil {
+		c.end(fmt.Errorf("no answer to a barrier: %w", cancelled))
+	}
+	c.close()
+	switch e := c.waitForEnd(); {
+	case e.confirmed:
+		return nil
+	case e.packet != nil:
+		return fmt.Errorf("apns: the gateway answers a barrier with: %s", plainText(e.packet))
+	default:
+		return fmt.Errorf("apns: the gateway does not answer a barrier: %w", e.cause)
+	}
+}
+
 // confirm writes the barrier and waits for the answer, which ends the connection. It
-// returns nil when the connection has ended, for whatever reason.
-func (c *binaryConn) confirm(ctx context.Context) error {
+// returns nil when the connection has ended, for whatever reason. If no message was
+// written, it writes the barrier only if it has to.
+func (c *binaryConn) confirm(ctx context.Context, always bool) error {
 	if err := c.writing.Lock(ctx, c.done); err != nil {
 		return err
 	}
-	err := c.writeBarrierLocked(ctx)
+	err := c.writeBarrierLocked(ctx, always)
 	c.writing.Unlock()
 	if err != nil {
 		return err
@@ -294,15 +314,16 @@ func (c *binaryConn) confirm(ctx context.Context) error {
 // writeBarrier writes the barrier of a session, unless the connection has ended.
 func (c *binaryConn) writeBarrier() {
 	if c.writing.Lock(context.Background(), c.done) == nil {
-		c.writeBarrierLocked(context.Background()) // an error ends the connection
+		c.writeBarrierLocked(context.Background(), false) // an error ends the connection
 		c.writing.Unlock()
 	}
 }
 
 // writeBarrierLocked writes the barrier, a message without a token and a payload. The
 // caller has locked writing. It writes nothing if the barrier was written already or the
-// connection has ended. If no message was written, it ends the connection instead.
-func (c *binaryConn) writeBarrierLocked(ctx context.Context) error {
+// connection has ended. If no message was written, it ends the connection instead, unless
+// always is set.
+func (c *binaryConn) writeBarrierLocked(ctx context.Context, always bool) error {
 	c.mu.Lock()
 	isFirst := !c.hasBarrier && c.ending == nil
 	c.hasBarrier = true
@@ -314,7 +335,7 @@ func (c *binaryConn) writeBarrierLocked(ctx context.Context) error {
 	switch {
 	case !isFirst:
 		return nil
-	case written == 0:
+	case written == 0 && !always:
 		c.endConfirmed()
 		return nil
 	}
@@ -346,7 +367,7 @@ func (c *binaryConn) answersBarrier(packet *PushError) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if packet.ID == 0 {
-		return c.hasBarrier && c.minID != 0 &&
+		return c.hasBarrier && (c.minID != 0 || c.written == 0) &&
 			(packet.Status == StatusMissingToken || packet.Status == StatusMissingPayload)
 	}
 	return c.hasBarrier && packet.ID == c.barrierID

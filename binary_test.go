@@ -28,9 +28,9 @@ type fakeGateway struct {
 	net.Conn
 }
 
-// scriptedGateway returns the configuration of a gateway that does what serve does, and
+// gatewayThat returns the configuration of a gateway that does what serve does, and
 // then closes the connection.
-func scriptedGateway(t *testing.T, serve func(fakeGateway)) *apns.Config {
+func gatewayThat(t *testing.T, serve func(fakeGateway)) *apns.Config {
 	client, server := net.Pipe()
 	var serving sync.WaitGroup
 	serving.Go(func() {
@@ -126,7 +126,7 @@ func TestAcceptedAndThenRejected(t *testing.T) {
 		for _, size := range pieces {
 			t.Run(fmt.Sprintf("%s, pieces of %d", name, size), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					c := dial(t, "gateway.push.apple.com:2195", scriptedGateway(t, func(g fakeGateway) {
+					c := dial(t, "gateway.push.apple.com:2195", gatewayThat(t, func(g fakeGateway) {
 						g.takeMessages(1, 3)
 						g.send(size, packets, "")
 						g.takeMessages(4, 5)
@@ -158,7 +158,7 @@ func TestAcceptedAndThenCutShort(t *testing.T) {
 		for _, size := range pieces {
 			t.Run(fmt.Sprintf("%s, pieces of %d", name, size), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					c := dial(t, "gateway.push.apple.com:2195", scriptedGateway(t, func(g fakeGateway) {
+					c := dial(t, "gateway.push.apple.com:2195", gatewayThat(t, func(g fakeGateway) {
 						g.takeMessages(1, 2)
 						g.send(size, []apns.PushError{acceptedUpTo(1), acceptedUpTo(2)}, test.then)
 					}))
@@ -206,7 +206,7 @@ func TestBarrierAnswers(t *testing.T) {
 			for _, size := range pieces {
 				t.Run(fmt.Sprintf("%s, after %d, pieces of %d", name, len(before), size), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
-						c := dial(t, "gateway.push.apple.com:2195", scriptedGateway(t, func(g fakeGateway) {
+						c := dial(t, "gateway.push.apple.com:2195", gatewayThat(t, func(g fakeGateway) {
 							g.takeMessages(test.first, test.first+1)
 							id := g.takeBarrier()
 							packets := slices.Concat(before, test.answer)

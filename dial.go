@@ -138,8 +138,9 @@ func (l *dialer) connect() {
 			continue
 		}
 		l.dialing = true
+		check := len(l.waiting) > 0
 		d.unlock()
-		s, err := l.dial(l.ctx)
+		s, err := l.dial(l.ctx, check)
 		d.mu.Lock()
 		l.dialing = false
 		l.dialedLocked(s, err)
@@ -157,11 +158,17 @@ func (l *dialer) sleep(d time.Duration) {
 	}
 }
 
-// dial opens a connection. The session does not take messages yet.
-func (l *dialer) dial(ctx context.Context) (*session, error) {
+// dial opens a connection. The session does not take messages yet. With check it finds out
+// whether a gateway of the binary protocol takes messages, on a connection before.
+func (l *dialer) dial(ctx context.Context, check bool) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	c, err := dial(ctx, l.addr, l.config, l.d)
+	if err == nil && c.binary != nil && check {
+		if err = c.binary.check(ctx); err == nil {
+			c, err = dial(ctx, l.addr, l.config, l.d)
+		}
+	}
 	switch {
 	case err != nil:
 		return nil, err
