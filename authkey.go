@@ -193,7 +193,7 @@ func (k *AuthKey) tokenOtherThan(bearer string, under time.Duration) (providerTo
 	issued := now.Truncate(time.Second)
 	jwt, err := k.sign(issued)
 	if err != nil {
-		return providerToken{}, &setupError{err}
+		return providerToken{}, &permanentError{err}
 	}
 	k.shared = &providerToken{"bearer " + jwt, issued}
 	return *k.shared, nil

@@ -27,11 +27,11 @@ type binarySession struct {
 
 	// Protected by dispatcher.mu:
 	taken        int           // messages: those in flight, and those that have an answer
-	written      int           // of these, as far as is known
+	written      int           // of these, known to be completely written
 	acknowledged int           // of these, as far as the gateway has said that it accepted them (status 0)
 	since        time.Duration // when the first one without an outcome was taken, or status 0 came last
-	waits        time.Duration // since when the gateway is to read, or to answer the barrier; 0: it is not
-	isConfirmed  bool          // the barrier was written, or is about to be
+	gatewaySince time.Duration // since when a write or the barrier waits for the gateway; 0: none does
+	barrierSent  bool          // the barrier was written, or is about to be
 	timer        *time.Timer   // wakes the writer for the barrier
 	silence      *time.Timer   // assumes that all were accepted
 }
@@ -69,7 +69,8 @@ func (p *pace) init(maxInFlight int) {
 }
 
 // lost notes that a session with n messages has ended, and nothing was said about them.
-// A gateway that takes a few on each connection is soon asked after about as many.
+// The next sessions send their barriers earlier: with a gateway that takes only a few
+// messages on each connection, the number soon matches.
 func (p *pace) lost(n int) {
 	p.n = max(1, min(p.n, n/4))
 	p.ceiling, p.confirmed = max(1, n/2), 0
@@ -89,13 +90,13 @@ func (p *pace) confirm() {
 func newBinarySession(d *dispatcher, c *Conn) *binarySession {
 	s := &binarySession{conn: c.binary, pace: &d.pace}
 	s.session = newSession(d, s, c.link.pause)
-	s.conn.serveSession(s.wakeWriter, s.acceptUpTo)
+	s.conn.serveSession(s.wakeWriter, s.takeAcknowledgement)
 	go s.write()
 	return s
 }
 
-func (s *binarySession) roomLocked() int {
-	if s.isConfirmed || s.conn.isEnded() {
+func (s *binarySession) capacityLocked() int {
+	if s.barrierSent || s.conn.isEnded() {
 		return 0
 	}
 	if s.taken == math.MaxInt32 {
@@ -104,9 +105,10 @@ func (s *binarySession) roomLocked() int {
 	return s.pace.n - (s.taken - s.acknowledged)
 }
 
-// isFullLocked reports whether the next connection is to be dialed, which takes its time.
+// isFullLocked reports whether to dial the next connection. It does so early, since dialing
+// takes time.
 func (s *binarySession) isFullLocked() bool {
-	if s.roomLocked() <= s.pace.n/2 {
+	if s.capacityLocked() <= s.pace.n/2 {
 		return true
 	}
 	due, at := s.barrierDueLocked()
@@ -118,13 +120,13 @@ func (s *binarySession) isFullLocked() bool {
 func (s *binarySession) barrierDueLocked() (due bool, at time.Duration) {
 	full := s.taken-s.acknowledged >= s.pace.n || s.taken == math.MaxInt32
 	switch {
-	case s.isConfirmed || s.flight.n == 0 && !full:
+	case s.barrierSent || s.flight.n == 0 && !full:
 		return false, 0
 	case full || !s.d.hasQueuedLocked() && s.isWaitedForLocked():
 		return true, 0
 	}
 	at = s.pace.last
-	if s.pace.acknowledges || s.d.hasQueuedLocked() || s.d.feeding > 0 { // status 0 or others will follow
+	if s.pace.acknowledges || s.d.hasQueuedLocked() || s.d.producing > 0 { // status 0 or others will follow
 		at = max(at, s.since)
 	}
 	at += s.d.confirmInterval
@@ -137,11 +139,11 @@ func (s *binarySession) isWaitedForLocked() bool {
 	if s.d.closing != nil {
 		return true
 	}
-	if s.d.complete == 0 || s.pace.acknowledges {
+	if s.d.flushing == 0 || s.pace.acknowledges {
 		return false
 	}
 	for r := s.flight.first; r != nil; r = r.next {
-		if r.source.isComplete() {
+		if r.source.isFlushing() {
 			return true
 		}
 	}
@@ -179,25 +181,25 @@ func (s *binarySession) fillLocked() bool {
 		}
 	}
 	if len(s.buf) > 0 {
-		s.waits = now
+		s.gatewaySince = now
 		return true
 	}
 	return s.decideLocked(now)
 }
 
-// decideLocked reports whether the barrier is to be written now. Otherwise it has the
-// writer woken when it will be.
+// decideLocked reports whether the barrier is to be written now. Otherwise it starts
+// the timer that wakes the writer then.
 func (s *binarySession) decideLocked(now time.Duration) bool {
 	due, at := s.barrierDueLocked()
 	switch {
 	case due:
-		s.barrier, s.isConfirmed, s.waits = true, true, now
+		s.barrier, s.barrierSent, s.gatewaySince = true, true, now
 		s.end = errBarrier
 		s.pace.last = now
 		s.pace.acknowledges = s.pace.acknowledges && s.flight.n == 0
 	case at != 0:
 		startTimer(&s.timer, max(0, at-now), s.wakeWriter)
-	case s.isConfirmed || s.flight.n > 0 || !s.isOpen:
+	case s.barrierSent || s.flight.n > 0 || !s.isOpen:
 	case s.taken > s.acknowledged || now-s.idleSince >= spareTimeout: // there is nothing to confirm
 		s.end = errIdle
 		s.conn.end(net.ErrClosed)
@@ -223,11 +225,12 @@ func (s *binarySession) flush() error {
 	first := last - uint32(len(s.ends)) + 1
 	var n int
 	var err error
-	// No message is looked at here. One that is cancelled is written all the same.
+	// The lock is free here, and a cancelled message belongs to its caller again. So only
+	// the copy in buf is used.
 	n, s.scratch, err = s.conn.writeMessages(s.buf, first, last, s.scratch)
 	s.d.mu.Lock()
 	defer s.d.unlock()
-	s.waits = 0
+	s.gatewaySince = 0
 	if err == nil {
 		s.written = s.taken
 		return nil
@@ -242,11 +245,11 @@ func (s *binarySession) flush() error {
 
 func (s *binarySession) isOverLocked() bool { return s.conn.isEnded() }
 
-func (s *binarySession) drainLocked() {}
+func (s *binarySession) onDrainLocked() {}
 
-func (s *binarySession) expectLocked() {} // waits does it
+func (s *binarySession) expectLocked() {} // tickLocked watches the gateway
 
-// cancelLocked forgets a message, which was written or is about to be.
+// cancelLocked abandons a message. It was written, or will be, so it is in doubt.
 func (s *binarySession) cancelLocked(r *delivery, why error) (answer, bool) {
 	s.wakeWriter() // there may be nothing left to confirm
 	return answer{kind: lost, err: fmt.Errorf("%w: the gateway was not heard from: %w", ErrInDoubt, why)}, true
@@ -254,16 +257,16 @@ func (s *binarySession) cancelLocked(r *delivery, why error) (answer, bool) {
 
 // tickLocked ends a connection whose gateway does not read, or does not answer the barrier.
 func (s *binarySession) tickLocked(now time.Duration) bool {
-	late := s.waits != 0 && now-s.waits >= s.d.timeout
-	abandoned := s.waits != 0 && s.flight.n == 0 && now-s.waits >= s.d.timeout/ticks
+	late := s.gatewaySince != 0 && now-s.gatewaySince >= s.d.timeout
+	abandoned := s.gatewaySince != 0 && s.flight.n == 0 && now-s.gatewaySince >= s.d.timeout/ticks
 	switch {
 	case !late && !abandoned:
-	case s.isConfirmed:
+	case s.barrierSent:
 		s.endLocked("the gateway did not answer the barrier for %v", s.d.timeout)
 	default:
 		s.endLocked("the gateway did not read for %v", s.d.timeout)
 	}
-	return s.waits != 0
+	return s.gatewaySince != 0
 }
 
 func (s *binarySession) endLocked(format string, args ...any) {
@@ -276,21 +279,21 @@ func (s *binarySession) close() {
 	<-s.done
 }
 
-// acceptUpTo takes a status 0, with which a gateway says that it has accepted a message,
+// takeAcknowledgement takes a status 0, with which a gateway says that it has accepted a message,
 // and so all before it.
-func (s *binarySession) acceptUpTo(id uint32) {
+func (s *binarySession) takeAcknowledgement(id uint32) {
 	s.d.mu.Lock()
 	defer s.d.unlock()
 	if id == 0 || int64(id) > int64(s.taken) {
 		return
 	}
-	s.acceptLocked(id)
+	s.acceptUpToLocked(id)
 	s.acknowledged, s.since, s.pace.acknowledges = max(s.acknowledged, int(id)), s.d.now(), true
 	s.wakeWriter() // there is room, or nothing left to confirm
 }
 
-// acceptLocked answers the messages up to the one with the identifier.
-func (s *binarySession) acceptLocked(id uint32) {
+// acceptUpToLocked answers the messages up to the one with the identifier.
+func (s *binarySession) acceptUpToLocked(id uint32) {
 	for r := s.flight.first; r != nil && r.seq <= id; r = s.flight.first {
 		s.d.acceptedLocked(r, Receipt{})
 	}
@@ -317,7 +320,7 @@ func (s *binarySession) concludeLocked(e ending) {
 	failure := e.cause
 	switch {
 	case e.confirmed:
-		s.acceptLocked(uint32(s.taken))
+		s.acceptUpToLocked(uint32(s.taken))
 		s.pace.confirm()
 		failure = nil
 	case e.packet != nil && e.packet.ID == 0 && !e.packet.Rejected(): // it accepted nothing
@@ -358,20 +361,20 @@ func (s *binarySession) isNamed(said *PushError) bool {
 // discarded all after it. Those go first on the next connection, in their order.
 func (s *binarySession) rejectedLocked(said *PushError) {
 	if !said.Rejected() {
-		s.acceptLocked(said.ID)
+		s.acceptUpToLocked(said.ID)
 	} else {
 		accepted := said.ID - 1
 		if mutated(binaryTwice) && accepted > 0 {
 			accepted--
 		}
-		s.acceptLocked(accepted)
+		s.acceptUpToLocked(accepted)
 		if r := s.flight.first; r != nil && r.seq == said.ID {
 			e := *said
 			e.ID = r.message.ID
 			s.d.answeredLocked(r, answer{kind: rejected, err: &e})
 		}
 		if mutated(binaryLost) {
-			s.acceptLocked(said.ID + 1)
+			s.acceptUpToLocked(said.ID + 1)
 		}
 	}
 	s.requeueLocked()
@@ -391,7 +394,7 @@ func (s *binarySession) requeueLocked() {
 // unprocessedLocked resends all that is in flight, because of err, which counts as an
 // attempt.
 func (s *binarySession) unprocessedLocked(err error) {
-	for r := s.flight.last; r != nil; r = s.flight.last { // so that they keep their order
+	for r := s.flight.last; r != nil; r = s.flight.last { // each goes to the head of the queue, so the last goes first
 		s.d.answeredLocked(r, answer{kind: unprocessed, err: fmt.Errorf("%w: %w", ErrNotSent, err)})
 	}
 }
@@ -411,7 +414,7 @@ func (s *binarySession) lostLocked(err error) {
 		doubtful.push(r)
 	}
 	s.requeueLocked()
-	for r := doubtful.last; r != nil; r = doubtful.last { // the last one first, so that they keep their order
+	for r := doubtful.last; r != nil; r = doubtful.last { // each goes to the head of the queue, so the last goes first
 		doubtful.remove(r)
 		s.flight.push(r)
 		s.d.answeredLocked(r, answer{kind: lost, err: err})

@@ -190,11 +190,11 @@ const (
 	// InDoubtReport reports it, with an error that matches ErrInDoubt.
 	InDoubtReport InDoubtPolicy = iota
 	// InDoubtResendCollapsible resends it, until its Attempts run out, if it has a
-	// CollapseID and was sent over HTTP/2: a double then replaces the first one, but
-	// may sound once more.
+	// CollapseID and was sent over HTTP/2: a duplicate replaces the first one, but
+	// may alert the user once more.
 	InDoubtResendCollapsible
 	// InDoubtResend resends it, until its Attempts run out. It may be delivered twice:
-	// Apple does not promise to drop a double with the same apns-id. Where
+	// Apple does not promise to drop a duplicate with the same apns-id. Where
 	// connections of the binary protocol end without a word, the Client asks for a
 	// confirmation after fewer and fewer messages, so that it makes progress with a
 	// gateway that takes a few on each.
@@ -335,10 +335,10 @@ func positive[T int | time.Duration](n, otherwise T) T {
 	return n
 }
 
-// plainText is an error's text, to stand in that of another.
+// plainText returns an error's text without the prefix, for use in the text of another.
 func plainText(err error) string { return strings.TrimPrefix(err.Error(), "apns: ") }
 
-// A plainError is an error, to stand in another.
+// A plainError is an error without the prefix in its text, for use in another.
 type plainError struct{ err error }
 
 func (e plainError) Error() string { return plainText(e.err) }

@@ -15,8 +15,8 @@ type timers struct {
 	idle    *time.Timer // looks for sessions without work
 }
 
-// ticks is how often the clock looks at a message while it has time: so Timeout is
-// accurate to about an eighth.
+// ticks is how often the clock ticks within Timeout. A message ends at most an eighth of
+// Timeout too late.
 const ticks = 8
 
 func (t *timers) stop() {
@@ -50,7 +50,7 @@ func (d *dispatcher) tick() {
 	d.mu.Lock()
 	defer d.unlock()
 	d.timers.ticking = false
-	d.stageLocked()
+	d.queueStagedLocked()
 	now := d.now()
 	d.endLateLocked(now)
 	more := d.pending > 0
@@ -62,7 +62,7 @@ func (d *dispatcher) tick() {
 	if more {
 		d.startClockLocked()
 	}
-	d.room.Broadcast()
+	d.queueRoom.Broadcast() // for what has left the queue without being sent
 	d.dispatchLocked()
 }
 
@@ -75,14 +75,15 @@ func (d *dispatcher) endLateLocked(now time.Duration) {
 		late = s.flight.find(late, isLate)
 	}
 	for _, r := range late {
-		if r.state != finished {
+		if r.state != unlisted {
 			d.lateLocked(r)
 		}
 	}
 }
 
-// lateLocked ends a delivery whose time is over. That blames the session it is in flight
-// on, or those that had no room for it.
+// lateLocked ends a delivery whose time is over. If it was in flight, that counts as a
+// failure of its session. If it was queued, it counts for each session without room. The
+// message may be its caller's again by then: it is only compared.
 func (d *dispatcher) lateLocked(r *delivery) {
 	m, was, on := r.message, r.state, r.session
 	d.abandonLocked(r, context.DeadlineExceeded)
@@ -126,7 +127,7 @@ func (d *dispatcher) endBackOffs() {
 		}
 		d.backingOff.remove(r)
 		d.waiting.Add(-1)
-		r.state = finished
+		r.state = unlisted
 		d.resendLocked(r, r.err, 0)
 	}
 	for _, s := range d.sessions {

@@ -119,9 +119,9 @@ func (c *Conn) start(ctx context.Context, addr string, config *Config, d *dispat
 			return fmt.Errorf("apns: HTTP/2 with %s: %w", addr, err)
 		}
 	case protocol != "":
-		return &setupError{fmt.Errorf("apns: %s negotiated the protocol %q, expected h2, or none for a gateway of the binary protocol", addr, protocol)}
+		return &permanentError{fmt.Errorf("apns: %s negotiated the protocol %q, expected h2, or none for a gateway of the binary protocol", addr, protocol)}
 	case needsTokens:
-		return &setupError{fmt.Errorf("apns: %s did not negotiate HTTP/2 (ALPN h2), expected that for the provider tokens of Config.Key: it is a gateway of the binary protocol, which takes certificates alone, or something in between has stripped it", addr)}
+		return &permanentError{fmt.Errorf("apns: %s did not negotiate HTTP/2 (ALPN h2), expected that for the provider tokens of Config.Key: it is a gateway of the binary protocol, which takes certificates alone, or something in between has stripped it", addr)}
 	default:
 		c.binary = newBinaryConn(c.link, config.logger())
 	}
@@ -143,7 +143,7 @@ func (c *Conn) startHTTP2(ctx context.Context, d *dispatcher, p *provider, log *
 	if ownsDispatcher {
 		d.mu.Lock()
 		d.provider.Store(p)
-		d.openLocked(&s.session)
+		d.addSessionLocked(&s.session)
 		d.unlock()
 	}
 	return nil

@@ -6,10 +6,12 @@ import (
 )
 
 // A delivery is a message on its way from its source to its outcome. It is on the list
-// that its state names, and all of it is protected by dispatcher.mu.
+// that its state names. dispatcher.mu protects it from the hand-over until its outcome is
+// reported; before and after that it belongs to its source.
 //
-// Once it is finished it belongs to its source again, and so does the message. So
-// whoever reads the message holds the lock, and has found the delivery on a list.
+// The message belongs to the caller again once the delivery is finished. So it may be read
+// only with dispatcher.mu held, and code that kept a delivery while the lock was free must
+// check its state first.
 type delivery struct {
 	message    *Message
 	source     source
@@ -25,7 +27,7 @@ type delivery struct {
 	inDoubt  bool          // an earlier attempt ended in doubt
 	written  bool          // an earlier attempt has written it
 	deadline time.Duration // when its time ends, by dispatcher.now; 0: never
-	at       time.Duration // when it was given to the session or, backing off, when it is resent
+	at       time.Duration // in flight: when it was given to the session; backing off: when it is resent
 
 	receipt Receipt // the outcome, once it is finished
 	err     error   // the outcome; before that, what the last attempt came to, if it is to be repeated
@@ -35,7 +37,7 @@ type delivery struct {
 type state uint8
 
 const (
-	finished   state = iota // none, or dispatcher.finished
+	unlisted   state = iota // none; or dispatcher.finished, once it has its outcome
 	queued                  // dispatcher.queue
 	backingOff              // dispatcher.backingOff
 	inFlight                // session.flight
@@ -46,9 +48,9 @@ type source interface {
 	// report is told that deliveries of the source are finished. The list is the
 	// source's from then on. No lock is held.
 	report(finished list)
-	// isComplete reports whether the source has handed over its last message, so that
+	// isFlushing reports whether the source has handed over its last message, so that
 	// its outcomes are wanted without delay. The caller holds dispatcher.mu.
-	isComplete() bool
+	isFlushing() bool
 	// context returns the context of the call.
 	context() context.Context
 }
@@ -119,7 +121,7 @@ func (l *list) prepend(other *list) {
 // popSource takes the first delivery from the list, and all others that have the same
 // source: so a source learns at once what was finished at once.
 func (l *list) popSource() list {
-	rs := l.popRun()
+	rs := l.popSegment()
 	source := rs.first.source
 	if _, isOne := source.(*pushCall); isOne {
 		return rs
@@ -135,9 +137,9 @@ func (l *list) popSource() list {
 	return rs
 }
 
-// popRun takes the first delivery from the list, and those that follow it and have the
+// popSegment takes the first delivery from the list, and those that follow it and have the
 // same source.
-func (l *list) popRun() (run list) {
+func (l *list) popSegment() (run list) {
 	run.first = l.first
 	for d := l.first; d != nil && d.source == run.first.source; d = d.next {
 		run.last = d
@@ -152,8 +154,8 @@ func (l *list) popRun() (run list) {
 	return run
 }
 
-// find appends the deliveries for which is holds. To end one may change any list: so the
-// deliveries are found first, and ended then.
+// find appends the deliveries for which is returns true. Ending a delivery may change any
+// list, so callers collect first and end afterwards.
 func (l *list) find(some []*delivery, is func(*delivery) bool) []*delivery {
 	for r := l.first; r != nil; r = r.next {
 		if is(r) {

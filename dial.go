@@ -21,14 +21,14 @@ type dialer struct {
 
 	// Protected by dispatcher.mu:
 
-	running   bool          // connect runs
-	dialing   bool          // and does not wait
-	failures  int           // in a row: attempts to dial, and connections on which no message was answered
-	due       time.Duration // when the next attempt may begin
-	failure   error         // the last one
-	permanent bool          // which time does not heal
-	waiting   []chan error  // calls of Client.Connect
-	replaced  bool          // a connection was replaced for the sake of few messages, and none has worked since
+	running         bool          // connect is running
+	dialing         bool          // an attempt is under way
+	failures        int           // in a row: attempts to dial, and connections on which no message was answered
+	due             time.Duration // when the next attempt may begin
+	failure         error         // the last failure; nil after a success
+	permanent       bool          // failure does not pass with time
+	connectCalls    []chan error  // calls of Client.Connect
+	replacementUsed bool          // a connection was replaced because of few messages, and no message was answered since
 }
 
 func newDialer(d *dispatcher, addr string, config *Config, maxBackOff time.Duration) *dialer {
@@ -43,14 +43,14 @@ const (
 	// minRedial is the back-off after the first failure to connect. It doubles with
 	// each further one.
 	minRedial = 100 * time.Millisecond
-	// maxRefused is the longest back-off when the failure is permanent.
-	maxRefused = time.Minute
+	// maxPermanentBackOff is the longest back-off when the failure is permanent.
+	maxPermanentBackOff = time.Minute
 	// minRetry and maxRetry are the shortest and the longest back-off of a message.
 	minRetry = time.Second
 	maxRetry = time.Minute
 	// idleTimeout is how long a connection is kept without work. Apple asks for "hours
 	// or days" ("Sending notification requests to APNs"), and for no PINGs meanwhile; a
-	// connection that was silent for long is asked before it is used again.
+	// connection that was silent for long is checked with a PING before it is used again.
 	idleTimeout = time.Hour
 )
 
@@ -72,7 +72,7 @@ func (l *dialer) isWantedLocked() bool {
 		}
 		switch {
 		case s.end != nil:
-		case s.replaced != nil && l.d.pending > 0 && s.pausedUntil <= now:
+		case s.replaceBecause != nil && l.d.pending > 0 && s.pausedUntil <= now:
 			return true
 		default:
 			open++
@@ -81,14 +81,14 @@ func (l *dialer) isWantedLocked() bool {
 			}
 		}
 	}
-	if len(l.waiting) > 0 && open == 0 {
+	if len(l.connectCalls) > 0 && open == 0 {
 		return true
 	}
 	return l.d.waiting.Load() > 0 && open == full && open < l.d.maxConns && binary < maxBinarySessions
 }
 
-// waitLocked returns a channel for the outcome of the next attempt to connect. If a
-// session is open, that is nil.
+// waitLocked returns a channel that gets the outcome of the next attempt to connect. If a
+// session takes messages, the outcome is nil, at once.
 func (l *dialer) waitLocked() <-chan error {
 	outcome := make(chan error, 1)
 	now := l.d.now()
@@ -100,26 +100,27 @@ func (l *dialer) waitLocked() <-chan error {
 	case l.permanent && l.due > now:
 		outcome <- l.failure
 	default:
-		l.waiting = append(l.waiting, outcome)
+		l.connectCalls = append(l.connectCalls, outcome)
 		l.growLocked()
 	}
 	return outcome
 }
 
-// stopWaitingLocked is called when nobody waits for the channel any more, because of why.
+// stopWaitingLocked removes a channel of waitLocked, and returns the error for the call that
+// waited, because of why.
 func (l *dialer) stopWaitingLocked(outcome <-chan error, why error) error {
-	l.waiting = slices.DeleteFunc(l.waiting, func(c chan error) bool { return c == outcome })
+	l.connectCalls = slices.DeleteFunc(l.connectCalls, func(c chan error) bool { return c == outcome })
 	if l.failure != nil {
 		return fmt.Errorf("apns: %w, while there was no connection (%s)", why, plainText(l.failure))
 	}
 	return fmt.Errorf("apns: %w, while there was no connection", why)
 }
 
-func (l *dialer) tellLocked(outcome error) {
-	for _, c := range l.waiting {
+func (l *dialer) announceLocked(outcome error) {
+	for _, c := range l.connectCalls {
 		c <- outcome
 	}
-	l.waiting = nil
+	l.connectCalls = nil
 }
 
 // connect opens connections while they are wanted. It waits for the back-off between
@@ -138,7 +139,7 @@ func (l *dialer) connect() {
 			continue
 		}
 		l.dialing = true
-		check := len(l.waiting) > 0
+		check := len(l.connectCalls) > 0
 		d.unlock()
 		s, err := l.dial(l.ctx, check)
 		d.mu.Lock()
@@ -182,18 +183,18 @@ func (l *dialer) dial(ctx context.Context, check bool) (*session, error) {
 func (l *dialer) dialedLocked(s *session, err error) {
 	d := l.d
 	switch {
-	case err == nil && d.openLocked(s):
+	case err == nil && d.addSessionLocked(s):
 		if h, ok := s.protocol.(*http2Session); ok {
 			d.provider.Store(h.provider)
 		} else {
 			d.provider.Store(nil)
 		}
-		l.tellLocked(nil)
+		l.announceLocked(nil)
 	case err == nil:
 		d.running.Go(s.protocol.close)
 	case l.ctx.Err() == nil:
 		l.failedLocked(err)
-		l.tellLocked(err)
+		l.announceLocked(err)
 		permanent, wait := l.permanent, l.due-d.now()
 		d.afterLocked(func() {
 			if permanent {
@@ -210,24 +211,24 @@ func (l *dialer) dialedLocked(s *session, err error) {
 func (l *dialer) failedLocked(err error) {
 	longest := l.maxBackOff
 	if l.permanent = isPermanent(err); l.permanent {
-		longest = maxRefused
+		longest = maxPermanentBackOff
 	}
 	l.failure = err
 	l.due = l.d.now() + backOff(minRedial, longest, l.failures)
 	l.failures++
-	l.d.endHopelessLocked()
+	l.d.endUnsendableLocked()
 }
 
 // workedLocked notes that a message was answered on a new connection.
 func (l *dialer) workedLocked() {
-	l.failures, l.due, l.failure, l.permanent, l.replaced = 0, 0, nil, false, false
+	l.failures, l.due, l.failure, l.permanent, l.replacementUsed = 0, 0, nil, false, false
 }
 
 // refusedLocked takes an answer that refuses the sender: all messages would get it.
 // Those that wait get it without being sent, and so do those that are handed over
 // before the next attempt is due.
 func (l *dialer) refusedLocked(s *session, err error) {
-	s.proven = false // so that the next answer ends it
+	s.hasAnswered = false // so that the next message that is accepted or rejected calls workedLocked
 	if l.permanent && l.due > l.d.now() {
 		return // another message had the same answer
 	}
@@ -238,17 +239,17 @@ func (l *dialer) refusedLocked(s *session, err error) {
 	l.d.afterLocked(func() { l.d.log.Error("apns: sender refused", "error", err) })
 }
 
-// mayReplaceLocked reports whether a connection may be replaced although only few
+// claimReplacementLocked reports whether a connection may be replaced although only few
 // messages have failed: once, until a message is answered.
-func (l *dialer) mayReplaceLocked() bool {
-	first := !l.replaced
-	l.replaced = true
+func (l *dialer) claimReplacementLocked() bool {
+	first := !l.replacementUsed
+	l.replacementUsed = true
 	return first
 }
 
-// hopelessLocked returns the error of a message that cannot be sent before its
+// unsendableLocked returns the error of a message that cannot be sent before its
 // deadline, because of what is known of the server; or nil.
-func (l *dialer) hopelessLocked(deadline, now time.Duration) error {
+func (l *dialer) unsendableLocked(deadline, now time.Duration) error {
 	switch {
 	case l.due <= now:
 	case l.permanent:
@@ -260,8 +261,8 @@ func (l *dialer) hopelessLocked(deadline, now time.Duration) error {
 }
 
 // dialConfig returns a copy of a Config with a cache for TLS sessions: to resume one
-// costs a fraction of a full handshake. Where the certificate may be another each time,
-// so must be the session.
+// costs a fraction of a full handshake. There is none if GetClientCertificate may
+// return another certificate: a resumed session would keep the old one.
 func dialConfig(c *Config) *Config {
 	config := new(Config)
 	if c != nil {
@@ -293,7 +294,7 @@ func backOff(shortest, longest time.Duration, failures int) time.Duration {
 
 // isPermanent reports whether an error is one that time does not heal.
 func isPermanent(err error) bool {
-	if _, ok := errors.AsType[*setupError](err); ok {
+	if _, ok := errors.AsType[*permanentError](err); ok {
 		return true
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {

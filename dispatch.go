@@ -17,9 +17,10 @@ import (
 // A Client has one dispatcher, which dials. A Conn over HTTP/2 has one with a single
 // session, which does not.
 //
-// One mutex protects the dispatcher, its sessions and all deliveries. It is released by
-// unlock, which then reports the outcomes: a source may hand over its next message at
-// once, and finds everything done.
+// One mutex protects the dispatcher, its dialer, its sessions and all deliveries that were
+// handed over. It is released by unlock, which then reports the outcomes. When a source
+// hears of an outcome, the mutex is free and so is the place of the message: it can hand
+// over the next one at once.
 type dispatcher struct {
 	settings
 	dialer  *dialer // nil: no other connection is opened
@@ -31,7 +32,7 @@ type dispatcher struct {
 	provider atomic.Pointer[provider] // knows the rules for messages; nil until the server has spoken HTTP/2
 	waiting  atomic.Int64             // deliveries that are staged, queued or backing off
 
-	mu           sync.Mutex    // protects following, and all that is said to be
+	mu           sync.Mutex    // protects the fields below, and those marked so in other types
 	queue        list          // what a session may take, in order
 	backingOff   list          // what is to be queued again later
 	finished     list          // what unlock reports
@@ -43,14 +44,14 @@ type dispatcher struct {
 	opened       uint64        // sessions so far
 	inFlight     int           // deliveries on sessions
 	pending      int           // deliveries without an outcome
-	room         sync.Cond     // of mu: fewer messages wait, or a PushAll ends
-	feeding      int           // PushAlls that have messages to come
-	complete     int           // PushAlls that have none, and wait for outcomes
+	queueRoom    sync.Cond     // of mu: fewer messages wait, or a PushAll ends
+	producing    int           // PushAlls that have messages to come
+	flushing     int           // PushAlls that have none, and wait for outcomes
 	pace         pace          // of the barriers on the binary protocol
 	timers       timers
 	closing      error           // why no messages are taken; nil while they are
 	closed       bool            // close was called
-	drained      []chan struct{} // closed when nothing is pending
+	idleWaiters  []chan struct{} // closed when nothing is pending
 	stats        Stats           // but for what is computed
 }
 
@@ -66,13 +67,13 @@ type settings struct {
 	observe         func(context.Context, Attempt) // or nil
 }
 
-// maxWaiting is how many messages may wait before a PushAll takes no more: those that
-// would not be sent soon must not use up their time here.
+// maxWaiting is how many messages may wait before a PushAll takes no more. The time of a
+// message begins when it is taken, so no more are taken than can be sent soon.
 func (s *settings) maxWaiting() int { return min(s.maxInFlight, 1024) }
 
 func newDispatcher(s settings, log *slog.Logger) *dispatcher {
 	d := &dispatcher{settings: s, log: log, epoch: time.Now().Add(-time.Second)}
-	d.room.L = &d.mu
+	d.queueRoom.L = &d.mu
 	d.pace.init(s.maxInFlight)
 	return d
 }
@@ -129,27 +130,27 @@ func (d *dispatcher) checkMessage(m *Message) (checked bool, err error) {
 	return true, p.check(m)
 }
 
-// handOver takes a message from its source. It has an outcome from then on.
+// handOver takes a message from its source. From then on it gets exactly one outcome.
 func (d *dispatcher) handOver(r *delivery) {
 	d.mu.Lock()
 	var one list
 	one.push(r)
 	d.handOverLocked(&one, r.deadline, time.Now())
-	if d.queue.n == 1 || len(d.sessions) == 0 { // or else somebody is at it already
+	if d.queue.n == 1 || len(d.sessions) == 0 { // or else dispatchLocked has run for the others, and whoever makes room runs it again
 		d.dispatchLocked()
 	}
 	d.unlock()
 }
 
 // handOverLocked queues deliveries of a source, unless their outcomes are known already.
-// All have the same deadline; if that is 0, they have the Timeout. What breaks a rule has
-// that in its err.
+// All have the same deadline; 0 means Timeout. A delivery whose message breaks a rule comes
+// with err set.
 func (d *dispatcher) handOverLocked(rs *list, deadline time.Duration, at time.Time) {
 	now := at.Sub(d.epoch)
 	if d.timeout > 0 && deadline == 0 {
 		deadline = now + d.timeout
 	}
-	err := d.hopelessLocked(deadline, now)
+	err := d.unsendableLocked(deadline, now)
 	if d.closing != nil {
 		err = fmt.Errorf("%w: %w", ErrNotSent, d.closing)
 	}
@@ -172,9 +173,9 @@ func (d *dispatcher) handOverLocked(rs *list, deadline time.Duration, at time.Ti
 	d.startClockLocked()
 }
 
-// stage is told by a PushAll that it has messages, which a session will take when it
+// noteStaged is told by a PushAll that it has messages, which a session will take when it
 // has room for them.
-func (d *dispatcher) stage(b *pushAll) {
+func (d *dispatcher) noteStaged(b *pushAll) {
 	d.mu.Lock()
 	defer d.unlock()
 	d.staged = append(d.staged, b)
@@ -182,8 +183,8 @@ func (d *dispatcher) stage(b *pushAll) {
 	d.dispatchLocked()
 }
 
-// stageLocked queues what PushAlls have staged.
-func (d *dispatcher) stageLocked() {
+// queueStagedLocked hands over the messages that PushAlls have staged.
+func (d *dispatcher) queueStagedLocked() {
 	if len(d.staged) == 0 {
 		return
 	}
@@ -197,8 +198,8 @@ func (d *dispatcher) stageLocked() {
 	d.staged = d.staged[:0]
 }
 
-// dispatchLocked has waiting messages sent: it wakes the first session that has room,
-// or has another one opened.
+// dispatchLocked wakes the first session that has room for the messages that wait, or
+// opens another connection.
 func (d *dispatcher) dispatchLocked() {
 	if d.queue.n == 0 && len(d.staged) == 0 || d.inFlight >= d.maxInFlight {
 		return
@@ -210,7 +211,7 @@ func (d *dispatcher) dispatchLocked() {
 			return
 		}
 	}
-	d.stageLocked() // since what cannot be sent in time has its outcome at once
+	d.queueStagedLocked() // those that cannot be sent in time get their outcomes now
 	if d.dialer != nil {
 		d.dialer.growLocked()
 	}
@@ -225,7 +226,7 @@ func (d *dispatcher) hasQueuedLocked() bool {
 func (d *dispatcher) takeLocked(s *session) *delivery {
 	for d.inFlight < d.maxInFlight {
 		if d.queue.n == 0 {
-			d.stageLocked()
+			d.queueStagedLocked()
 		}
 		r := d.queue.pop()
 		if r == nil {
@@ -248,22 +249,24 @@ func (d *dispatcher) takeLocked(s *session) *delivery {
 	return nil
 }
 
-// tookLocked is called when a session has taken what it has room for.
-func (d *dispatcher) tookLocked() {
+// filledLocked is called after a session has taken messages: PushAlls may go on, other
+// sessions may have room, and another connection may be of use.
+func (d *dispatcher) filledLocked() {
 	if int(d.waiting.Load()) <= d.maxWaiting()/2 {
-		d.room.Broadcast()
+		d.queueRoom.Broadcast()
 	}
 	d.dispatchLocked() // others may have room
 	if d.dialer != nil {
-		d.dialer.growLocked() // although there may be room now
+		d.dialer.growLocked() // isFullLocked may ask for a connection before there is no room
 	}
 }
 
-// landLocked takes a delivery from its session.
-func (d *dispatcher) landLocked(r *delivery) {
+// leaveFlightLocked takes a delivery from its session. Where MaxInFlight was reached,
+// dispatchLocked has stopped: the first place that is free starts it again.
+func (d *dispatcher) leaveFlightLocked(r *delivery) {
 	s := r.session
 	s.flight.remove(r)
-	r.state = finished
+	r.state = unlisted
 	if s.flight.n == 0 {
 		s.idleSince = d.now()
 	}
@@ -272,8 +275,8 @@ func (d *dispatcher) landLocked(r *delivery) {
 	}
 }
 
-// requeueLocked queues deliveries of a session before all others, because they were not
-// looked at. That does not count as an attempt.
+// requeueLocked puts deliveries of a session at the head of the queue, because the server
+// did not process them. The attempt is not counted. The caller dispatches.
 func (d *dispatcher) requeueLocked(rs *list) {
 	for r := rs.first; r != nil; r = r.next {
 		r.state = queued
@@ -289,8 +292,8 @@ func (d *dispatcher) requeueLocked(rs *list) {
 
 // The sessions.
 
-// openLocked lets a session take messages. It is false if the dispatcher is closed.
-func (d *dispatcher) openLocked(s *session) bool {
+// addSessionLocked lets a session take messages. It is false if the dispatcher is closed.
+func (d *dispatcher) addSessionLocked(s *session) bool {
 	if d.closed {
 		return false
 	}
@@ -298,8 +301,8 @@ func (d *dispatcher) openLocked(s *session) bool {
 	s.number, s.isOpen, s.idleSince = d.opened, true, d.now()
 	d.stats.Connected++
 	for _, other := range d.sessions {
-		if other.replaced != nil {
-			other.drainLocked(other.replaced)
+		if other.replaceBecause != nil {
+			other.drainLocked(other.replaceBecause)
 		}
 	}
 	d.sessions = append(d.sessions, s)
@@ -308,10 +311,13 @@ func (d *dispatcher) openLocked(s *session) bool {
 	return true
 }
 
-// drainedLocked is called when a session takes no more messages.
-func (d *dispatcher) drainedLocked(s *session) {
+// drainingLocked is called when a session takes no more messages. A connection over HTTP/2
+// on which no message was answered counts as a failure to connect, unless its end was no
+// failure or was counted already. (The binary half counts its own.) A Conn has no other
+// session, so the messages in its queue end.
+func (d *dispatcher) drainingLocked(s *session) {
 	if d.dialer != nil {
-		if s.isHTTP2 && s.isOpen && !s.proven && s.replaced == nil && s.end != errIdle && !d.closed {
+		if s.isHTTP2 && s.isOpen && !s.hasAnswered && s.replaceBecause == nil && s.end != errIdle && !d.closed {
 			d.dialer.failedLocked(s.end)
 		}
 		d.dispatchLocked()
@@ -322,8 +328,8 @@ func (d *dispatcher) drainedLocked(s *session) {
 	}
 }
 
-// removeLocked forgets a session that has ended. A Conn keeps its only one, which has the
-// reason.
+// removeLocked forgets a session that has ended. The dispatcher of a Conn keeps its session:
+// unsendableLocked takes the reason from it.
 func (d *dispatcher) removeLocked(s *session) {
 	if d.dialer == nil {
 		return
@@ -342,34 +348,34 @@ func (d *dispatcher) removeLocked(s *session) {
 // shutDownLocked takes no more messages, because of err, and returns a channel that is
 // closed when none is pending.
 func (d *dispatcher) shutDownLocked(err error) <-chan struct{} {
-	d.stageLocked()
+	d.queueStagedLocked()
 	if d.closing == nil {
 		d.closing = err
 	}
 	done := make(chan struct{})
-	d.drained = append(d.drained, done)
-	d.noticeDrainedLocked()
+	d.idleWaiters = append(d.idleWaiters, done)
+	d.noticeIdleLocked()
 	for _, s := range d.sessions {
 		s.wakeWriter() // for a barrier
 	}
 	return done
 }
 
-// noticeDrainedLocked tells those who wait for it that nothing is pending.
-func (d *dispatcher) noticeDrainedLocked() {
+// noticeIdleLocked tells those who wait for it that nothing is pending.
+func (d *dispatcher) noticeIdleLocked() {
 	if d.pending > 0 {
 		return
 	}
-	for _, done := range d.drained {
+	for _, done := range d.idleWaiters {
 		close(done)
 	}
-	d.drained = nil
+	d.idleWaiters = nil
 }
 
 // close ends all sessions and all deliveries, and returns when nothing is left running.
 func (d *dispatcher) close(err error) {
 	d.mu.Lock()
-	d.stageLocked()
+	d.queueStagedLocked()
 	if d.closing == nil {
 		d.closing = err
 	}
@@ -377,14 +383,14 @@ func (d *dispatcher) close(err error) {
 	d.timers.stop()
 	if d.dialer != nil {
 		d.dialer.cancel()
-		d.dialer.tellLocked(fmt.Errorf("apns: %w", err))
+		d.dialer.announceLocked(fmt.Errorf("apns: %w", err))
 	}
 	for _, l := range []*list{&d.queue, &d.backingOff} {
 		for l.n > 0 {
 			d.abandonLocked(l.first, err)
 		}
 	}
-	d.room.Broadcast()
+	d.queueRoom.Broadcast()
 	for _, s := range d.sessions {
 		d.running.Go(s.protocol.close)
 	}

@@ -233,8 +233,8 @@ func (r Reason) endsConnection() bool {
 	return r == ReasonShutdown || r == ReasonIdleTimeout || r == ReasonUnrelatedKeyIDInToken
 }
 
-// isRefusal reports whether the server refuses the sender, whatever it sends.
-func (r Reason) isRefusal() bool {
+// refusesSender reports whether the server refuses the sender, whatever it sends.
+func (r Reason) refusesSender() bool {
 	switch r {
 	case ReasonBadCertificate, ReasonBadCertificateEnvironment, ReasonExpiredProviderToken, ReasonInvalidProviderToken,
 		ReasonMissingProviderToken, ReasonBadEnvironmentKeyIDInToken, reasonBadEnvironmentKey:
@@ -378,12 +378,12 @@ func (e *refusedError) Error() string        { return e.err.Error() }
 func (e *refusedError) Is(target error) bool { return target == ErrRefused }
 func (e *refusedError) Unwrap() error        { return e.err }
 
-// A setupError is permanent: it is about how the server, or the configuration for it, was
+// A permanentError is permanent: it is about how the server, or the configuration for it, was
 // set up.
-type setupError struct{ err error }
+type permanentError struct{ err error }
 
-func (e *setupError) Error() string { return e.err.Error() }
-func (e *setupError) Unwrap() error { return e.err }
+func (e *permanentError) Error() string { return e.err.Error() }
+func (e *permanentError) Unwrap() error { return e.err }
 
 // A syntaxError is the error of a decoder.
 type syntaxError struct {

@@ -33,8 +33,8 @@ type provider struct {
 	// Protected by dispatcher.mu, and reused for each request:
 	out     h2.Request
 	bearer  string // the provider token in out.Literals
-	token   uint32 // how many there have been
-	renewed bool   // that was another one
+	token   uint32 // the number of the current provider token
+	renewed bool   // it was changed, and that was not logged yet
 }
 
 // newProvider returns the provider API of a server. The address is as Dial takes it.
@@ -155,9 +155,9 @@ func (p *provider) authorize() error {
 	return nil
 }
 
-// isExpired notes that the server found a provider token expired, and reports whether the
+// noteExpired notes that the server found a provider token expired, and reports whether the
 // next request will have another one.
-func (p *provider) isExpired(token uint32) bool {
+func (p *provider) noteExpired(token uint32) bool {
 	return token != p.token || p.tokens.expired(p.bearer)
 }
 
@@ -198,8 +198,8 @@ func (p *provider) answer(r *delivery, o *h2.Outcome, why error) answer {
 	return a
 }
 
-// response returns what the server's response to a message means. why is the reason if
-// the rest of it is missing, or nil.
+// response returns what the server's response to a message means. why is the reason
+// if it was cut off, or nil.
 func (p *provider) response(r *delivery, o *h2.Outcome, why error) answer {
 	response := o.Response
 	if response.Status == 200 {
@@ -211,9 +211,9 @@ func (p *provider) response(r *delivery, o *h2.Outcome, why error) answer {
 	switch {
 	case reason == "" && (response.Status/100 != 4 || response.Status == 408):
 		return foreignResponse(o, why)
-	case reason == ReasonExpiredProviderToken && p.tokens != nil && p.isExpired(r.token):
+	case reason == ReasonExpiredProviderToken && p.tokens != nil && p.noteExpired(r.token):
 		return answer{kind: unprocessed, err: notSent} // the next attempt has a new token
-	case reason.isRefusal():
+	case reason.refusesSender():
 		return answer{kind: refused, err: fmt.Errorf("%w: %w", ErrNotSent, &refusedError{fmt.Errorf("the server refuses this sender: %w", said)})}
 	case reason.endsConnection():
 		return answer{kind: draining, err: fmt.Errorf("%w: %w", ErrNotSent, &drainError{said})}
@@ -328,7 +328,8 @@ func isUUID(s string) bool {
 	return true
 }
 
-// An answerError is an answer that is not about the message.
+// An answerError is an answer that is about the sender or the connection, and not about the
+// message.
 type answerError struct {
 	reason Reason
 	status int
@@ -372,7 +373,7 @@ func (g *goAway) Unwrap() error {
 	switch {
 	case g.reason == "":
 		return nil
-	case g.reason.isRefusal():
+	case g.reason.refusesSender():
 		return &refusedError{g.reason}
 	}
 	return g.reason

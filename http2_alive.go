@@ -8,13 +8,13 @@ import (
 // alive is how a session over HTTP/2 finds out that the server is gone. All of it is
 // protected by dispatcher.mu.
 type alive struct {
-	heard   time.Time   // when something was read last
-	wanted  time.Time   // since when an answer is expected; zero if none is
-	pinged  time.Time   // when a PING was sent; zero once something was heard
-	probing bool        // messages wait until something is heard
-	suspect bool        // and that takes so long that another connection is of use
-	timer   *time.Timer // calls checkAlive; nil until it is needed
-	timed   bool        // the timer is running
+	heard     time.Time   // when something was read last
+	wanted    time.Time   // since when an answer is expected; zero if none is
+	pinged    time.Time   // when a PING was sent; zero once something was heard
+	probing   bool        // messages wait until something is heard
+	maybeDead bool        // the PING has had no answer for maybeDeadAfter: another connection may be dialed
+	timer     *time.Timer // calls checkAlive; nil until it is needed
+	timed     bool        // the timer is running
 }
 
 const (
@@ -28,9 +28,9 @@ const (
 	// sent while idle: Apple wants at most one an hour ("Sending notification
 	// requests to APNs").
 	idleAfter = time.Minute
-	// suspectAfter is how long that answer may take before another connection is
+	// maybeDeadAfter is how long that answer may take before another connection is
 	// dialed, for what waits.
-	suspectAfter = time.Second
+	maybeDeadAfter = time.Second
 )
 
 // mayHaveDiedLocked reports whether the connection may have died while idle. It then
@@ -42,14 +42,14 @@ func (s *http2Session) mayHaveDiedLocked() bool {
 	if !s.probing && quiet >= idleAfter {
 		s.probing = true
 		s.pingLocked()
-		s.startTimerLocked(suspectAfter)
+		s.startTimerLocked(maybeDeadAfter)
 	}
 	return s.probing
 }
 
 // heardLocked notes that something was read.
 func (s *http2Session) heardLocked() {
-	s.heard, s.pinged, s.probing, s.suspect = time.Now(), time.Time{}, false, false
+	s.heard, s.pinged, s.probing, s.maybeDead = time.Now(), time.Time{}, false, false
 }
 
 func (s *http2Session) pingLocked() {
@@ -58,9 +58,9 @@ func (s *http2Session) pingLocked() {
 	s.expectLocked()
 }
 
-// expectLocked records whether something is expected of the server, and starts the
-// timer of checkAlive if so: an answer, room for a message or, once the session drains,
-// that the server reads what is still to be written.
+// expectLocked records since when the server is expected to do something, and starts the
+// timer of checkAlive. It is expected to if messages are in flight or wait, if a PING is
+// unanswered, or if the session drains.
 func (s *http2Session) expectLocked() {
 	if s.broken != nil {
 		return
@@ -87,8 +87,9 @@ func (s *http2Session) stopTimerLocked() {
 	}
 }
 
-// checkAlive ends the session if the server no longer answers. It asks with a PING
-// first.
+// checkAlive is called by the timer. A connection that has been quiet for pingAfter is sent
+// a PING. Without an answer within pingTimeout it has failed. If messages wait for the
+// answer, because it was idle, it may be dead after maybeDeadAfter already.
 func (s *http2Session) checkAlive() {
 	s.d.mu.Lock()
 	defer s.d.unlock()
@@ -103,8 +104,8 @@ func (s *http2Session) checkAlive() {
 			s.failLocked(errors.New("the server does not answer, not even a PING"))
 			return
 		}
-		if s.probing && waited >= suspectAfter {
-			s.suspect = true
+		if s.probing && waited >= maybeDeadAfter {
+			s.maybeDead = true
 			s.d.dispatchLocked()
 		}
 		s.startTimerLocked(pingTimeout - waited)

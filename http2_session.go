@@ -27,13 +27,13 @@ type http2Session struct {
 
 	// Protected by dispatcher.mu, which is taken before that of conn:
 
-	size    sizer
-	trusted bool       // a message was accepted
-	peak    int        // the most streams that the server has allowed
-	starved bool       // messages waited during the last measurement of size, at the server's limit
-	broken  error      // why messages in flight get no more answers; nil while they may
-	seen    *h2.GoAway // the last one that was looked at
-	goAway  *goAway    // that one, or the one before if only that had a reason; or nil
+	size         sizer
+	hasAccepted  bool       // a message was accepted
+	largestLimit int        // the most streams that the server has allowed
+	limited      bool       // messages waited during the last measurement of size, at the server's limit
+	broken       error      // why messages in flight get no more answers; nil while they may
+	seen         *h2.GoAway // the last one that was looked at
+	goAway       *goAway    // the last GOAWAY that had a reason, or else the first; or nil
 
 	alive
 }
@@ -149,31 +149,31 @@ func (s *http2Session) failLocked(why error) {
 	s.link.setWriteDeadline(time.Now().Add(lastWords))
 }
 
-func (s *http2Session) drainLocked() { s.expectLocked() }
+func (s *http2Session) onDrainLocked() { s.expectLocked() }
 
 func (s *http2Session) tickLocked(time.Duration) bool { return false }
 
 // Room.
 
-func (s *http2Session) roomLocked() int {
+func (s *http2Session) capacityLocked() int {
 	if s.probing {
 		return 0
 	}
 	return min(s.conn.Room(), s.size.n-s.flight.n)
 }
 
-// isFullLocked reports whether another connection is of use: the server's limit is what
-// keeps messages waiting, or this connection may be dead. A server that has yet to accept
-// a message, or that has lowered its limit to one, does not want another connection.
+// isFullLocked reports whether another connection would help. It would if the server's
+// limit keeps messages waiting, or if this connection may be dead. It would not before the
+// first message was accepted, or after the server has lowered its limit to 1.
 func (s *http2Session) isFullLocked() bool {
 	limit := s.conn.Limit()
 	switch {
-	case s.suspect:
+	case s.maybeDead:
 		return true
-	case !s.trusted || s.pausedUntil != 0 || limit == 1 && s.peak > 1:
+	case !s.hasAccepted || s.pausedUntil != 0 || limit == 1 && s.largestLimit > 1:
 		return false
 	}
-	return s.starved && s.size.n >= limit
+	return s.limited && s.size.n >= limit
 }
 
 // Writing.
@@ -190,7 +190,7 @@ func (s *http2Session) fillLocked() bool {
 		if r == nil {
 			break
 		}
-		n := s.openLocked(r)
+		n := s.openStreamLocked(r)
 		if n == 0 {
 			break
 		}
@@ -205,9 +205,9 @@ func (s *http2Session) fillLocked() bool {
 	return pending
 }
 
-// openLocked opens a stream for a delivery, and returns the size of the request in bytes,
-// about. It is 0 if there is no room for it any more.
-func (s *http2Session) openLocked(r *delivery) (size int) {
+// openStreamLocked opens a stream for a delivery, and returns the size of the request in bytes,
+// about. It returns 1 if the message got its outcome instead, and 0 if there is no room.
+func (s *http2Session) openStreamLocked(r *delivery) (size int) {
 	if !r.checked {
 		if err := s.provider.check(r.message); err != nil {
 			s.d.answeredLocked(r, answer{kind: unsent, err: err})
@@ -234,7 +234,7 @@ func (s *http2Session) openLocked(r *delivery) (size int) {
 	}
 	if err != nil {
 		// It would be the same on any other connection.
-		s.d.answeredLocked(r, answer{kind: unsent, err: fmt.Errorf("%w: %w", ErrNotSent, &setupError{err})})
+		s.d.answeredLocked(r, answer{kind: unsent, err: fmt.Errorf("%w: %w", ErrNotSent, &permanentError{err})})
 		return 1
 	}
 	return requestSize + len(req.Path) + len(req.Literals) + len(req.Body)
@@ -330,8 +330,8 @@ func (s *http2Session) takeAnswersLocked(outcomes []h2.Outcome) {
 		}
 		r := o.Tag.(*delivery)
 		a := s.provider.answer(r, o, why)
-		if a.kind == accepted && !s.trusted {
-			s.trusted = true
+		if a.kind == accepted && !s.hasAccepted {
+			s.hasAccepted = true
 			s.conn.SetLimit(math.MaxInt) // from now on the server alone limits the streams
 		}
 		s.d.answeredLocked(r, a)
@@ -366,7 +366,7 @@ func (s *http2Session) noteGoAwayLocked() {
 // noteReadLocked wakes the writer if what was read gives it something to do.
 func (s *http2Session) noteReadLocked() {
 	s.heardLocked()
-	s.peak = max(s.peak, s.conn.Limit())
+	s.largestLimit = max(s.largestLimit, s.conn.Limit())
 	if s.end != nil || s.conn.Pending() || s.session.roomLocked() > 0 && s.d.hasQueuedLocked() {
 		s.wakeWriter()
 	}

@@ -7,12 +7,12 @@ import "time"
 // connection is cut. It starts small, and doubles for as long as that brings more answers
 // a second.
 type sizer struct {
-	n      int           // messages in flight, at most
-	rate   float64       // answers a second with half of n; 0: unknown
-	began  time.Duration // when the measurement began
-	count  int           // answers since then
-	waited bool          // messages waited all the time since then
-	hold   time.Duration // nothing is measured before
+	n          int           // messages in flight, at most
+	rate       float64       // answers a second with half of n; 0: unknown
+	began      time.Duration // when the measurement began
+	count      int           // answers since then, and 1; 0: there is no measurement
+	backlogged bool          // messages waited all the time since then
+	holdUntil  time.Duration // nothing is measured before
 }
 
 const (
@@ -26,19 +26,20 @@ const (
 	holdTime = 10 * time.Second
 )
 
-// measureLocked takes note of n answers. waited says that messages waited to be sent
-// when they came. A measurement lasts for as many answers as are in flight.
+// measureLocked takes note of n answers. waited says that messages waited to be sent when
+// they came. A measurement lasts for as many answers as may be in flight: the size, or the
+// server's limit if that is less.
 func (s *http2Session) measureLocked(n int, waited bool) {
 	z, limit := &s.size, s.conn.Limit()
 	if z.count == 0 {
-		z.began, z.waited = s.d.now(), true // of the answers before, nothing is known
+		z.began, z.backlogged = s.d.now(), true // the answers of this read are not counted
 		z.count = 1
 		return
 	}
 	z.count += n
-	z.waited = z.waited && waited
-	if !z.waited {
-		s.starved, z.count = false, 0
+	z.backlogged = z.backlogged && waited
+	if !z.backlogged {
+		s.limited, z.count = false, 0
 		return
 	}
 	if z.count <= min(z.n, limit) {
@@ -46,10 +47,10 @@ func (s *http2Session) measureLocked(n int, waited bool) {
 	}
 	now := s.d.now()
 	if z.n >= limit {
-		s.starved, z.count = true, 0
+		s.limited, z.count = true, 0
 		return
 	}
-	if now-z.began < minMeasure || now < z.hold {
+	if now-z.began < minMeasure || now < z.holdUntil {
 		return
 	}
 	rate := float64(z.count-1) / (now - z.began).Seconds()
@@ -58,7 +59,7 @@ func (s *http2Session) measureLocked(n int, waited bool) {
 	} else {
 		z.n = max(minInFlight, z.n/2)
 		z.rate = 0
-		z.hold = now + holdTime
+		z.holdUntil = now + holdTime
 	}
 	z.count = 0
 }

@@ -74,7 +74,7 @@ func tlsConfigFor(addr string, config *tls.Config) (*tls.Config, error) {
 		config.ServerName = host
 	}
 	if config.ServerName == "" && !config.InsecureSkipVerify {
-		return nil, &setupError{fmt.Errorf("apns: address %q, expected host:port, or the server's name in Config.TLS", addr)}
+		return nil, &permanentError{fmt.Errorf("apns: address %q, expected host:port, or the server's name in Config.TLS", addr)}
 	}
 	if config.NextProtos == nil {
 		config.NextProtos = []string{"h2"}
@@ -96,7 +96,7 @@ func checkAddr(addr string) (host string, err error) {
 		}
 	}
 	if err != nil {
-		return "", &setupError{fmt.Errorf("apns: address %q, expected host:port: %w", addr, err)}
+		return "", &permanentError{fmt.Errorf("apns: address %q, expected host:port: %w", addr, err)}
 	}
 	return host, nil
 }
@@ -184,7 +184,7 @@ func (l *link) closeOnce(notify bool) {
 // says about a certificate that it wants or refuses.
 func (l *link) explain(err error) error {
 	if notTLS, ok := errors.AsType[tls.RecordHeaderError](err); ok && notTLS.Conn != nil {
-		return &setupError{fmt.Errorf("the peer does not speak TLS, its first bytes are %q: %w", notTLS.RecordHeader[:], err)}
+		return &permanentError{fmt.Errorf("the peer does not speak TLS, its first bytes are %q: %w", notTLS.RecordHeader[:], err)}
 	}
 	alert, ok := errors.AsType[*net.OpError](err)
 	if !ok || alert.Op != "remote error" {
@@ -193,9 +193,9 @@ func (l *link) explain(err error) error {
 	var what string
 	switch text := alert.Err.Error(); {
 	case strings.Contains(text, "no application protocol"):
-		return &setupError{fmt.Errorf("the server wants another protocol: %w", err)}
+		return &permanentError{fmt.Errorf("the server wants another protocol: %w", err)}
 	case strings.Contains(text, "handshake failure") && !l.hasCert:
-		return &setupError{fmt.Errorf("the server broke off the handshake, perhaps for want of a client certificate, and Config.TLS has none: %w", err)}
+		return &permanentError{fmt.Errorf("the server broke off the handshake, perhaps for want of a client certificate, and Config.TLS has none: %w", err)}
 	case !strings.Contains(text, "certificate") && !strings.Contains(text, "access denied"):
 		return err
 	case !l.hasCert:
@@ -205,7 +205,7 @@ func (l *link) explain(err error) error {
 	default:
 		what = "the server refused the client certificate"
 	}
-	return &setupError{&refusedError{fmt.Errorf("%s: %w", what, err)}}
+	return &permanentError{&refusedError{fmt.Errorf("%s: %w", what, err)}}
 }
 
 // isCertificateRequired reports whether the error is the alert certificate_required. It is

@@ -36,8 +36,8 @@ func (d *dispatcher) acceptedLocked(r *delivery, receipt Receipt) {
 	if d.observe != nil {
 		d.observeLocked(r, receipt.APNsID, nil).Final = true
 	}
-	d.landLocked(r)
-	r.session.provedLocked(true)
+	d.leaveFlightLocked(r)
+	r.session.noteAnswerLocked(true)
 	d.finishLocked(r, receipt, nil)
 }
 
@@ -51,13 +51,13 @@ func (d *dispatcher) answeredLocked(r *delivery, a answer) {
 	if d.observe != nil && a.kind != unsent {
 		at := len(d.observations)
 		d.observeLocked(r, "", a.err)
-		defer func() { d.observations[at].attempt.Final = r.state == finished }()
+		defer func() { d.observations[at].attempt.Final = r.state == unlisted }()
 	}
 	s := r.session
-	d.landLocked(r)
+	d.leaveFlightLocked(r)
 	switch a.kind {
 	case rejected:
-		s.provedLocked(false)
+		s.noteAnswerLocked(false)
 		d.finishLocked(r, a.receipt, a.err)
 	case throttled:
 		d.resendLocked(r, a.err, backOffOf(r, &a))
@@ -137,7 +137,7 @@ func (d *dispatcher) resendLocked(r *delivery, err error, wait time.Duration) {
 		d.waiting.Add(1)
 		d.wakeAtLocked(r.at)
 	default:
-		if d.endHopelessOneLocked(r, now) {
+		if d.endIfUnsendableLocked(r, now) {
 			return
 		}
 		var one list
@@ -154,7 +154,7 @@ func (d *dispatcher) abandon(r *delivery, why error) {
 	d.mu.Lock()
 	defer d.unlock()
 	switch {
-	case r.state == finished:
+	case r.state == unlisted:
 	case why == context.DeadlineExceeded:
 		d.lateLocked(r)
 	default:
@@ -162,7 +162,8 @@ func (d *dispatcher) abandon(r *delivery, why error) {
 	}
 }
 
-// abandonLocked ends a delivery that is on no list, or on any.
+// abandonLocked ends a delivery, whichever list it is on. If its answer is about to be
+// taken, that decides instead.
 func (d *dispatcher) abandonLocked(r *delivery, why error) {
 	switch r.state {
 	case queued:
@@ -179,15 +180,15 @@ func (d *dispatcher) abandonLocked(r *delivery, why error) {
 		if d.observe != nil {
 			d.observeLocked(r, "", a.err).Final = true
 		}
-		d.landLocked(r)
+		d.leaveFlightLocked(r)
 		d.finishLocked(r, a.receipt, a.err)
 		return
 	}
 	d.finishLocked(r, Receipt{}, d.abandonedError(r, why))
 }
 
-// abandonedError returns the error of a delivery that is not in flight, and is not sent
-// any more. An answer to it says more than the reason for that.
+// abandonedError returns the error of a delivery that is not in flight and is abandoned
+// because of why. If the server has answered an earlier attempt, that answer is the error.
 func (d *dispatcher) abandonedError(r *delivery, why error) error {
 	if r.err == nil {
 		return d.notSentLocked(why)
@@ -224,11 +225,11 @@ func (d *dispatcher) isConnectedLocked() bool {
 	return false
 }
 
-// hopelessLocked returns the error of a delivery that nothing can send before its
-// deadline, or nil.
-func (d *dispatcher) hopelessLocked(deadline, now time.Duration) error {
+// unsendableLocked returns the error of a message that cannot be sent before its deadline,
+// because the sender is refused, no connection is due by then, or all are paused; or nil.
+func (d *dispatcher) unsendableLocked(deadline, now time.Duration) error {
 	if d.dialer != nil {
-		if err := d.dialer.hopelessLocked(deadline, now); err != nil {
+		if err := d.dialer.unsendableLocked(deadline, now); err != nil {
 			return err
 		}
 	} else if len(d.sessions) > 0 && d.sessions[0].end != nil {
@@ -248,22 +249,22 @@ func reasonOf(err error) error {
 	return context.DeadlineExceeded
 }
 
-// endHopelessLocked ends what can no longer be sent in time. It is called when that may
-// have become less.
-func (d *dispatcher) endHopelessLocked() {
-	d.stageLocked()
+// endUnsendableLocked ends the queued messages that can no longer be sent in time. It is
+// called when that may be fewer than before.
+func (d *dispatcher) endUnsendableLocked() {
+	d.queueStagedLocked()
 	now := d.now()
-	for _, r := range d.queue.find(nil, func(r *delivery) bool { return d.hopelessLocked(r.deadline, now) != nil }) {
+	for _, r := range d.queue.find(nil, func(r *delivery) bool { return d.unsendableLocked(r.deadline, now) != nil }) {
 		d.queue.remove(r)
 		d.waiting.Add(-1)
-		d.endHopelessOneLocked(r, now)
+		d.endIfUnsendableLocked(r, now)
 	}
 }
 
-// endHopelessOneLocked ends a delivery that is on no list, if it is hopeless. What a server
-// has said about the message says more than the reason for that.
-func (d *dispatcher) endHopelessOneLocked(r *delivery, now time.Duration) bool {
-	err := d.hopelessLocked(r.deadline, now)
+// endIfUnsendableLocked ends a delivery that is on no list, if it cannot be sent in time. If
+// the server has answered an earlier attempt, that answer is the error.
+func (d *dispatcher) endIfUnsendableLocked(r *delivery, now time.Duration) bool {
+	err := d.unsendableLocked(r.deadline, now)
 	if err == nil {
 		return false
 	}
@@ -274,9 +275,8 @@ func (d *dispatcher) endHopelessOneLocked(r *delivery, now time.Duration) bool {
 	return true
 }
 
-// pausedLocked returns until when all sessions that take messages are paused, and the
-// answer that paused the first of them to go on. It is 0 if one is not paused, or there
-// is none.
+// pausedLocked returns the earliest end of a pause, and the answer that caused the pause,
+// if every session that takes messages is paused. Otherwise it returns 0.
 func (d *dispatcher) pausedLocked(now time.Duration) (until time.Duration, because error) {
 	for _, s := range d.sessions {
 		switch {
@@ -298,14 +298,14 @@ func (d *dispatcher) finishLocked(r *delivery, receipt Receipt, err error) {
 			err = &doubtError{err}
 		}
 	}
-	r.state, r.receipt, r.err = finished, receipt, err
+	r.state, r.receipt, r.err = unlisted, receipt, err
 	if last := d.finished.last; last != nil && last.source != r.source {
 		d.mixed = true
 	}
 	d.finished.push(r)
 	d.countLocked(err)
 	d.pending--
-	d.noticeDrainedLocked()
+	d.noticeIdleLocked()
 }
 
 // A doubtError is about a message that was in doubt, and was then not accepted.
@@ -336,7 +336,7 @@ func (d *dispatcher) abandonSourceLocked(of source, why error) {
 		some = s.flight.find(some, is)
 	}
 	for _, r := range some {
-		if r.state != finished {
+		if r.state != unlisted {
 			d.abandonLocked(r, why)
 		}
 	}

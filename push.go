@@ -42,6 +42,6 @@ func (d *dispatcher) push(ctx context.Context, m *Message) (Receipt, error) {
 }
 
 func (c *pushCall) report(list)      { c.done <- struct{}{} }
-func (c *pushCall) isComplete() bool { return false }
+func (c *pushCall) isFlushing() bool { return false }
 
 func (c *pushCall) context() context.Context { return c.ctx }

@@ -11,7 +11,7 @@ import (
 )
 
 // A pushAll is one call of PushAll: a source of many messages. It has a goroutine of its
-// own, the feeder, which runs msgs and stages the messages. A session takes all staged
+// own, the producer, which runs msgs and stages the messages. A session takes all staged
 // messages together. The caller's goroutine yields the results.
 type pushAll struct {
 	d      *dispatcher
@@ -20,11 +20,11 @@ type pushAll struct {
 	cancel context.CancelFunc
 	most   int64 // messages between msgs and the loop
 
-	pulled  int64        // messages from msgs; the feeder's, until it has ended
-	yielded atomic.Int64 // results
-	paused  atomic.Bool  // the feeder waits for room
-	stopped atomic.Bool  // no more messages are to come
-	ended   bool         // the feeder has handed over its last message; protected by dispatcher.mu
+	pulled   int64        // messages from msgs; the producer's, until it has ended
+	yielded  atomic.Int64 // results
+	paused   atomic.Bool  // the producer waits for room
+	stopped  atomic.Bool  // no more messages are to come
+	flushing bool         // the producer has handed over its last message; protected by dispatcher.mu
 
 	mu       sync.Mutex // protects following; taken after dispatcher.mu
 	staged   list       // what the dispatcher has yet to take
@@ -34,224 +34,228 @@ type pushAll struct {
 	news     sync.Cond  // of mu: there are results, or there will be no more
 	unused   list       // deliveries to be used again
 	slab     []delivery // those that were not used yet
-	fed      bool       // the feeder has ended
+	produced bool       // the producer has ended
 	panicked bool       // because msgs did, or ended its goroutine
 	reason   any        // with what it panicked
 }
 
 func newPushAll(ctx context.Context, d *dispatcher) *pushAll {
-	b := &pushAll{d: d, caller: ctx, most: int64(d.maxInFlight + d.maxWaiting())}
-	b.ctx, b.cancel = context.WithCancel(ctx)
-	b.news.L = &b.mu
-	return b
+	p := &pushAll{d: d, caller: ctx, most: int64(d.maxInFlight + d.maxWaiting())}
+	p.ctx, p.cancel = context.WithCancel(ctx)
+	p.news.L = &p.mu
+	return p
 }
 
 // run sends the messages and yields the results.
-func (b *pushAll) run(msgs iter.Seq[*Message], yield func(Result) bool) {
-	if b.ctx.Err() != nil {
-		b.cancel()
+func (p *pushAll) run(msgs iter.Seq[*Message], yield func(Result) bool) {
+	if p.ctx.Err() != nil {
+		p.cancel()
 		return
 	}
-	b.d.mu.Lock()
-	b.d.feeding++
-	b.d.unlock()
+	p.d.mu.Lock()
+	p.d.producing++
+	p.d.unlock()
 	abandoned := make(chan struct{})
-	context.AfterFunc(b.ctx, func() {
-		defer close(abandoned)
-		b.abandon()
+	context.AfterFunc(p.ctx, func() {
+		defer close(abandoned) // cancel leads here in any case: run waits for it
+		p.abandon()
 	})
-	var feeding sync.WaitGroup
-	feeding.Go(func() { b.feed(msgs) })
+	var producing sync.WaitGroup
+	producing.Go(func() { p.produce(msgs) })
 	defer func() {
-		b.cancel()
+		p.cancel()
 		<-abandoned
-		feeding.Wait()
-		b.close()
+		producing.Wait()
+		p.close()
 	}()
-	for b.yield(b.next(), yield) {
+	for p.yield(p.next(), yield) {
 	}
 }
 
-// close waits until no delivery is left, and passes on what msgs did. The feeder has
+// close waits until no delivery is left, and passes on what msgs did. The producer has
 // ended.
-func (b *pushAll) close() {
-	b.mu.Lock()
-	for b.reported < b.pulled {
-		b.news.Wait()
+func (p *pushAll) close() {
+	p.mu.Lock()
+	for p.reported < p.pulled {
+		p.news.Wait()
 	}
-	b.mu.Unlock()
-	d := b.d
+	p.mu.Unlock()
+	d := p.d
 	d.mu.Lock()
-	d.complete--
+	d.flushing--
 	d.unlock()
 	switch {
-	case !b.panicked:
-	case b.reason == nil:
+	case !p.panicked:
+	case p.reason == nil:
 		runtime.Goexit() // as msgs did
 	default:
-		panic(b.reason)
+		panic(p.reason)
 	}
 }
 
 // next waits for results, and takes all that there are. The list is empty if there will
 // be no more.
-func (b *pushAll) next() (results list) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for b.results.n == 0 && !b.panicked && !(b.fed && b.yielded.Load() == b.pulled) {
-		b.news.Wait()
+func (p *pushAll) next() (results list) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.results.n == 0 && !p.panicked && !(p.produced && p.yielded.Load() == p.pulled) {
+		p.news.Wait()
 	}
-	if !b.panicked {
-		results.append(&b.results)
+	if !p.panicked {
+		results.append(&p.results)
 	}
 	return results
 }
 
-// yield yields results. It is false if the loop has ended.
-func (b *pushAll) yield(results list, yield func(Result) bool) bool {
+// yield yields results. It returns false if there are none, or the caller has broken the
+// loop.
+func (p *pushAll) yield(results list, yield func(Result) bool) bool {
 	if results.n == 0 {
 		return false
 	}
-	step := max(1, b.most/8)
+	step := max(1, p.most/8)
 	count := int64(0)
 	for r := results.first; r != nil; r = r.next {
 		if !yield(Result{r.message, r.receipt, r.err}) {
 			return false
 		}
 		if count++; count == step || r.next == nil {
-			b.makeRoom(count)
+			p.makeRoom(count)
 			count = 0
 		}
 		r.reset()
 	}
-	b.mu.Lock()
-	b.unused.append(&results)
-	b.mu.Unlock()
+	p.mu.Lock()
+	p.unused.append(&results)
+	p.mu.Unlock()
 	return true
 }
 
-// makeRoom notes that results were yielded.
-func (b *pushAll) makeRoom(n int64) {
-	b.yielded.Add(n)
-	if b.paused.Load() {
-		b.d.mu.Lock()
-		b.d.room.Broadcast()
-		b.d.unlock()
+// makeRoom notes that results were yielded, and wakes the producer if it waits. wait sets
+// paused before it looks at yielded, and makeRoom changes yielded before it looks at paused:
+// so one of the two notices.
+func (p *pushAll) makeRoom(n int64) {
+	p.yielded.Add(n)
+	if p.paused.Load() {
+		p.d.mu.Lock()
+		p.d.queueRoom.Broadcast()
+		p.d.unlock()
 	}
 }
 
 // reset makes a delivery ready to be used again. It stays on its list.
 func (r *delivery) reset() { *r = delivery{next: r.next, prev: r.prev, source: r.source} }
 
-// The feeder.
+// The producer.
 
-// feed hands over the messages.
-func (b *pushAll) feed(msgs iter.Seq[*Message]) {
+// produce hands over the messages.
+func (p *pushAll) produce(msgs iter.Seq[*Message]) {
 	whole := false
 	defer func() {
 		reason := recover()
-		b.d.mu.Lock()
-		b.d.stageLocked()
-		b.ended = true
-		b.d.feeding--
-		b.d.complete++
-		for _, s := range b.d.sessions {
+		p.d.mu.Lock()
+		p.d.queueStagedLocked()
+		p.flushing = true
+		p.d.producing--
+		p.d.flushing++
+		for _, s := range p.d.sessions {
 			s.wakeWriter() // the outcomes are wanted
 		}
-		b.d.unlock()
-		b.mu.Lock()
-		b.fed, b.panicked, b.reason = true, !whole, reason
-		b.news.Signal()
-		b.mu.Unlock()
+		p.d.unlock()
+		p.mu.Lock()
+		p.produced, p.panicked, p.reason = true, !whole, reason
+		p.news.Signal()
+		p.mu.Unlock()
 	}()
 	for m := range msgs {
-		b.pulled++
-		b.stage(m)
-		if b.isFull() {
-			b.wait()
+		p.pulled++
+		p.stage(m)
+		if p.isFull() {
+			p.wait()
 		}
-		if b.stopped.Load() {
+		if p.stopped.Load() {
 			break
 		}
 	}
 	whole = true
 }
 
-// stage hands over a message. The dispatcher is told of the first one, and finds those
-// that follow before it looks: to take its lock for each would cost more than to encode
-// it.
-func (b *pushAll) stage(m *Message) {
-	checked, err := b.d.checkMessage(m)
-	b.mu.Lock()
-	r := b.unused.pop()
+// stage adds a message to those that are staged. It tells the dispatcher only if there was
+// none: the dispatcher takes all that follow with it. To take its lock for each message
+// would cost more than to encode it.
+func (p *pushAll) stage(m *Message) {
+	checked, err := p.d.checkMessage(m)
+	p.mu.Lock()
+	r := p.unused.pop()
 	if r == nil {
-		if len(b.slab) == 0 {
-			b.slab = make([]delivery, 64)
+		if len(p.slab) == 0 {
+			p.slab = make([]delivery, 64)
 		}
-		r, b.slab = &b.slab[0], b.slab[1:]
-		r.source = b
+		r, p.slab = &p.slab[0], p.slab[1:]
+		r.source = p
 	}
 	r.message, r.checked, r.err = m, checked, err
-	b.d.waiting.Add(1)
-	b.staged.push(r)
-	first := !b.isStaged
-	b.isStaged = true
-	b.mu.Unlock()
+	p.d.waiting.Add(1)
+	p.staged.push(r)
+	first := !p.isStaged
+	p.isStaged = true
+	p.mu.Unlock()
 	if first {
-		b.d.stage(b)
+		p.d.noteStaged(p)
 	}
 }
 
 // takeStaged takes what was staged.
-func (b *pushAll) takeStaged() (staged list) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.isStaged = false
-	staged.append(&b.staged)
-	if b.stopped.Load() {
+func (p *pushAll) takeStaged() (staged list) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.isStaged = false
+	staged.append(&p.staged)
+	if p.stopped.Load() {
 		for r := staged.first; r != nil; r = r.next {
-			r.err = cmp.Or(r.err, fmt.Errorf("%w: %w", ErrNotSent, b.ctx.Err()))
+			r.err = cmp.Or(r.err, fmt.Errorf("%w: %w", ErrNotSent, p.ctx.Err()))
 		}
 	}
 	return staged
 }
 
-func (b *pushAll) isFull() bool {
-	return b.d.waiting.Load() >= int64(b.d.maxWaiting()) || b.pulled-b.yielded.Load() >= b.most
+func (p *pushAll) isFull() bool {
+	return p.d.waiting.Load() >= int64(p.d.maxWaiting()) || p.pulled-p.yielded.Load() >= p.most
 }
 
-// wait waits until there is room for another message.
-func (b *pushAll) wait() {
-	b.d.mu.Lock()
-	defer b.d.unlock()
-	b.paused.Store(true)
-	for b.isFull() && !b.stopped.Load() {
-		b.d.room.Wait()
+// wait waits until there is room for another message. queueRoom.Wait releases dispatcher.mu
+// without unlock, so nothing must be finished here.
+func (p *pushAll) wait() {
+	p.d.mu.Lock()
+	defer p.d.unlock()
+	p.paused.Store(true)
+	for p.isFull() && !p.stopped.Load() {
+		p.d.queueRoom.Wait()
 	}
-	b.paused.Store(false)
+	p.paused.Store(false)
 }
 
 // abandon ends all deliveries that have no outcome.
-func (b *pushAll) abandon() {
-	d := b.d
+func (p *pushAll) abandon() {
+	d := p.d
 	d.mu.Lock()
 	defer d.unlock()
-	b.stopped.Store(true)
-	d.stageLocked()
-	d.abandonSourceLocked(b, b.ctx.Err())
-	d.room.Broadcast()
+	p.stopped.Store(true)
+	d.queueStagedLocked()
+	d.abandonSourceLocked(p, p.ctx.Err())
+	d.queueRoom.Broadcast()
 }
 
 // The source.
 
-func (b *pushAll) isComplete() bool { return b.ended }
+func (p *pushAll) isFlushing() bool { return p.flushing }
 
-func (b *pushAll) context() context.Context { return b.caller }
+func (p *pushAll) context() context.Context { return p.caller }
 
-func (b *pushAll) report(finished list) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.reported += int64(finished.n)
-	b.results.append(&finished)
-	b.news.Signal()
+func (p *pushAll) report(finished list) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reported += int64(finished.n)
+	p.results.append(&finished)
+	p.news.Signal()
 }

@@ -23,16 +23,16 @@ type session struct {
 
 	// Protected by dispatcher.mu:
 
-	number    uint64 // of the sessions of the dispatcher, from 1
-	isOpen    bool   // it takes messages, until it drains
-	end       error  // why it takes no more messages; nil while it does
-	replaced  error  // why it drains once another session is open; or nil
-	flight    list   // deliveries in flight, in the order of writing
-	idleSince time.Duration
+	number         uint64 // of the sessions of the dispatcher, from 1
+	isOpen         bool   // it takes messages, until it drains
+	end            error  // why it takes no more messages; nil while it does
+	replaceBecause error  // why it drains once another session is open; or nil
+	flight         list   // deliveries in flight, in the order of writing
+	idleSince      time.Duration
 
-	proven      bool          // an answer was about a message
+	hasAnswered bool          // an answer was about a message
 	failures    int           // answers since then that blame the connection
-	failed      []*Message    // up to 3 different ones that they were to; not to be read
+	failed      []*Message    // up to minFailed different messages that those answers were about; the pointers are only compared
 	pausedUntil time.Duration // the server wants no messages before; 0: it does
 	pausedBy    error         // the answer that says so
 }
@@ -41,15 +41,15 @@ type session struct {
 // reads answers, and knows when a message was accepted. Only the writer calls fillLocked,
 // flush and finish. dispatcher.mu is held in those with the suffix Locked.
 type protocol interface {
-	// roomLocked returns how many messages the connection takes now.
-	roomLocked() int
+	// capacityLocked returns how many messages the connection takes now.
+	capacityLocked() int
 	// isFullLocked reports whether another connection is of use.
 	isFullLocked() bool
-	// expectLocked is called while messages wait: the server is expected to answer, so
-	// that there is room for them.
+	// expectLocked is called while messages wait. From then on the server has to make room
+	// for them within some time.
 	expectLocked()
-	// fillLocked takes as many messages as there is room for, and are worth one
-	// write, and encodes them. It reports whether there is something to flush.
+	// fillLocked takes messages until there is no more room, or the write is large
+	// enough, and encodes them. It reports whether there is something to flush.
 	fillLocked() bool
 	// flush writes what was encoded. After an error finish is next.
 	flush() error
@@ -58,11 +58,11 @@ type protocol interface {
 	// finish ends the connection, for an error of flush or because it is over, and
 	// answers all that is in flight.
 	finish(err error)
-	// cancelLocked returns what can be said of a delivery in flight that nobody waits
-	// for any more. It is false if its answer is about to be taken.
+	// cancelLocked abandons a delivery in flight and returns its answer. It returns false
+	// if the real answer is about to be taken.
 	cancelLocked(r *delivery, why error) (answer, bool)
-	// drainLocked is called when the session takes no more messages.
-	drainLocked()
+	// onDrainLocked is called when the session takes no more messages.
+	onDrainLocked()
 	// tickLocked is called by the dispatcher's clock. It reports whether the clock has
 	// to go on, also without deliveries.
 	tickLocked(now time.Duration) bool
@@ -79,8 +79,8 @@ const (
 	// minFailed different messages, before it is replaced.
 	maxFailures = 5
 	minFailed   = 3
-	// maxFew is how many messages are so few that they do not come to that; then it is
-	// enough that one of them has failed twice.
+	// maxFew is the number of pending messages up to which one message that has failed twice
+	// is enough.
 	maxFew = 4
 )
 
@@ -89,7 +89,7 @@ var (
 	errIdle     = errors.New("the connection had nothing to do")
 )
 
-// wakeWriter has the writer look whether there is something to do.
+// wakeWriter wakes the writer. It looks whether there is something to write.
 func (s *session) wakeWriter() {
 	select {
 	case s.wake <- struct{}{}:
@@ -128,7 +128,7 @@ func (s *session) fill() bool {
 	s.d.mu.Lock()
 	defer s.d.unlock()
 	something := s.protocol.fillLocked()
-	s.d.tookLocked()
+	s.d.filledLocked()
 	return something
 }
 
@@ -143,7 +143,7 @@ func (s *session) roomLocked() int {
 		}
 		s.pausedUntil, s.pausedBy = 0, nil
 	}
-	return s.protocol.roomLocked()
+	return s.protocol.capacityLocked()
 }
 
 // drainLocked stops taking messages, for the given reason unless there is one already.
@@ -153,24 +153,24 @@ func (s *session) drainLocked(why error) (first bool) {
 		return false
 	}
 	s.end = why
-	s.protocol.drainLocked()
-	s.d.drainedLocked(s)
+	s.protocol.onDrainLocked()
+	s.d.drainingLocked(s)
 	s.wakeWriter()
 	return true
 }
 
-// provedLocked notes an answer about a message, which proves that the connection is of
+// noteAnswerLocked notes an answer about a message, which proves that the connection is of
 // use. Nothing else does: not that it was opened, and not that PINGs are answered.
-func (s *session) provedLocked(accepted bool) {
+func (s *session) noteAnswerLocked(accepted bool) {
 	if s.failures > 0 {
-		s.failures, s.failed, s.replaced = 0, nil, nil
+		s.failures, s.failed, s.replaceBecause = 0, nil, nil
 	}
 	if accepted && s.pausedUntil != 0 {
 		s.pausedUntil, s.pausedBy = 0, nil
 		s.wakeWriter()
 	}
-	if !s.proven {
-		s.proven = true
+	if !s.hasAnswered {
+		s.hasAnswered = true
 		if s.d.dialer != nil {
 			s.d.dialer.workedLocked()
 		}
@@ -180,7 +180,7 @@ func (s *session) provedLocked(accepted bool) {
 // failedLocked notes an answer that blames the connection, or none within the time of a
 // message. After some in a row another connection is dialed, and replaces this one.
 func (s *session) failedLocked(m *Message, why error) {
-	if s.d.dialer == nil || !s.isHTTP2 || s.end != nil || s.replaced != nil {
+	if s.d.dialer == nil || !s.isHTTP2 || s.end != nil || s.replaceBecause != nil {
 		return
 	}
 	s.failures++
@@ -188,17 +188,17 @@ func (s *session) failedLocked(m *Message, why error) {
 	if !twice && len(s.failed) < minFailed {
 		s.failed = append(s.failed, m)
 	}
-	few := twice && s.d.pending <= maxFew && s.d.dialer.mayReplaceLocked()
+	few := twice && s.d.pending <= maxFew && s.d.dialer.claimReplacementLocked()
 	if s.failures >= maxFailures && len(s.failed) >= minFailed || few {
-		s.replaced = why
+		s.replaceBecause = why
 		s.d.afterLocked(func() { s.d.log.Warn("apns: connection is to be replaced", "error", why) })
 		s.d.dialer.failedLocked(why)
 		s.d.dialer.growLocked()
 	}
 }
 
-// pauseLocked takes no messages for a while, because the server asks for that. The longest
-// of several pauses counts.
+// pauseLocked stops the session from taking messages for a while, because the server asks
+// for that. The pause that ends last counts.
 func (s *session) pauseLocked(wait time.Duration, because error) {
 	until := s.d.now() + wait
 	if until <= s.pausedUntil {
@@ -206,5 +206,5 @@ func (s *session) pauseLocked(wait time.Duration, because error) {
 	}
 	s.pausedUntil, s.pausedBy = until, because
 	s.d.wakeAtLocked(until)
-	s.d.endHopelessLocked()
+	s.d.endUnsendableLocked()
 }

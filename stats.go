@@ -21,7 +21,7 @@ type Stats struct {
 	Expired   uint64 // matched ErrExpired
 	NotSent   uint64 // matched ErrNotSent
 	InDoubt   uint64 // matched ErrInDoubt
-	InFlight  uint64 // written, and without an answer so far
+	InFlight  uint64 // given to a connection, and without an answer so far
 	Waiting   uint64 // handed over, and to be written
 	Resent    uint64 // times that a message was written once more
 	Connected uint64 // connections opened
@@ -167,7 +167,7 @@ func label(err error) string {
 func (d *dispatcher) figures() Stats {
 	d.mu.Lock()
 	defer d.unlock()
-	d.stageLocked()
+	d.queueStagedLocked()
 	s := d.stats
 	s.Rejected = maps.Clone(s.Rejected)
 	s.InFlight = uint64(d.inFlight)
