@@ -176,9 +176,7 @@ func (s *binarySession) fillLocked() bool {
 			s.since = now
 		}
 		r.seq = uint32(s.taken)
-		if s.d.observe != nil {
-			r.at = now
-		}
+		r.at = now
 	}
 	if len(s.buf) > 0 {
 		s.gatewaySince = now

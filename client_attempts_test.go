@@ -337,11 +337,8 @@ func TestStatsLabels(t *testing.T) {
 	t.Run("reasons", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			const made = 10_000
-			n := 0
-			server := inMemory(t, func(*apns.Message) error {
-				n++
-				return apns.Reason(fmt.Sprintf("Reason%d", n))
-			})
+			var n atomic.Int64
+			server := inMemory(t, func(*apns.Message) error { return apns.Reason(fmt.Sprintf("Reason%d", n.Add(1))) })
 			c := newNetwork(server).client(t)
 			for range c.PushAll(t.Context(), devices(made)) {
 			}
@@ -352,11 +349,8 @@ func TestStatsLabels(t *testing.T) {
 	})
 	t.Run("HTTP statuses", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			n := 0
-			server := inMemory(t, func(*apns.Message) error {
-				n++
-				return &apns.PushError{HTTPStatus: 200 + n%800}
-			})
+			var n atomic.Int64
+			server := inMemory(t, func(*apns.Message) error { return &apns.PushError{HTTPStatus: 200 + int(n.Add(1)%800)} })
 			c := newNetwork(server).client(t)
 			for range c.PushAll(t.Context(), devices(3000)) {
 			}
@@ -367,8 +361,8 @@ func TestStatsLabels(t *testing.T) {
 	})
 	t.Run("statuses", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			status := 0
-			server := inMemory(t, func(*apns.Message) error { status++; return apns.Status(status) })
+			var status atomic.Int64
+			server := inMemory(t, func(*apns.Message) error { return apns.Status(status.Add(1)) })
 			network := newNetwork(server)
 			network.protocol = ""
 			c := network.client(t, func(c *apns.Client) { c.Timeout = time.Hour })

@@ -2,6 +2,7 @@ package apns_test
 
 import (
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -115,12 +116,13 @@ func TestInDoubtLateIsNotResent(t *testing.T) {
 // of a hundred ends, and the rest is accepted.
 func TestInDoubtCollapsibleOfMany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := 0
+		var count atomic.Int64
 		server := inMemory(t, func(*apns.Message) error {
-			if n++; n == 50 {
-				return apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndFIN}
-			} else if n < 50 {
+			switch n := count.Add(1); {
+			case n < 50:
 				return apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndSilence}
+			case n == 50:
+				return apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndFIN}
 			}
 			return nil
 		})

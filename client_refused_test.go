@@ -2,6 +2,7 @@ package apns_test
 
 import (
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,9 +22,9 @@ func TestRefusedSender(t *testing.T) {
 		for _, n := range []int{1, 100, 3000} {
 			t.Run(fmt.Sprintf("%s, %d messages", reason, n), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					healed := false
+					var healed atomic.Bool
 					server := inMemory(t, func(*apns.Message) error {
-						if healed {
+						if healed.Load() {
 							return nil
 						}
 						return reason
@@ -44,7 +45,7 @@ func TestRefusedSender(t *testing.T) {
 					if s := c.Stats(); s.NotSent != uint64(n) || len(s.Rejected) != 0 || s.InDoubt != 0 {
 						t.Errorf("Stats are %+v, want %d not sent", s, n)
 					}
-					healed = true
+					healed.Store(true)
 					time.Sleep(2 * time.Minute)
 					wantAccepted(t, allAtOnce(t.Context(), c, 10))
 				})
@@ -57,9 +58,9 @@ func TestRefusedSender(t *testing.T) {
 // answers, and the rest wait for nothing.
 func TestRefusedLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := 0
+		var n atomic.Int64
 		server := inMemory(t, func(*apns.Message) error {
-			if n++; n > 500 {
+			if n.Add(1) > 500 {
 				return apns.ReasonInvalidProviderToken
 			}
 			return nil

@@ -20,7 +20,7 @@ import (
 // apnstest end the connection with each error packet, as Apple's did.
 type scriptedGateway struct {
 	// answer returns what is written when a message was read, and whether the connection
-	// ends then.
+	// ends then. It is called for one message after the other.
 	answer func(conn int, m *apns.Message) ([]byte, bool)
 
 	mu    sync.Mutex // protects following
@@ -59,12 +59,12 @@ func (g *scriptedGateway) serve(c net.Conn) {
 		if err != nil {
 			return
 		}
+		g.mu.Lock()
 		if m.Token != "" {
-			g.mu.Lock()
 			g.got = append(g.got, *m)
-			g.mu.Unlock()
 		}
 		b, ends := g.answer(conn, m)
+		g.mu.Unlock()
 		if b != nil {
 			out <- b
 		}

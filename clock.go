@@ -55,6 +55,7 @@ func (d *dispatcher) tick() {
 	d.endLateLocked(now)
 	more := d.pending > 0
 	for _, s := range d.sessions {
+		s.answers = false
 		if s.protocol.tickLocked(now) {
 			more = true
 		}
@@ -76,19 +77,26 @@ func (d *dispatcher) endLateLocked(now time.Duration) {
 	}
 	for _, r := range late {
 		if r.state != unlisted {
-			d.lateLocked(r)
+			d.lateLocked(r, now)
 		}
 	}
 }
 
+// minSilence is how long a message waits for its answer at least before the end of its
+// time counts as a failure: one that was queued for most of its time says nothing.
+const minSilence = time.Second
+
 // lateLocked ends a delivery whose time is over. If it was in flight, that counts as a
-// failure of its session. If it was queued, it counts for each session without room. The
-// message may be its caller's again by then: it is only compared.
-func (d *dispatcher) lateLocked(r *delivery) {
-	m, was, on := r.message, r.state, r.session
+// failure of its session. If it was queued, it counts for each session without room. It
+// counts for none that answers other messages. The message may be its caller's again by
+// then: it is only compared.
+func (d *dispatcher) lateLocked(r *delivery, now time.Duration) {
+	m, was, on, sent := r.message, r.state, r.session, r.at
 	d.abandonLocked(r, context.DeadlineExceeded)
 	for _, s := range d.sessions {
-		if was == inFlight && s == on || was == queued && s.roomLocked() == 0 && s.pausedUntil == 0 {
+		unanswered := was == inFlight && s == on && now-sent >= min(minSilence, d.timeout/2)
+		noRoom := was == queued && s.roomLocked() == 0 && s.pausedUntil == 0
+		if (unanswered || noRoom) && !s.answers {
 			s.failedLocked(m, errNoAnswer)
 		}
 	}

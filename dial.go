@@ -62,8 +62,8 @@ func (l *dialer) growLocked() {
 }
 
 // isWantedLocked reports whether messages wait and all open sessions are full, or
-// whether one of them is to be replaced and there are messages. During a pause no other
-// is opened in its place, since the server asks for less work.
+// whether one of them is to be replaced. During a pause no other is opened in its place,
+// since the server asks for less work.
 func (l *dialer) isWantedLocked() bool {
 	open, full, binary, now := 0, 0, 0, l.d.now()
 	for _, s := range l.d.sessions {
@@ -72,7 +72,7 @@ func (l *dialer) isWantedLocked() bool {
 		}
 		switch {
 		case s.end != nil:
-		case s.replaceBecause != nil && l.d.pending > 0 && s.pausedUntil <= now:
+		case s.replaceBecause != nil && s.pausedUntil <= now:
 			return true
 		default:
 			open++
@@ -136,6 +136,9 @@ func (l *dialer) connect() {
 			d.unlock()
 			l.sleep(wait)
 			d.mu.Lock()
+			if d.pending == 0 && len(l.connectCalls) == 0 {
+				break // the next message takes it up again
+			}
 			continue
 		}
 		l.dialing = true

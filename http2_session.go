@@ -181,7 +181,7 @@ func (s *http2Session) isFullLocked() bool {
 // fillLocked opens a stream for each message. A delivery has its stream before the
 // reader can take its answer, since that needs dispatcher.mu.
 func (s *http2Session) fillLocked() bool {
-	room := s.session.roomLocked()
+	now, room := s.d.now(), s.session.roomLocked()
 	if room > 0 && s.d.hasQueuedLocked() && s.mayHaveDiedLocked() {
 		room = 0
 	}
@@ -190,6 +190,7 @@ func (s *http2Session) fillLocked() bool {
 		if r == nil {
 			break
 		}
+		r.at = now
 		n := s.openStreamLocked(r)
 		if n == 0 {
 			break
@@ -217,9 +218,6 @@ func (s *http2Session) openStreamLocked(r *delivery) (size int) {
 	req, err := s.provider.request(r.message)
 	if err == nil {
 		req.Tag, r.token = r, s.provider.token
-		if s.d.observe != nil {
-			r.at = s.d.now()
-		}
 		r.seq, err = s.conn.Open(req)
 		if r.seq == 0 && err == nil {
 			if r.written {

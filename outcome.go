@@ -156,7 +156,7 @@ func (d *dispatcher) abandon(r *delivery, why error) {
 	switch {
 	case r.state == unlisted:
 	case why == context.DeadlineExceeded:
-		d.lateLocked(r)
+		d.lateLocked(r, d.now())
 	default:
 		d.abandonLocked(r, why)
 	}

@@ -31,6 +31,7 @@ type session struct {
 	idleSince      time.Duration
 
 	hasAnswered bool          // an answer was about a message
+	answers     bool          // so was one since the clock of the dispatcher ticked last
 	failures    int           // answers since then that blame the connection
 	failed      []*Message    // up to minFailed different messages that those answers were about; the pointers are only compared
 	pausedUntil time.Duration // the server wants no messages before; 0: it does
@@ -127,6 +128,9 @@ func (s *session) isOver() bool {
 func (s *session) fill() bool {
 	s.d.mu.Lock()
 	defer s.d.unlock()
+	if s.protocol.isOverLocked() {
+		return false // finish decides first what that means for the next connection
+	}
 	something := s.protocol.fillLocked()
 	s.d.filledLocked()
 	return something
@@ -162,6 +166,7 @@ func (s *session) drainLocked(why error) (first bool) {
 // noteAnswerLocked notes an answer about a message, which proves that the connection is of
 // use. Nothing else does: not that it was opened, and not that PINGs are answered.
 func (s *session) noteAnswerLocked(accepted bool) {
+	s.answers = true
 	if s.failures > 0 {
 		s.failures, s.failed, s.replaceBecause = 0, nil, nil
 	}

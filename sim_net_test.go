@@ -30,7 +30,7 @@ const grain = 256 // nanoseconds
 const (
 	actorMain      = 0
 	actorClose     = 1
-	actorLimit     = 2 // changes the stream limit
+	actorSettings  = 2 // changes the settings of HTTP/2
 	actorDial      = 3
 	actorStats     = 4
 	actorHandler   = 5 // of all connections of the server, which are independent

@@ -253,6 +253,9 @@ func (w *world) simulate() {
 	w.server.InMemory = true
 	w.server.BufferSize = 1 << (8 + w.pick(8, "buffer"))
 	w.server.StreamLimit = 1 + int(w.pick(30, "streams"))
+	if w.chance(0.2, "small windows") {
+		w.server.HTTP2.InitialWindow = 1 + int(w.pick(500, "small window"))
+	}
 	switch {
 	case w.chance(0.1, "barrier without ID"):
 		w.server.Barrier = &apns.PushError{Status: apns.StatusMissingToken}
@@ -276,7 +279,7 @@ func (w *world) simulate() {
 	var others sync.WaitGroup
 	others.Go(func() { w.watchStats(quit) })
 	if w.http2 {
-		others.Go(func() { w.changeLimit(quit) })
+		others.Go(func() { w.changeSettings(quit) })
 	}
 	if !w.talking && w.chance(0.1, "close") {
 		others.Go(func() {
@@ -370,14 +373,18 @@ func (w *world) watchStats(quit <-chan struct{}) {
 	}
 }
 
-// changeLimit changes the server's stream limit now and then.
-func (w *world) changeLimit(quit <-chan struct{}) {
+// changeSettings changes the server's stream limit, or its initial window, now and then.
+func (w *world) changeSettings(quit <-chan struct{}) {
 	for i := 0; w.chance(0.7, "change", i); i++ {
-		t := time.NewTimer(w.until(actorLimit, w.duration(time.Second, "change at", i)))
+		t := time.NewTimer(w.until(actorSettings, w.duration(time.Second, "change at", i)))
 		defer t.Stop()
 		select {
 		case <-t.C:
-			w.server.SetStreamLimit(1 + int(w.pick(1<<w.pick(6, "limit's size", i), "limit", i)))
+			if w.chance(0.2, "window changes", i) {
+				w.server.SetInitialWindow(1 + int(w.pick(1<<w.pick(16, "window's size", i), "window", i)))
+			} else {
+				w.server.SetStreamLimit(1 + int(w.pick(1<<w.pick(6, "limit's size", i), "limit", i)))
+			}
 		case <-quit:
 			return
 		}
