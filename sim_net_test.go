@@ -103,7 +103,7 @@ func newSimConn(raw net.Conn, w *world, number uint64) *simConn {
 	if !w.talking && w.chance(0.1, "breaks", number) {
 		after := w.duration(time.Millisecond<<w.pick(14, "breaks within", number), "breaks after", number)
 		c.breaks = time.Since(w.start) + after
-		c.timer = time.AfterFunc(w.until(c.actor(connBreak), after+100*time.Millisecond), func() { c.snap() })
+		c.timer = time.AfterFunc(w.until(c.actor(connBreak), after+100*time.Millisecond), c.snap)
 	}
 	go c.carryOut()
 	go c.carryIn()
@@ -189,6 +189,11 @@ func (s *recordScanner) next(b []byte, tls bool) int {
 	return len(b)
 }
 
+// snapLater breaks the connection after the last delivery.
+func (c *simConn) snapLater() {
+	time.AfterFunc(c.world.until(c.actor(connBreak), 1), c.snap)
+}
+
 // From the client to the server.
 
 func (c *simConn) Write(p []byte) (n int, err error) {
@@ -238,7 +243,7 @@ func (c *simConn) carryOut() {
 		c.mu.Unlock()
 		_, err := c.Conn.Write(b)
 		if last {
-			c.snap()
+			c.snapLater()
 		}
 		if err != nil {
 			c.mu.Lock()
@@ -337,20 +342,22 @@ func (c *simConn) deliver() {
 	c.coming = c.coming[part:]
 	switch {
 	case last || len(c.coming) > 0 || c.comingErr == nil:
-	case part == 0 || c.world.chance(0.5, "end comes with the rest", c.number, n):
+	case part == 0 || !c.world.http2 && c.world.chance(0.5, "end comes with the rest", c.number, n):
+		// Over HTTP/2 the end has an instant of its own: the client may do the one thing
+		// about what it read before, and the other about the end.
 		c.receiveErr, c.comingErr = c.comingErr, nil
 		if c.receiveErr != io.EOF {
 			c.receiveErr = syscall.ECONNRESET
 		}
 	}
-	if !last {
+	if last {
+		c.coming = nil
+		c.snapLater()
+	} else {
 		c.deliverLater()
 	}
 	c.changed.Broadcast()
 	c.mu.Unlock()
-	if last {
-		c.snap()
-	}
 }
 
 func (c *simConn) Read(p []byte) (int, error) {
