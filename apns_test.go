@@ -94,7 +94,7 @@ func wantPushError(t *testing.T, err error, id uint32, status apns.Status) {
 	}
 }
 
-// wantErr checks that err matches every one of the errors, and no fate that is
+// wantErr checks that err matches every one of the errors, and no outcome that is
 // not among them.
 func wantErr(t *testing.T, err error, matches ...error) {
 	t.Helper()
@@ -103,13 +103,13 @@ func wantErr(t *testing.T, err error, matches ...error) {
 			t.Errorf("got %v, want one that matches %v", err, want)
 		}
 	}
-	for _, fate := range []error{apns.ErrNotSent, apns.ErrInDoubt} {
+	for _, outcome := range []error{apns.ErrNotSent, apns.ErrInDoubt} {
 		expected := false
 		for _, want := range matches {
-			expected = expected || want == fate
+			expected = expected || want == outcome
 		}
-		if !expected && errors.Is(err, fate) {
-			t.Errorf("got %v, which matches %v as well", err, fate)
+		if !expected && errors.Is(err, outcome) {
+			t.Errorf("got %v, which matches %v as well", err, outcome)
 		}
 	}
 	if e, ok := errors.AsType[*apns.PushError](err); ok {

@@ -329,7 +329,7 @@ func (h *bareHTTP2) close() {
 	h.running.Wait()
 }
 
-// The floor of PushAll on the binary wire is the bare encoder, whose bytes are
+// The floor of PushAll on the binary protocol is the bare encoder, whose bytes are
 // written in TLS records of full size, on one connection and with no account of
 // them.
 func BenchmarkPushAll(b *testing.B) {

@@ -252,7 +252,7 @@ func TestOnAttemptAllocations(t *testing.T) {
 	conn := dial(t, "localhost:443", config)
 	floor := testing.AllocsPerRun(1000, func() { conn.WritePushMsg(t.Context(), m) })
 	push := func(observe func(context.Context, apns.Attempt)) float64 {
-		c := poolClient(t, config, func(c *apns.Client) { c.Addr, c.OnAttempt = "localhost:443", observe })
+		c := http2Client(t, config, func(c *apns.Client) { c.Addr, c.OnAttempt = "localhost:443", observe })
 		return testing.AllocsPerRun(1000, func() {
 			if _, err := c.Push(t.Context(), m); err != nil {
 				t.Fatal(err)

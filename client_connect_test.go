@@ -26,7 +26,7 @@ func TestConnect(t *testing.T) {
 		t.Run(addr, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				server := inMemory(t, nil)
-				c := poolClient(t, server.Config(), func(c *apns.Client) { c.Addr = addr })
+				c := http2Client(t, server.Config(), func(c *apns.Client) { c.Addr = addr })
 				for range 2 { // the second finds it open
 					if err := c.Connect(t.Context()); err != nil {
 						t.Fatal(err)
@@ -79,7 +79,7 @@ func TestConnectFails(t *testing.T) {
 				if test.config != nil {
 					test.config(server, config)
 				}
-				c := poolClient(t, config, func(c *apns.Client) { c.Addr = test.addr })
+				c := http2Client(t, config, func(c *apns.Client) { c.Addr = test.addr })
 				for range 2 {
 					start := time.Now()
 					err := c.Connect(t.Context())
@@ -102,7 +102,7 @@ func TestConnectEnds(t *testing.T) {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}
-		c := poolClient(t, config)
+		c := http2Client(t, config)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		wantErr(t, c.Connect(ctx), context.DeadlineExceeded)
@@ -119,7 +119,7 @@ func TestPushChan(t *testing.T) {
 			t.Run(addr+", "+end, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					server := inMemory(t, nil)
-					c := poolClient(t, server.Config(), func(c *apns.Client) { c.Addr = addr })
+					c := http2Client(t, server.Config(), func(c *apns.Client) { c.Addr = addr })
 					messages := make(chan *apns.Message)
 					var given atomic.Int64
 					var giving sync.WaitGroup

@@ -54,7 +54,7 @@ func TestSizeGrowsWithRoundTrip(t *testing.T) {
 					if key {
 						config = s.TokenConfig()
 					}
-					c := poolClient(t, config, func(c *apns.Client) { c.MaxConns = 1 })
+					c := http2Client(t, config, func(c *apns.Client) { c.MaxConns = 1 })
 					ctx, cancel := context.WithCancel(t.Context())
 					var wg sync.WaitGroup
 					wg.Go(func() {

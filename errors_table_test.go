@@ -80,7 +80,7 @@ func (s *situation) newMessage() *apns.Message {
 }
 
 func (s *situation) client(t *testing.T, addr string, config *apns.Config, all bool) {
-	c := poolClient(t, config, func(c *apns.Client) { c.Addr, c.Attempts = addr, 2 })
+	c := http2Client(t, config, func(c *apns.Client) { c.Addr, c.Attempts = addr, 2 })
 	if s.settings != nil {
 		s.settings(c)
 	}

@@ -555,9 +555,9 @@ func TestHTTP2FirstMessageGoesAlone(t *testing.T) {
 // How each way to end a stream or the connection shows.
 func TestHTTP2Ends(t *testing.T) {
 	for name, test := range map[string]struct {
-		fault apnstest.Fault
-		fate  error
-		ended error // what CheckForError matches; nil: the connection lives
+		fault   apnstest.Fault
+		outcome error
+		ended   error // what CheckForError matches; nil: the connection lives
 	}{
 		"reset":              {apnstest.Fault{End: apnstest.EndRST}, apns.ErrInDoubt, nil},
 		"reset, but taken":   {apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndRST}, apns.ErrInDoubt, nil},
@@ -584,10 +584,10 @@ func TestHTTP2Ends(t *testing.T) {
 			m.CollapseID = "fault"
 			err := c.WritePushMsg(t.Context(), m)
 			t.Logf("%s: %v", name, err)
-			if test.fate == nil && err != nil {
+			if test.outcome == nil && err != nil {
 				t.Errorf("%s: got %v, want nil", name, err)
-			} else if test.fate != nil {
-				wantErr(t, err, test.fate)
+			} else if test.outcome != nil {
+				wantErr(t, err, test.outcome)
 			}
 			synctest.Wait()
 			ended := c.CheckForError()
@@ -868,7 +868,7 @@ func TestHTTP2HasNoFeedback(t *testing.T) {
 }
 
 // A token key needs HTTP/2; what strips it from the negotiation does not make
-// every push "succeed". Nothing offered forces the binary wire.
+// every push "succeed". Nothing offered forces the binary protocol.
 func TestNegotiation(t *testing.T) {
 	s := apnstest.NewServer(nil)
 	defer s.Close()
@@ -986,7 +986,7 @@ func TestLogger(t *testing.T) {
 
 // 20,000 messages, 500 on their way at a time, while the server ends connections
 // with GOAWAYs of both kinds, resets streams, rejects and leaves unanswered: each
-// message has one fate, and the server's record agrees with every single one.
+// message has one outcome, and the server's record agrees with every single one.
 func TestHTTP2Faults(t *testing.T) {
 	testHTTP2Faults(t, func(*apnstest.Server, int) {})
 }
@@ -1063,7 +1063,7 @@ func testHTTP2Faults(t *testing.T, change func(s *apnstest.Server, i int)) {
 			}
 		}
 	})
-	fates := make([]error, messages)
+	outcomes := make([]error, messages)
 	var next atomic.Int32
 	var wg sync.WaitGroup
 	for range inFlight {
@@ -1076,7 +1076,7 @@ func testHTTP2Faults(t *testing.T, change func(s *apnstest.Server, i int)) {
 				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 				m := message(uint32(i))
 				m.Token = fmt.Sprintf("%064x", i)
-				fates[i] = current().WritePushMsg(ctx, m)
+				outcomes[i] = current().WritePushMsg(ctx, m)
 				cancel()
 			}
 		})
@@ -1088,8 +1088,8 @@ func testHTTP2Faults(t *testing.T, change func(s *apnstest.Server, i int)) {
 	conn.Close()
 
 	type taken struct {
-		fate apnstest.Outcome
-		err  error
+		outcome apnstest.Outcome
+		err     error
 	}
 	record := make(map[string]taken)
 	for _, r := range s.Records() {
@@ -1099,23 +1099,23 @@ func testHTTP2Faults(t *testing.T, change func(s *apnstest.Server, i int)) {
 		record[r.Message.Token] = taken{r.Outcome, r.Err}
 	}
 	count := make(map[string]int)
-	for i, err := range fates {
+	for i, err := range outcomes {
 		r, reached := record[fmt.Sprintf("%064x", i)]
 		_, rejected := err.(*apns.PushError)
 		switch {
 		case err == nil:
 			count["accepted"]++
-			if !reached || r.fate != apnstest.Accepted {
+			if !reached || r.outcome != apnstest.Accepted {
 				t.Errorf("message %d: accepted, and the server has it %v: %v", i, reached, r)
 			}
 		case rejected:
 			count["rejected"]++
-			if r.fate != apnstest.Rejected {
+			if r.outcome != apnstest.Rejected {
 				t.Errorf("message %d: %v, and the server has it %v", i, err, r)
 			}
 		case errors.Is(err, apns.ErrNotSent) && !errors.Is(err, apns.ErrInDoubt):
 			count["not sent"]++
-			if reached && r.fate != apnstest.Discarded {
+			if reached && r.outcome != apnstest.Discarded {
 				t.Errorf("message %d: %v, and the server has it %v", i, err, r)
 			}
 		case errors.Is(err, apns.ErrInDoubt):
@@ -1126,7 +1126,7 @@ func testHTTP2Faults(t *testing.T, change func(s *apnstest.Server, i int)) {
 				t.Errorf("message %d: %v, and the server has it %v", i, err, r)
 			}
 		default:
-			t.Errorf("message %d has no fate: %v", i, err)
+			t.Errorf("message %d has no outcome: %v", i, err)
 		}
 	}
 	t.Log(count)
@@ -1329,9 +1329,9 @@ const noSettings = "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 func TestHTTP2BrokenPeers(t *testing.T) {
 	goAwayText := "\x00\x00\x00\x01\x00\x00\x00\x00" + `{"reason":"Shutdown"}`
 	for name, test := range map[string]struct {
-		first string // on connecting
-		then  string // after the first request
-		fate  error  // of that; nil: Dial fails
+		first   string // on connecting
+		then    string // after the first request
+		outcome error  // of that; nil: Dial fails
 	}{
 		"HTTP/1.1":                 {"HTTP/1.1 400 Bad Request\r\n\r\n", "", nil},
 		"PING first":               {frame(6, 0, 0, "01234567"), "", nil},
@@ -1346,7 +1346,7 @@ func TestHTTP2BrokenPeers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			config := peer(t, func(c net.Conn) {
 				io.WriteString(c, test.first)
-				if test.fate == nil {
+				if test.outcome == nil {
 					c.(*tls.Conn).CloseWrite()
 					io.Copy(io.Discard, c)
 					return
@@ -1371,7 +1371,7 @@ func TestHTTP2BrokenPeers(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
 			c, err := apns.Dial(ctx, "localhost:443", config)
-			if test.fate == nil {
+			if test.outcome == nil {
 				if err == nil || ctx.Err() != nil {
 					t.Fatalf("Dial: got %v, want an error at once", err)
 				}
@@ -1385,7 +1385,7 @@ func TestHTTP2BrokenPeers(t *testing.T) {
 			}
 			defer c.Close()
 			err = c.WritePushMsg(ctx, message(1))
-			wantErr(t, err, test.fate)
+			wantErr(t, err, test.outcome)
 			if ctx.Err() != nil {
 				t.Fatal("the push waited for its deadline")
 			}
