@@ -145,7 +145,8 @@ func (w *watch) setActive(active bool) {
 	}
 }
 
-// close returns when interrupt is not running and will not be called.
+// close ends the watch. It waits for a call of interrupt that has begun, so that nothing
+// is left running.
 func (w *watch) close() {
 	if !w.cancel() {
 		<-w.returned
