@@ -55,8 +55,8 @@ func (c *Config) logger() *slog.Logger {
 // with Shutdown, so that messages in flight get their answers.
 //
 // Over HTTP/2 each message has its own answer, and WritePushMsg waits for it. To have
-// many messages in flight, call WritePushMsg from many goroutines: a few more than the
-// number of streams that the server allows.
+// many messages in flight, call WritePushMsg from many goroutines: up to a few more
+// than the server allows streams.
 //
 // Any number of goroutines may call its methods. A Conn must be ended by Close or
 // Shutdown, also after an error.
@@ -217,13 +217,12 @@ func (c *Conn) WritePushMsg(ctx context.Context, m *Message) error {
 //
 // On the binary protocol the error is one of these.
 //
-//   - A *[PushError]: the gateway has rejected the message with the ID, or it has shut
-//     down after that message (status 10). It has accepted all messages before it, and
-//     has discarded all messages after it. A shutdown with ID 0 means that the gateway
-//     has accepted nothing.
-//   - An error that matches [ErrInDoubt]: the connection ended, and the gateway had not
-//     said anything about a rejection. It is not known which of the messages were
-//     accepted.
+//   - A *[PushError]: the gateway has rejected the message with the ID, or has shut down
+//     after it accepted that message (status 10). It has accepted all messages before
+//     that one, and has discarded all messages after it. A shutdown with ID 0 means that
+//     the gateway has accepted nothing.
+//   - An error that matches [ErrInDoubt]: the connection ended, and the gateway had sent
+//     no rejection. It is not known which of the messages it has accepted.
 //   - An error that matches [ErrNotSent]: the connection ended, and the gateway cannot
 //     have accepted anything. Either nothing was written, or the gateway required a
 //     certificate and got none.
