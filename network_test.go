@@ -3,7 +3,6 @@ package apns_test
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"testing"
@@ -261,6 +260,3 @@ func acceptedTimes(servers ...*apnstest.Server) map[string]int {
 func always(err error) func(*apns.Message) error {
 	return func(*apns.Message) error { return err }
 }
-
-// discard reads and does not answer.
-func discard(c net.Conn) { io.Copy(io.Discard, c) }
