@@ -18,6 +18,8 @@ import (
 // have no answer yet.
 type roundTrip struct {
 	takes    time.Duration
+	spread   time.Duration // by how much more than takes it can be
+	seen     atomic.Int64
 	inFlight atomic.Int64
 	most     atomic.Int64
 }
@@ -25,8 +27,9 @@ type roundTrip struct {
 func (r *roundTrip) handle(*apns.Message) error {
 	n := r.inFlight.Add(1)
 	r.most.Store(max(r.most.Load(), n))
-	time.AfterFunc(r.takes-1, func() { r.inFlight.Add(-1) }) // before the answer
-	return answerAfter(r.takes)
+	takes := r.takes + time.Duration(r.seen.Add(1)*37%100)*r.spread/100
+	time.AfterFunc(takes-1, func() { r.inFlight.Add(-1) }) // before the answer
+	return answerAfter(takes)
 }
 
 // endless yields messages until the context ends.
@@ -130,7 +133,7 @@ func TestSizeAndSecondConn(t *testing.T) {
 	}{{50, 1}, {100, 1}, {200, 1}, {290, 1}, {400, 2}, {800, 3}, {2000, 4}} {
 		t.Run(fmt.Sprintf("%d pushers", test.pushers), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				server := roundTrip{takes: trip}
+				server := roundTrip{takes: trip, spread: trip}
 				network := newNetwork(inMemory(t, server.handle, func(s *apnstest.Server) { s.StreamLimit = streams }))
 				atDial := int64(-1)
 				c := network.client(t, func(c *apns.Client) {
@@ -145,7 +148,7 @@ func TestSizeAndSecondConn(t *testing.T) {
 				var wg sync.WaitGroup
 				for i := range test.pushers {
 					wg.Go(func() {
-						for range 25 {
+						for range 40 {
 							if _, err := c.Push(t.Context(), device(i)); err != nil {
 								t.Errorf("message %d: got %v, want nil", i, err)
 							}
@@ -153,7 +156,7 @@ func TestSizeAndSecondConn(t *testing.T) {
 					})
 				}
 				wg.Wait()
-				// While the last one grows, messages wait for it, which may be worth another.
+				// While the last one grows, messages wait for it, which may be worth one more.
 				if got := network.dialed(); got < test.conns || got > test.conns && (test.conns == 1 || got > test.conns+1) {
 					t.Errorf("%d dials, want %d, or one more if it is several", got, test.conns)
 				}
