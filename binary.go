@@ -125,6 +125,9 @@ func (c *binaryConn) writeMessage(ctx context.Context, m *Message) error {
 		return c.notSent(err)
 	}
 	defer c.writing.Unlock()
+	if m == nil {
+		return errNoMessage
+	}
 	b, err := AppendMsg(c.buf[:0], m)
 	if err != nil {
 		return err
@@ -398,7 +401,7 @@ func (c *binaryConn) listen() {
 			c.end(errors.New("the server closed the connection and said nothing"))
 			return
 		case err == io.EOF:
-			c.end(fmt.Errorf("the server closed the connection: % x: %w", buf[:n], parseErr))
+			c.end(fmt.Errorf("the server closed the connection: % x: %w", buf[:n], plainError{parseErr}))
 			return
 		case err != nil:
 			c.endWith(ending{cause: c.link.explain(err), refused: isCertificateRequired(err)})

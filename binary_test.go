@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"example.com/apns"
+	"example.com/apns/apnstest"
 	"example.com/apns/internal/plain"
 )
 
@@ -245,4 +246,23 @@ func wantShutdown(t *testing.T, c *apns.Conn, got, want error) {
 		wantErr(t, got, want)
 		wantErr(t, c.CheckForError(), want)
 	}
+}
+
+// A nil message is invalid.
+func TestNilMessageBinaryConn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := dialPush(t, inMemory(t, nil))
+		wantClass(t, c.WritePushMsg(t.Context(), nil), "invalid", apns.StatusMissingToken)
+	})
+}
+
+// A connection that ends in the middle of an error packet is described once.
+func TestHalfPacketPrefix(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := inMemory(t, always(apnstest.Fault{Err: apns.StatusInvalidToken, Cut: 3}))
+		_, err := newClient(t, s).Push(t.Context(), message(1))
+		if strings.Count(err.Error(), "apns: ") != 1 {
+			t.Errorf("got %q, want the prefix once", err)
+		}
+	})
 }

@@ -71,7 +71,7 @@ func (l *dialer) isWantedLocked() bool {
 			binary++
 		}
 		switch {
-		case s.end != nil:
+		case s.end != nil || s.maybeDead:
 		case s.replaceBecause != nil && s.pausedUntil <= now:
 			return true
 		default:

@@ -8,13 +8,12 @@ import (
 // alive is how a session over HTTP/2 finds out that the server is gone. All of it is
 // protected by dispatcher.mu.
 type alive struct {
-	heard     time.Time   // when something was read last
-	wanted    time.Time   // since when an answer is expected; zero if none is
-	pinged    time.Time   // when a PING was sent; zero once something was heard
-	probing   bool        // messages wait until something is heard
-	maybeDead bool        // the PING has had no answer for maybeDeadAfter: another connection may be dialed
-	timer     *time.Timer // calls checkAlive; nil until it is needed
-	timed     bool        // the timer is running
+	heard   time.Time   // when something was read last
+	wanted  time.Time   // since when an answer is expected; zero if none is
+	pinged  time.Time   // when a PING was sent; zero once something was heard
+	probing bool        // messages wait until something is heard
+	timer   *time.Timer // calls checkAlive; nil until it is needed
+	timed   bool        // the timer is running
 }
 
 const (

@@ -163,13 +163,11 @@ func (s *http2Session) capacityLocked() int {
 }
 
 // isFullLocked reports whether another connection would help. It would if the server's
-// limit keeps messages waiting, or if this connection may be dead. It would not before the
-// first message was accepted, or after the server has lowered its limit to 1.
+// limit keeps messages waiting. It would not before the first message was accepted, or after
+// the server has lowered its limit to 1.
 func (s *http2Session) isFullLocked() bool {
 	limit := s.conn.Limit()
 	switch {
-	case s.maybeDead:
-		return true
 	case !s.hasAccepted || s.pausedUntil != 0 || limit == 1 && s.largestLimit > 1:
 		return false
 	}

@@ -29,6 +29,7 @@ type session struct {
 	replaceBecause error  // why it drains once another session is open; or nil
 	flight         list   // deliveries in flight, in the order of writing
 	idleSince      time.Duration
+	maybeDead      bool // it was idle and does not answer so far: it does not count among the connections
 
 	hasAnswered bool          // an answer was about a message
 	answers     bool          // so was one since the clock of the dispatcher ticked last
