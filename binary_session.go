@@ -1,6 +1,7 @@
 package apns
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -207,7 +208,10 @@ func (s *binarySession) decideLocked(now time.Duration) bool {
 	return due
 }
 
-var errBarrier = errors.New("the barrier was written")
+var (
+	errBarrier = errors.New("the barrier was written")
+	errPacket  = errors.New("the gateway ended the connection")
+)
 
 // flush writes what was encoded, or the barrier.
 func (s *binarySession) flush() error {
@@ -313,7 +317,7 @@ func (s *binarySession) finish(error) {
 
 func (s *binarySession) concludeLocked(e ending) {
 	if s.end == nil {
-		s.end = e.cause
+		s.end = cmp.Or(e.cause, errPacket)
 	}
 	failure := e.cause
 	switch {
@@ -345,7 +349,7 @@ func (s *binarySession) concludeLocked(e ending) {
 	case s.d.closed:
 	case failure != nil:
 		l.failedLocked(failure)
-	case s.taken > 0:
+	case e.confirmed && s.taken > 0: // also if nobody waits for the messages any more
 		l.workedLocked()
 	}
 }

@@ -153,7 +153,7 @@ func TestAcceptedAndThenRejected(t *testing.T) {
 func TestAcceptedAndThenCutShort(t *testing.T) {
 	for name, test := range map[string]struct{ then, want string }{
 		"the end":          {"", "the server closed the connection and said nothing"},
-		"half a packet":    {"\x08\x08\x00", "the server closed the connection: 08 08 00: apns: error packet is cut short after 3 bytes"},
+		"half a packet":    {"\x08\x08\x00", "the server closed the connection: 08 08 00: error packet is cut short after 3 bytes"},
 		"another protocol": {"HTTP/1.1", "the peer is no gateway of the binary protocol: expected an error packet (command 8), got \"H"},
 	} {
 		for _, size := range pieces {

@@ -161,3 +161,42 @@ func TestPushChan(t *testing.T) {
 		}
 	}
 }
+
+// Connect does not wait for ever, whatever happens to the connection and the credentials
+// meanwhile.
+func TestConnectWhileRefused(t *testing.T) {
+	for at := 1000; at < 3000; at += 100 {
+		synctest.Test(t, func(t *testing.T) {
+			server := inMemory(t, func(m *apns.Message) error {
+				switch m.Token {
+				case device(1).Token:
+					return apnstest.Fault{Err: apns.ReasonInvalidProviderToken, Delay: 3 * time.Second}
+				case device(2).Token:
+					return apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndGoAway}
+				}
+				return nil
+			})
+			n := newNetwork(server)
+			c := n.client(t)
+			if _, err := c.Push(t.Context(), device(9)); err != nil {
+				t.Fatal(err)
+			}
+			var wg sync.WaitGroup
+			wg.Go(func() { _, err := c.Push(t.Context(), device(1)); _ = err })
+			time.Sleep(10 * time.Millisecond)
+			wg.Go(func() { _, err := c.Push(t.Context(), device(2)); _ = err })
+			server.RefuseConnections(true)
+			time.Sleep(10 * time.Millisecond)
+			wg.Go(func() { c.Push(t.Context(), device(3)) })
+			time.Sleep(time.Duration(at) * time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			start := time.Now()
+			err := c.Connect(ctx)
+			if took := time.Since(start); took > time.Minute {
+				t.Errorf("Connect at %d ms took %v: %v", at, took, err)
+			}
+			wg.Wait()
+		})
+	}
+}

@@ -315,3 +315,41 @@ func TestClientHTTP2ServerIsDown(t *testing.T) {
 		wantFigures(t, c, apns.Stats{NotSent: 10, Accepted: 10, Connected: 1})
 	})
 }
+
+// A second connection that cannot be opened, for good, does no harm to the first one.
+func TestSecondConnFailsForGood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := inMemory(t, always(answerAfter(100*time.Millisecond)), func(s *apnstest.Server) { s.StreamLimit = 10 })
+		n := newNetwork(server)
+		var dials atomic.Int64
+		c := http2Client(t, &apns.Config{Topic: apnstest.Topic, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if dials.Add(1) == 1 {
+				return n.dial(ctx, network, addr)
+			}
+			a, b := net.Pipe()
+			go func() {
+				b.Read(make([]byte, 4096))
+				b.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n"))
+				b.Close()
+			}()
+			return a, nil
+		}}, func(c *apns.Client) { c.Addr = apns.Production })
+		failed := 0
+		var one error
+		for _, err := range allAtOnce(t.Context(), c, 500) {
+			if err != nil {
+				failed++
+				one = err
+			}
+		}
+		if failed > 0 {
+			t.Errorf("%d of 500 failed although the first connection accepts all: %v", failed, one)
+		}
+		for i := range 20 {
+			if _, err := c.Push(t.Context(), device(1000+i)); err != nil {
+				t.Errorf("push %d: %v", i, err)
+				break
+			}
+		}
+	})
+}

@@ -56,6 +56,7 @@ func (d *dispatcher) tick() {
 	more := d.pending > 0
 	for _, s := range d.sessions {
 		s.answers = false
+		s.wakeWriter() // if another one, which has room as well, is stuck in a write
 		if s.protocol.tickLocked(now) {
 			more = true
 		}
@@ -134,7 +135,6 @@ func (d *dispatcher) endBackOffs() {
 			continue
 		}
 		d.backingOff.remove(r)
-		d.waiting.Add(-1)
 		r.state = unlisted
 		d.resendLocked(r, r.err, 0)
 	}

@@ -27,6 +27,7 @@ type dialer struct {
 	due             time.Duration // when the next attempt may begin
 	failure         error         // the last failure; nil after a success
 	permanent       bool          // failure does not pass with time
+	refused         bool          // and it is the answer to a message
 	connectCalls    []chan error  // calls of Client.Connect
 	replacementUsed bool          // a connection was replaced because of few messages, and no message was answered since
 }
@@ -131,6 +132,7 @@ func (l *dialer) connect() {
 	for !d.closed && l.isWantedLocked() {
 		if wait := l.due - d.now(); wait > 0 {
 			if l.permanent {
+				l.announceLocked(l.failure)
 				break
 			}
 			d.unlock()
@@ -186,6 +188,12 @@ func (l *dialer) dial(ctx context.Context, check bool) (*session, error) {
 func (l *dialer) dialedLocked(s *session, err error) {
 	d := l.d
 	switch {
+	case err == nil && s.end != nil: // since the handshake
+		if s.isHTTP2 { // the binary half has counted it
+			l.failedLocked(s.end)
+		}
+		l.announceLocked(s.end)
+		d.running.Go(s.protocol.close)
 	case err == nil && d.addSessionLocked(s):
 		if h, ok := s.protocol.(*http2Session); ok {
 			d.provider.Store(h.provider)
@@ -216,7 +224,7 @@ func (l *dialer) failedLocked(err error) {
 	if l.permanent = isPermanent(err); l.permanent {
 		longest = maxPermanentBackOff
 	}
-	l.failure = err
+	l.failure, l.refused = err, false
 	l.due = l.d.now() + backOff(minRedial, longest, l.failures)
 	l.failures++
 	l.d.endUnsendableLocked()
@@ -224,7 +232,7 @@ func (l *dialer) failedLocked(err error) {
 
 // workedLocked notes that a message was answered on a new connection.
 func (l *dialer) workedLocked() {
-	l.failures, l.due, l.failure, l.permanent, l.replacementUsed = 0, 0, nil, false, false
+	l.failures, l.due, l.failure, l.permanent, l.refused, l.replacementUsed = 0, 0, nil, false, false, false
 }
 
 // refusedLocked takes an answer that refuses the sender: all messages would get it.
@@ -232,13 +240,15 @@ func (l *dialer) workedLocked() {
 // before the next attempt is due.
 func (l *dialer) refusedLocked(s *session, err error) {
 	s.hasAnswered = false // so that the next message that is accepted or rejected calls workedLocked
-	if l.permanent && l.due > l.d.now() {
+	if l.refused && l.due > l.d.now() {
 		return // another message had the same answer
 	}
 	if r, ok := errors.AsType[*refusedError](err); ok {
 		err = r
 	}
 	l.failedLocked(err)
+	l.refused = true
+	l.d.endUnsendableLocked()
 	l.d.afterLocked(func() { l.d.log.Error("apns: sender refused", "error", err) })
 }
 
@@ -255,7 +265,7 @@ func (l *dialer) claimReplacementLocked() bool {
 func (l *dialer) unsendableLocked(deadline, now time.Duration) error {
 	switch {
 	case l.due <= now:
-	case l.permanent:
+	case l.permanent && (l.refused || !l.d.isConnectedLocked()):
 		return fmt.Errorf("%w: %w", ErrNotSent, plainError{l.failure})
 	case deadline != 0 && l.due > deadline && !l.dialing && !l.d.isConnectedLocked():
 		return fmt.Errorf("%w: %w: the next attempt to connect is due later, while there was no connection (%s)", ErrNotSent, context.DeadlineExceeded, plainText(l.failure))

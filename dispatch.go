@@ -30,7 +30,7 @@ type dispatcher struct {
 	calls   sync.Pool      // of *pushCall
 
 	provider atomic.Pointer[provider] // knows the rules for messages; nil until the server has spoken HTTP/2
-	waiting  atomic.Int64             // deliveries that are staged, queued or backing off
+	waiting  atomic.Int64             // deliveries that are staged or queued
 
 	mu           sync.Mutex    // protects the fields below, and those marked so in other types
 	queue        list          // what a session may take, in order

@@ -134,7 +134,6 @@ func (d *dispatcher) resendLocked(r *delivery, err error, wait time.Duration) {
 	case wait > 0:
 		r.state, r.at = backingOff, now+wait
 		d.backingOff.push(r)
-		d.waiting.Add(1)
 		d.wakeAtLocked(r.at)
 	default:
 		if d.endIfUnsendableLocked(r, now) {
@@ -171,7 +170,6 @@ func (d *dispatcher) abandonLocked(r *delivery, why error) {
 		d.waiting.Add(-1)
 	case backingOff:
 		d.backingOff.remove(r)
-		d.waiting.Add(-1)
 	case inFlight:
 		a, ok := r.session.protocol.cancelLocked(r, why)
 		if !ok {

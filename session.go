@@ -170,6 +170,7 @@ func (s *session) noteAnswerLocked(accepted bool) {
 	s.answers = true
 	if s.failures > 0 {
 		s.failures, s.failed, s.replaceBecause = 0, nil, nil
+		s.hasAnswered = false // so that the dialer learns of it as well
 	}
 	if accepted && s.pausedUntil != 0 {
 		s.pausedUntil, s.pausedBy = 0, nil
