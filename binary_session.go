@@ -109,7 +109,7 @@ func (s *binarySession) capacityLocked() int {
 // isFullLocked reports whether to dial the next connection. It does so early, since dialing
 // takes time.
 func (s *binarySession) isFullLocked() bool {
-	if s.capacityLocked() <= s.pace.n/2 {
+	if s.capacityLocked() <= s.pace.n/2 || s.isStuckLocked() {
 		return true
 	}
 	due, at := s.barrierDueLocked()

@@ -131,7 +131,7 @@ func (l *dialer) connect() {
 	d.mu.Lock()
 	for !d.closed && l.isWantedLocked() {
 		if wait := l.due - d.now(); wait > 0 {
-			if l.permanent {
+			if l.isHopelessLocked() {
 				l.announceLocked(l.failure)
 				break
 			}
@@ -144,7 +144,7 @@ func (l *dialer) connect() {
 			continue
 		}
 		l.dialing = true
-		check := len(l.connectCalls) > 0
+		check := len(l.connectCalls) > 0 && d.assumeAccepted == 0 // or else there may be no answer
 		d.unlock()
 		s, err := l.dial(l.ctx, check)
 		d.mu.Lock()
@@ -265,12 +265,17 @@ func (l *dialer) claimReplacementLocked() bool {
 func (l *dialer) unsendableLocked(deadline, now time.Duration) error {
 	switch {
 	case l.due <= now:
-	case l.permanent && (l.refused || !l.d.isConnectedLocked()):
+	case l.isHopelessLocked():
 		return fmt.Errorf("%w: %w", ErrNotSent, plainError{l.failure})
 	case deadline != 0 && l.due > deadline && !l.dialing && !l.d.isConnectedLocked():
 		return fmt.Errorf("%w: %w: the next attempt to connect is due later, while there was no connection (%s)", ErrNotSent, context.DeadlineExceeded, plainText(l.failure))
 	}
 	return nil
+}
+
+// isHopelessLocked reports whether no message waits for the next attempt to connect.
+func (l *dialer) isHopelessLocked() bool {
+	return l.permanent && (l.refused || !l.d.isConnectedLocked())
 }
 
 // dialConfig returns a copy of a Config with a cache for TLS sessions: to resume one

@@ -206,7 +206,7 @@ func (d *dispatcher) dispatchLocked() {
 	}
 	for _, s := range d.sessions {
 		s.protocol.expectLocked()
-		if s.roomLocked() > 0 {
+		if s.roomLocked() > 0 && !s.isStuckLocked() {
 			s.wakeWriter()
 			return
 		}
@@ -319,6 +319,8 @@ func (d *dispatcher) drainingLocked(s *session) {
 	if d.dialer != nil {
 		if s.isHTTP2 && s.isOpen && !s.hasAnswered && s.replaceBecause == nil && s.end != errIdle && !d.closed {
 			d.dialer.failedLocked(s.end)
+		} else if d.dialer.due > d.now() {
+			d.endUnsendableLocked() // it may have been the last one that was open
 		}
 		d.dispatchLocked()
 		return

@@ -31,6 +31,7 @@ type session struct {
 	idleSince      time.Duration
 	maybeDead      bool // it was idle and does not answer so far: it does not count among the connections
 
+	writing     time.Duration // since when the writer writes; 0: it does not
 	hasAnswered bool          // an answer was about a message
 	answers     bool          // so was one since the clock of the dispatcher ticked last
 	failures    int           // answers since then that blame the connection
@@ -133,8 +134,16 @@ func (s *session) fill() bool {
 		return false // finish decides first what that means for the next connection
 	}
 	something := s.protocol.fillLocked()
+	if s.writing = 0; something {
+		s.writing = s.d.now()
+	}
 	s.d.filledLocked()
 	return something
+}
+
+// isStuckLocked reports whether the server does not read what the writer writes.
+func (s *session) isStuckLocked() bool {
+	return s.writing != 0 && s.d.now()-s.writing >= maybeDeadAfter
 }
 
 // roomLocked returns how many messages the session takes now.
@@ -168,9 +177,11 @@ func (s *session) drainLocked(why error) (first bool) {
 // use. Nothing else does: not that it was opened, and not that PINGs are answered.
 func (s *session) noteAnswerLocked(accepted bool) {
 	s.answers = true
+	if s.replaceBecause != nil {
+		s.hasAnswered = false // so that the dialer, which has counted it, learns of it as well
+	}
 	if s.failures > 0 {
 		s.failures, s.failed, s.replaceBecause = 0, nil, nil
-		s.hasAnswered = false // so that the dialer learns of it as well
 	}
 	if accepted && s.pausedUntil != 0 {
 		s.pausedUntil, s.pausedBy = 0, nil
