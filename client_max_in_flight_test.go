@@ -161,3 +161,25 @@ func testPushAllTakesNoMore(t *testing.T, limit int, protocol string, answer err
 		t.Errorf("%d messages were taken from msgs while nothing was answered, want %d or more", got, min(limit, 1024))
 	}
 }
+
+// Messages that back off count among those that PushAll has taken and not sent.
+func TestPushAllTakesNoMoreDuringBackOffs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := inMemory(t, always(&apns.PushError{HTTPStatus: 429, Reason: apns.ReasonTooManyRequests, RetryAfter: 50 * time.Second}))
+		c := newNetwork(server).client(t)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		taken := 0
+		for range c.PushAll(ctx, func(yield func(*apns.Message) bool) {
+			for m := range devices(20000) {
+				if taken++; !yield(m) {
+					return
+				}
+			}
+		}) {
+		}
+		if most := 1024 + 200; taken > most || taken < 1024 {
+			t.Errorf("PushAll took %d messages, want 1,024 that wait and at most 200 in flight", taken)
+		}
+	})
+}

@@ -13,6 +13,7 @@ type timers struct {
 	later   *time.Timer // looks for back-offs and pauses that have ended
 	laterAt time.Duration
 	idle    *time.Timer // looks for sessions without work
+	idling  bool        // it runs
 }
 
 // ticks is how often the clock ticks within Timeout. A message ends at most an eighth of
@@ -94,6 +95,9 @@ const minSilence = time.Second
 func (d *dispatcher) lateLocked(r *delivery, now time.Duration) {
 	m, was, on, sent := r.message, r.state, r.session, r.at
 	d.abandonLocked(r, context.DeadlineExceeded)
+	if r.state != unlisted {
+		return // its answer is about to be taken
+	}
 	for _, s := range d.sessions {
 		unanswered := was == inFlight && s == on && now-sent >= min(minSilence, d.timeout/2)
 		noRoom := was == queued && s.roomLocked() == 0 && s.pausedUntil == 0
@@ -135,6 +139,7 @@ func (d *dispatcher) endBackOffs() {
 			continue
 		}
 		d.backingOff.remove(r)
+		r.source.noteBackOffs(-1)
 		r.state = unlisted
 		d.resendLocked(r, r.err, 0)
 	}
@@ -151,7 +156,8 @@ func (d *dispatcher) endBackOffs() {
 
 // watchIdleLocked starts to look for sessions that have had no work for idleTimeout.
 func (d *dispatcher) watchIdleLocked() {
-	if d.dialer != nil && !d.closed {
+	if d.dialer != nil && !d.closed && !d.timers.idling {
+		d.timers.idling = true
 		startTimer(&d.timers.idle, idleTimeout, d.closeIdle)
 	}
 }
@@ -160,6 +166,7 @@ func (d *dispatcher) watchIdleLocked() {
 func (d *dispatcher) closeIdle() {
 	d.mu.Lock()
 	defer d.unlock()
+	d.timers.idling = false
 	if d.closed {
 		return
 	}
@@ -180,6 +187,7 @@ func (d *dispatcher) closeIdle() {
 		}
 	}
 	if next > 0 {
+		d.timers.idling = true
 		startTimer(&d.timers.idle, next, d.closeIdle)
 	}
 }

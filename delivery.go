@@ -51,6 +51,9 @@ type source interface {
 	// isFlushing reports whether the source has handed over its last message, so that
 	// its outcomes are wanted without delay. The caller holds dispatcher.mu.
 	isFlushing() bool
+	// noteBackOffs is told that so many more of its deliveries back off. The caller holds
+	// dispatcher.mu.
+	noteBackOffs(change int64)
 	// context returns the context of the call.
 	context() context.Context
 }

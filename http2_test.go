@@ -1535,3 +1535,21 @@ func TestHTTP2MessagesDoNotMix(t *testing.T) {
 		t.Errorf("%d of %d messages arrived mixed up, want none of 20000", n, all)
 	}
 }
+
+// A Conn has no policy: a 503 with a Retry-After holds back no other message.
+func TestHTTP2RetryAfterDoesNotPauseConn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		wait := &apns.PushError{HTTPStatus: 503, Reason: apns.ReasonServiceUnavailable, RetryAfter: time.Minute}
+		c := dialHTTP2(t, inMemory(t, inTurn(wait)).Config())
+		start := time.Now()
+		if e, ok := c.WritePushMsg(t.Context(), message(1)).(*apns.PushError); !ok || e.RetryAfter != time.Minute {
+			t.Errorf("got %v, want a *PushError with a RetryAfter of a minute", e)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := c.WritePushMsg(ctx, message(2)); err != nil {
+			t.Errorf("the next message: got %v, want nil", err)
+		}
+		wantTook(t, start, 0, 0)
+	})
+}

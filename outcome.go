@@ -63,7 +63,7 @@ func (d *dispatcher) answeredLocked(r *delivery, a answer) {
 		d.resendLocked(r, a.err, backOffOf(r, &a))
 	case failing:
 		wait := backOffOf(r, &a)
-		if a.retryAfter > 0 {
+		if a.retryAfter > 0 && d.dialer != nil { // a Conn has no policy
 			s.pauseLocked(wait, a.err)
 		}
 		s.failedLocked(r.message, a.err)
@@ -134,6 +134,7 @@ func (d *dispatcher) resendLocked(r *delivery, err error, wait time.Duration) {
 	case wait > 0:
 		r.state, r.at = backingOff, now+wait
 		d.backingOff.push(r)
+		r.source.noteBackOffs(1)
 		d.wakeAtLocked(r.at)
 	default:
 		if d.endIfUnsendableLocked(r, now) {
@@ -170,6 +171,7 @@ func (d *dispatcher) abandonLocked(r *delivery, why error) {
 		d.waiting.Add(-1)
 	case backingOff:
 		d.backingOff.remove(r)
+		r.source.noteBackOffs(-1)
 	case inFlight:
 		a, ok := r.session.protocol.cancelLocked(r, why)
 		if !ok {

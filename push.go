@@ -44,4 +44,6 @@ func (d *dispatcher) push(ctx context.Context, m *Message) (Receipt, error) {
 func (c *pushCall) report(list)      { c.done <- struct{}{} }
 func (c *pushCall) isFlushing() bool { return false }
 
+func (c *pushCall) noteBackOffs(int64) {}
+
 func (c *pushCall) context() context.Context { return c.ctx }

@@ -22,6 +22,7 @@ type pushAll struct {
 
 	pulled   int64        // messages from msgs; the producer's, until it has ended
 	yielded  atomic.Int64 // results
+	backOffs atomic.Int64 // messages that back off
 	paused   atomic.Bool  // the producer waits for room
 	stopped  atomic.Bool  // no more messages are to come
 	flushing bool         // the producer has handed over its last message; protected by dispatcher.mu
@@ -220,7 +221,7 @@ func (p *pushAll) takeStaged() (staged list) {
 }
 
 func (p *pushAll) isFull() bool {
-	return p.d.waiting.Load() >= int64(p.d.maxWaiting()) || p.pulled-p.yielded.Load() >= p.most
+	return p.d.waiting.Load()+p.backOffs.Load() >= int64(p.d.maxWaiting()) || p.pulled-p.yielded.Load() >= p.most
 }
 
 // wait waits until there is room for another message. queueRoom.Wait releases dispatcher.mu
@@ -249,6 +250,8 @@ func (p *pushAll) abandon() {
 // The source.
 
 func (p *pushAll) isFlushing() bool { return p.flushing }
+
+func (p *pushAll) noteBackOffs(change int64) { p.backOffs.Add(change) }
 
 func (p *pushAll) context() context.Context { return p.caller }
 
