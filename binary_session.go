@@ -30,7 +30,7 @@ type binarySession struct {
 	taken        int           // messages: those in flight, and those that have an answer
 	written      int           // of these, known to be completely written
 	acknowledged int           // of these, as far as the gateway has said that it accepted them (status 0)
-	since        time.Duration // when the first one without an outcome was taken, or status 0 came last
+	since        time.Duration // when the first one without an outcome was taken, or the last status 0 came
 	gatewaySince time.Duration // since when a write or the barrier waits for the gateway; 0: none does
 	barrierSent  bool          // the barrier was written, or is about to be
 	timer        *time.Timer   // wakes the writer for the barrier
@@ -54,8 +54,8 @@ const (
 	maxBinarySessions = 3
 	// maxBinaryWrite is the size in bytes at which messages are written.
 	maxBinaryWrite = 64 << 10
-	// minRejectedPace is how many messages a session takes at least after a rejection: to resend
-	// as many costs less than to dial.
+	// minRejectedPace is how many messages a session takes at least after a rejection. To
+	// resend so many costs less than to dial.
 	minRejectedPace = 512
 	// spareTimeout is how long a connection is kept on which nothing was written, or all
 	// that was has its outcome.
@@ -281,8 +281,8 @@ func (s *binarySession) close() {
 	<-s.done
 }
 
-// takeAcknowledgement takes a status 0, with which a gateway says that it has accepted a message,
-// and so all before it.
+// takeAcknowledgement takes a packet with status 0: the gateway has accepted the message
+// with the ID, and all before it.
 func (s *binarySession) takeAcknowledgement(id uint32) {
 	s.d.mu.Lock()
 	defer s.d.unlock()

@@ -104,7 +104,7 @@ func (d *dispatcher) unlock() {
 	}
 }
 
-// afterLocked has f called when mu is released: it may log, which can take a while.
+// afterLocked defers f until mu is released. It may log, which can take a while.
 func (d *dispatcher) afterLocked(f func()) { d.deferred = append(d.deferred, f) }
 
 // goLocked runs f in a goroutine that close waits for. If the dispatcher is closed it
@@ -136,7 +136,9 @@ func (d *dispatcher) handOver(r *delivery) {
 	var one list
 	one.push(r)
 	d.handOverLocked(&one, r.deadline, time.Now())
-	if d.queue.n == 1 || len(d.sessions) == 0 { // or else dispatchLocked has run for the others, and whoever makes room runs it again
+	// Where others wait already, dispatchLocked has run for them, and whoever makes room
+	// runs it again.
+	if d.queue.n == 1 || len(d.sessions) == 0 {
 		d.dispatchLocked()
 	}
 	d.unlock()
