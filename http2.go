@@ -47,10 +47,8 @@ func (p *provider) check(m *Message) error {
 	if badTokenSize(m.Token) {
 		return tokenSizeError(m.Token)
 	}
-	for i := range len(m.Token) {
-		if hexDigits[m.Token[i]] == 0 {
-			return tokenDigitError(m.Token)
-		}
+	if !isHexadecimal(m.Token) {
+		return tokenDigitError(m.Token)
 	}
 	limit := MaxPayload
 	if m.PushType == PushTypeVoIP {
@@ -111,7 +109,7 @@ func (p *provider) request(m *Message) (r *h2.Request, err error) {
 		}
 	}
 	topic, pushType, priority := p.defaults(m)
-	r.Method, r.Authority, r.Path, r.Body = "POST", p.host, "/3/device/"+m.Token, m.Payload
+	r.Method, r.Authority, r.Dir, r.Name, r.Body = "POST", p.host, "/3/device/", m.Token, m.Payload
 	r.Fields = r.Fields[:0]
 	// APNs needs no content-length; some proxies do.
 	p.add("content-length", strconv.Itoa(len(m.Payload)), hpack.Literal)

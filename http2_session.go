@@ -42,9 +42,9 @@ const (
 	// maxWrite is the size in bytes at which a write is sent rather than extended:
 	// about a TLS record. Larger writes are no faster.
 	maxWrite = 16 << 10
-	// requestSize estimates what a request takes beside its path, its token and its
+	// requestSize estimates what a request takes beside its tokens and its
 	// payload, in bytes: two frame headers, and fields that are in the table.
-	requestSize = 30
+	requestSize = 40
 )
 
 var errConnClosed = fmt.Errorf("connection closed: %w", net.ErrClosed)
@@ -183,6 +183,7 @@ func (s *http2Session) fillLocked() bool {
 	if room > 0 && s.d.hasQueuedLocked() && s.mayHaveDiedLocked() {
 		room = 0
 	}
+	room = min(room, max(1, s.size.n/2)) // so that the server has work while the other half is written
 	for size := 0; size < maxWrite && room > 0; room-- {
 		r := s.d.takeLocked(&s.session)
 		if r == nil {
@@ -233,7 +234,7 @@ func (s *http2Session) openStreamLocked(r *delivery) (size int) {
 		s.d.answeredLocked(r, answer{kind: unsent, err: fmt.Errorf("%w: %w", ErrNotSent, &permanentError{err})})
 		return 1
 	}
-	return requestSize + len(req.Path) + len(req.Literals) + len(req.Body)
+	return requestSize + len(req.Name) + len(req.Literals) + len(req.Body)
 }
 
 func (s *http2Session) flush() error { return s.conn.Flush() }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -179,6 +180,29 @@ func TestHTTP2LocalChecks(t *testing.T) {
 
 // Every reason of "Handling notification responses from APNs" comes through, and
 // any other.
+// Every byte at every place of a token: what is no hexadecimal digit is ErrInvalid, and the
+// error names the place.
+func TestHTTP2TokenDigits(t *testing.T) {
+	s := inMemory(t, nil)
+	c := dialHTTP2(t, s.Config())
+	for at := range 22 { // eight digits are looked at together, and the last six one by one
+		for b := range 256 {
+			token := []byte("0123456789abcdefABCDEF")
+			token[at] = byte(b)
+			m := message(1)
+			m.Token = string(token)
+			err := c.WritePushMsg(t.Context(), m)
+			if _, hexErr := hex.DecodeString(m.Token); hexErr == nil {
+				if err != nil {
+					t.Fatalf("%#x at index %d: got %v, want no error", b, at, err)
+				}
+			} else if place := fmt.Sprintf("at index %d,", at); !errors.Is(err, apns.ErrInvalid) || !strings.Contains(err.Error(), place) {
+				t.Fatalf("%#x at index %d: got %v, want ErrInvalid that says %q", b, at, err, place)
+			}
+		}
+	}
+}
+
 func TestHTTP2Rejections(t *testing.T) {
 	deadAt := time.UnixMilli(1700000000123).UTC()
 	for _, want := range []apns.PushError{

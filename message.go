@@ -324,19 +324,10 @@ var hexDigits = [256]byte{
 // appendToken decodes a token of even length, and reports whether all of it is hexadecimal.
 // If not, tokenDigitError finds the place: the usual case need not keep track of it.
 func appendToken(b []byte, token string) (_ []byte, ok bool) {
-	// Decode eight digits at a time: each byte of x is one.
-	const ones = 0x0101010101010101
 	var bad uint64
-	for ; len(token) >= 8; token = token[8:] {
-		x := uint64(token[0]) | uint64(token[1])<<8 | uint64(token[2])<<16 | uint64(token[3])<<24 |
-			uint64(token[4])<<32 | uint64(token[5])<<40 | uint64(token[6])<<48 | uint64(token[7])<<56
-		lower := x | 0x20*ones
-		ascii := x &^ (0x80 * ones)
-		lowerASCII := lower &^ (0x80 * ones)
-		// Each sum sets the top bit of a byte if the byte is at least the constant.
-		isDigit := (ascii + (0x80-'0')*ones) &^ (ascii + (0x80-'9'-1)*ones)
-		isLetter := (lowerASCII + (0x80-'a')*ones) &^ (lowerASCII + (0x80-'f'-1)*ones)
-		bad |= x | ^(isDigit | isLetter)
+	for ; len(token) >= 8; token = token[8:] { // eight digits at a time
+		x := eightBytes(token)
+		bad |= notHexadecimal(x)
 		values := x&(0x0f*ones) + (x>>6&ones)*9
 		// Combine two values into a byte, then move the four bytes together.
 		pairs := (values<<4 | values>>8) & 0x00ff00ff00ff00ff
@@ -349,7 +340,41 @@ func appendToken(b []byte, token string) (_ []byte, ok bool) {
 		all &= hi & lo
 		b = append(b, hi<<4|lo&0x0f)
 	}
-	return b, all != 0 && bad&(0x80*ones) == 0
+	return b, all != 0 && bad == 0
+}
+
+// isHexadecimal reports whether all of a token is hexadecimal.
+func isHexadecimal(token string) bool {
+	var bad uint64
+	for ; len(token) >= 8; token = token[8:] {
+		bad |= notHexadecimal(eightBytes(token))
+	}
+	all := byte(isHex)
+	for i := range len(token) {
+		all &= hexDigits[token[i]]
+	}
+	return all != 0 && bad == 0
+}
+
+// ones has a 1 in each of its eight bytes.
+const ones = 0x0101010101010101
+
+// eightBytes returns the first eight bytes of a string, the first one lowest.
+func eightBytes(s string) uint64 {
+	_ = s[7]
+	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+}
+
+// notHexadecimal sets the top bit of each byte of x that is no hexadecimal digit.
+func notHexadecimal(x uint64) uint64 {
+	lower := x | 0x20*ones
+	ascii := x &^ (0x80 * ones)
+	lowerASCII := lower &^ (0x80 * ones)
+	// Each sum sets the top bit of a byte if the byte is at least the constant.
+	isDigit := (ascii + (0x80-'0')*ones) &^ (ascii + (0x80-'9'-1)*ones)
+	isLetter := (lowerASCII + (0x80-'a')*ones) &^ (lowerASCII + (0x80-'f'-1)*ones)
+	return (x | ^(isDigit | isLetter)) & (0x80 * ones)
 }
 
 func tokenDigitError(token string) error {

@@ -59,7 +59,7 @@ func newEcho(tb testing.TB) (*h2.Conn, *echo, *h2.Request) {
 	return c, e, &h2.Request{
 		Method:    "POST",
 		Authority: "api.push.apple.com",
-		Path:      "/3/device/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+		Name:      "/3/device/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
 		Fields:    []h2.Field{{Name: "apns-topic", Value: "com.example.app", Indexing: hpack.Index}, {Name: "apns-push-type", Value: "alert", Indexing: hpack.Index}},
 		Literals:  hpack.AppendLiteral(nil, "authorization", "bearer "+string(bytes.Repeat([]byte("x"), 180))),
 		Body:      []byte(`{"aps":{"alert":"Hello, world!"}}`),

@@ -127,7 +127,7 @@ const (
 type Request struct {
 	Method    string
 	Authority string
-	Path      string
+	Dir, Name string  // the path is Dir and then Name
 	Fields    []Field // the names in lower case
 	// Literals are fields that are encoded already, by hpack.AppendLiteral, and
 	// LiteralSize is their size as SETTINGS_MAX_HEADER_LIST_SIZE counts it.
@@ -146,7 +146,7 @@ type Field struct {
 // headerSize is the size of the header as SETTINGS_MAX_HEADER_LIST_SIZE counts it.
 func (r *Request) headerSize() int64 {
 	const pseudo = len(":method") + len(":scheme") + len("https") + len(":authority") + len(":path") + 4*32
-	n := pseudo + len(r.Method) + len(r.Authority) + len(r.Path) + r.LiteralSize
+	n := pseudo + len(r.Method) + len(r.Authority) + len(r.Dir) + len(r.Name) + r.LiteralSize
 	for _, f := range r.Fields {
 		n += len(f.Name) + len(f.Value) + 32
 	}
@@ -299,7 +299,7 @@ func (c *Conn) appendBlockLocked(r *Request) {
 	b = e.AppendField(b, ":method", r.Method, hpack.Literal)
 	b = e.AppendField(b, ":scheme", "https", hpack.Literal)
 	b = e.AppendField(b, ":authority", r.Authority, hpack.Index)
-	b = e.AppendField(b, ":path", r.Path, hpack.Literal)
+	b = hpack.AppendPath(b, r.Dir, r.Name)
 	b = append(b, r.Literals...)
 	for i := range r.Fields {
 		f := &r.Fields[i]

@@ -308,7 +308,7 @@ func TestRequests(t *testing.T) {
 	fields := []h2.Field{{"apns-topic", "com.example", hpack.Index}, {"apns-id", "1", hpack.IndexName}, {"x-other", "y", hpack.Literal}}
 	var blocks [][]byte
 	for i := range 3 {
-		r := &h2.Request{Method: "POST", Authority: "push.example:2197", Path: fmt.Sprint("/", i), Fields: fields, Literals: bearer, Body: []byte("{}"), Tag: i}
+		r := &h2.Request{Method: "POST", Authority: "push.example:2197", Dir: "/", Name: fmt.Sprint(i), Fields: fields, Literals: bearer, Body: []byte("{}"), Tag: i}
 		if _, err := c.Open(r); err != nil {
 			t.Fatal(err)
 		}

@@ -110,7 +110,7 @@ func (c *client) openBody(tag, body string) uint32 {
 }
 
 func request(tag, body string) *h2.Request {
-	return &h2.Request{Method: "POST", Authority: "push", Path: "/" + tag, Body: []byte(body), Tag: tag}
+	return &h2.Request{Method: "POST", Authority: "push", Dir: "/", Name: tag, Body: []byte(body), Tag: tag}
 }
 
 func (c *client) flush() {

@@ -151,6 +151,17 @@ func AppendLiteral(b []byte, name, value string) []byte {
 	return shared.huffman.appendString(b, value)
 }
 
+// pathIndex is the index of the name ":path" in the static table.
+const pathIndex = 4
+
+// AppendPath appends the field ":path" in a form that depends on no dynamic table. Its
+// value is dir and then name, and is not Huffman-coded.
+func AppendPath(b []byte, dir, name string) []byte {
+	b = appendInt(b, notInserted, notInsertedPrefix, pathIndex)
+	b = appendInt(b, 0, 7, len(dir)+len(name))
+	return append(append(b, dir...), name...)
+}
+
 // appendInt appends a number behind the bits that begin a byte (RFC 7541 section
 // 5.1).
 func appendInt(b []byte, first byte, prefix uint, n int) []byte {

@@ -138,6 +138,24 @@ func TestAppendLiteral(t *testing.T) {
 	}
 }
 
+func TestAppendPath(t *testing.T) {
+	long := strings.Repeat("0123456789abcdef", 8)
+	for _, tt := range []struct{ dir, name, hex string }{
+		{"/", "", "04 01 2f"},
+		{"/3/device/", "00ff", "04 0e 2f332f6465766963652f 30306666"},
+		{"/3/device/", long, "04 7f0b 2f332f6465766963652f" + fmt.Sprintf("%x", long)}, // 138 bytes: 127, and 11 in another byte
+	} {
+		got := hpack.AppendPath([]byte{9}, tt.dir, tt.name)
+		if want := unhex(t, "09", tt.hex); !bytes.Equal(got, want) {
+			t.Errorf("%s, %s: got %x, want %x", tt.dir, tt.name, got[1:], want[1:])
+		}
+		want := []field{{":path", tt.dir + tt.name}}
+		if fields, err := decode(hpack.NewDecoder(4096, 16<<10), got[1:]); err != nil || !slices.Equal(fields, want) {
+			t.Errorf("%s, %s: decoded %q, %v, want %q", tt.dir, tt.name, fields, err, want)
+		}
+	}
+}
+
 // RFC 7541 section 4.2.
 func TestSetMaxTableSize(t *testing.T) {
 	for _, tt := range []struct {
