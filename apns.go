@@ -7,7 +7,7 @@
 //	if err != nil {
 //		return err
 //	}
-//	client := &apns.Client{Config: &apns.Config{Key: key, Topic: "com.example.app"}}
+//	client := &apns.Client{Config: &apns.Config{Key: key, BundleID: "com.example.app"}}
 //	defer client.Close()
 //	_, err = client.Push(ctx, &apns.Message{
 //		Token:   token, // in hexadecimal, as the app sent it

@@ -362,7 +362,7 @@ func BenchmarkPushAll(b *testing.B) {
 // The floor of a Client over HTTP/2 is a Conn.
 func BenchmarkClientHTTP2(b *testing.B) {
 	config := http2Sink(b)
-	config.Topic = "com.example.app"
+	config.BundleID = "com.example.app"
 	m := message(1)
 	b.Run("floor 1000 goroutines", func(b *testing.B) {
 		conn, err := apns.Dial(b.Context(), "localhost:443", config)

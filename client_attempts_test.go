@@ -41,7 +41,7 @@ func (a *attempts) of(topic string) []apns.Attempt {
 // than that of its certificate.
 func topical(n int) *apns.Message {
 	m := device(n)
-	m.Topic = fmt.Sprintf("%s.%d", apnstest.Topic, n)
+	m.Topic = fmt.Sprintf("%s.%d", apnstest.BundleID, n)
 	m.PushType, m.Priority = apns.PushTypeAlert, apns.PriorityPowerSaving
 	return m
 }
@@ -76,7 +76,7 @@ func TestOnAttempt(t *testing.T) {
 					network := newNetwork(inMemory(t, inTurn(test.answers...)))
 					c := network.client(t, func(c *apns.Client) { c.OnAttempt, c.InDoubt = a.note, apns.InDoubtResend })
 					m := topical(1)
-					m.Topic = apnstest.Topic
+					m.Topic = apnstest.BundleID
 					start := time.Now()
 					if err := pushOne(t.Context(), c, m, all); err != nil && name != "rejected" {
 						t.Errorf("got %v, want nil", err)
@@ -247,7 +247,7 @@ func TestOnAttemptAllocations(t *testing.T) {
 		t.Skip("the race detector has crypto/tls allocate")
 	}
 	config := http2Sink(t)
-	config.Topic = "com.example.app"
+	config.BundleID = "com.example.app"
 	m := message(1)
 	conn := dial(t, "localhost:443", config)
 	floor := testing.AllocsPerRun(1000, func() { conn.WritePushMsg(t.Context(), m) })

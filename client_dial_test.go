@@ -322,7 +322,7 @@ func TestSecondConnFailsForGood(t *testing.T) {
 		server := inMemory(t, always(answerAfter(100*time.Millisecond)), func(s *apnstest.Server) { s.StreamLimit = 10 })
 		n := newNetwork(server)
 		var dials atomic.Int64
-		c := http2Client(t, &apns.Config{Topic: apnstest.Topic, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c := http2Client(t, &apns.Config{BundleID: apnstest.BundleID, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			if dials.Add(1) == 1 {
 				return n.dial(ctx, network, addr)
 			}

@@ -39,7 +39,7 @@ func ExampleClient_Push() {
 func ExampleClient_PushAll() {
 	server := apnstest.NewServer(nil)
 	defer server.Close()
-	server.Register(apnstest.Topic, "c0ffee", "decade", "0badcafe")
+	server.Register(apnstest.BundleID, "c0ffee", "decade", "0badcafe")
 	server.Unregister("0badcafe", time.Unix(1700000000, 0))
 	ctx := context.Background()
 
@@ -119,7 +119,7 @@ func ExampleClient_PushAll_deadTokens() {
 	server := apnstest.NewServer(nil)
 	defer server.Close()
 	now := time.Now()
-	server.Register(apnstest.Topic, "c0ffee", "decade", "facade")
+	server.Register(apnstest.BundleID, "c0ffee", "decade", "facade")
 	server.Unregister("c0ffee", now.Add(-time.Hour))
 	server.Unregister("decade", now.Add(-time.Hour))
 	ctx := context.Background()
@@ -162,7 +162,7 @@ func ExampleClient_PushAll_deadTokens() {
 func ExampleClient_Stats() {
 	server := apnstest.NewServer(nil)
 	defer server.Close()
-	server.Register(apnstest.Topic, "c0ffee")
+	server.Register(apnstest.BundleID, "c0ffee")
 	ctx := context.Background()
 
 	client := &apns.Client{Config: server.TokenConfig()}

@@ -55,7 +55,7 @@ func TestGatewayThatStopsReading(t *testing.T) {
 		n.protocol = ""
 		var mu sync.Mutex
 		var conns []*stuckConn
-		c := http2Client(t, &apns.Config{Topic: apnstest.Topic, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c := http2Client(t, &apns.Config{BundleID: apnstest.BundleID, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			raw, err := n.dial(ctx, network, addr)
 			if err != nil {
 				return nil, err
@@ -124,7 +124,7 @@ func TestDialBackOffWhileConnected(t *testing.T) {
 		}, func(s *apnstest.Server) { s.StreamLimit = 10 })
 		servers := newNetwork(server)
 		var dials atomic.Int64
-		c := http2Client(t, &apns.Config{Topic: apnstest.Topic, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c := http2Client(t, &apns.Config{BundleID: apnstest.BundleID, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			if dials.Add(1) == 1 {
 				return servers.dial(ctx, network, addr)
 			}

@@ -28,9 +28,10 @@ type Config struct {
 	// is as much as Apple allows.
 	Key *AuthKey
 
-	// Topic is the topic of messages that have none of their own. Empty means that these
-	// are sent without a topic.
-	Topic string
+	// BundleID is the bundle ID of the app. A message without a Topic gets its topic from
+	// it: what PushType.Topic returns, which is the bundle ID with the suffix of the push
+	// type. Empty means that these messages are sent without a topic.
+	BundleID string
 
 	// DialContext opens the connection under TLS: to the server itself, or through a
 	// proxy (see ProxyDialContext). Nil means the DialContext of the zero net.Dialer.
@@ -115,7 +116,7 @@ func (c *Conn) start(ctx context.Context, addr string, config *Config, d *dispat
 		if needsTokens {
 			tokens = &tokenSource{key: config.Key}
 		}
-		if err := c.startHTTP2(ctx, d, newProvider(addr, config.Topic, tokens), config.logger().With("addr", addr)); err != nil {
+		if err := c.startHTTP2(ctx, d, newProvider(addr, config.BundleID, tokens), config.logger().With("addr", addr)); err != nil {
 			return fmt.Errorf("apns: HTTP/2 with %s: %w", addr, err)
 		}
 	case protocol != "":

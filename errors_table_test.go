@@ -250,7 +250,7 @@ func ruleSituations() (table []situation) {
 	}
 	noTopic := func(t *testing.T) *apns.Config {
 		config := inMemory(t, nil).TokenConfig()
-		config.Topic = ""
+		config.BundleID = ""
 		return config
 	}
 	noKey := func(t *testing.T) *apns.Config {

@@ -52,7 +52,7 @@ func greetings(ctx context.Context, db *sql.DB, err *error) iter.Seq[*apns.Messa
 		}
 		defer rows.Close()
 		for rows.Next() {
-			m := &apns.Message{Topic: apnstest.Topic, Payload: apns.AlertPayload("Hello")}
+			m := &apns.Message{Topic: apnstest.BundleID, Payload: apns.AlertPayload("Hello")}
 			if *err = rows.Scan(&m.Token); *err != nil || !yield(m) {
 				return
 			}

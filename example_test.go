@@ -20,7 +20,7 @@ import (
 // Here the server of package apnstest stands in for Apple's. To push to Apple's, use a key
 // from LoadAuthKey, and this Config:
 //
-//	&apns.Config{Key: key, Topic: "com.example.app"}
+//	&apns.Config{Key: key, BundleID: "com.example.app"}
 func Example() {
 	server := apnstest.NewServer(nil)
 	defer server.Close()
@@ -48,7 +48,7 @@ func Example() {
 func ExampleConn_WritePushMsg() {
 	server := apnstest.NewServer(nil)
 	defer server.Close()
-	server.Register(apnstest.Topic, "c0ffee", "decade", "0badcafe")
+	server.Register(apnstest.BundleID, "c0ffee", "decade", "0badcafe")
 	server.Unregister("0badcafe", time.Unix(1700000000, 0))
 	ctx := context.Background()
 
@@ -228,7 +228,7 @@ func Example_database() {
 	server := apnstest.NewServer(nil)
 	defer server.Close()
 	now := time.Now()
-	server.Register(apnstest.Topic, "c0ffee", "decade", "facade")
+	server.Register(apnstest.BundleID, "c0ffee", "decade", "facade")
 	server.Unregister("c0ffee", now.Add(-time.Hour))
 	server.Unregister("decade", now.Add(-time.Hour))
 	ctx := context.Background()

@@ -27,7 +27,7 @@ type Receipt struct {
 // and "Handling notification responses from APNs".
 type provider struct {
 	host   string       // as in the request
-	topic  string       // of messages that have none
+	topics topics       // of messages that have none
 	tokens *tokenSource // nil if a certificate identifies the sender
 
 	// Protected by dispatcher.mu, and reused for each request:
@@ -38,8 +38,39 @@ type provider struct {
 }
 
 // newProvider returns the provider API of a server. The address is as Dial takes it.
-func newProvider(addr, topic string, tokens *tokenSource) *provider {
-	return &provider{host: strings.TrimSuffix(addr, ":443"), topic: topic, tokens: tokens}
+func newProvider(addr, bundleID string, tokens *tokenSource) *provider {
+	return &provider{host: strings.TrimSuffix(addr, ":443"), topics: newTopics(bundleID), tokens: tokens}
+}
+
+// A topics has the topics of an app. It saves joining bundle ID and suffix for each message.
+type topics struct {
+	bundleID string
+	suffixed map[PushType]string
+}
+
+func newTopics(bundleID string) topics {
+	t := topics{bundleID, make(map[PushType]string)}
+	if bundleID == "" {
+		return t
+	}
+	for _, pushType := range []PushType{
+		PushTypeLocation, PushTypeVoIP, PushTypeComplication, PushTypeFileProvider,
+		PushTypeLiveActivity, PushTypePushToTalk, PushTypeWidgets, PushTypeControls,
+	} {
+		t.suffixed[pushType] = pushType.Topic(bundleID)
+	}
+	return t
+}
+
+// of returns PushType.Topic of the bundle ID, or nothing if there is none.
+func (t *topics) of(pushType PushType) string {
+	if pushType == PushTypeAlert {
+		return t.bundleID
+	}
+	if topic, ok := t.suffixed[pushType]; ok {
+		return topic
+	}
+	return t.bundleID
 }
 
 // check says which rule a message breaks, or returns nil.
@@ -60,7 +91,7 @@ func (p *provider) check(m *Message) error {
 	topic, pushType, priority := p.defaults(m)
 	switch {
 	case topic == "" && p.tokens != nil:
-		return &fieldError{ReasonMissingTopic, "topic is empty, and so is Config.Topic, expected one of them, since a provider token implies none"}
+		return &fieldError{ReasonMissingTopic, "topic is empty, and so is Config.BundleID, expected one of them, since a provider token implies none"}
 	case !isHeaderValue(topic):
 		return &fieldError{ReasonBadTopic, fmt.Sprintf("topic is %q, expected printable ASCII", topic)}
 	case !isHeaderValue(string(pushType)):
@@ -83,11 +114,11 @@ func (p *provider) check(m *Message) error {
 // defaults returns the fields of a message that have defaults.
 func (p *provider) defaults(m *Message) (topic string, pushType PushType, priority Priority) {
 	topic, pushType, priority = m.Topic, m.PushType, m.Priority
-	if topic == "" {
-		topic = p.topic
-	}
 	if pushType == "" {
 		pushType = PushTypeAlert
+	}
+	if topic == "" {
+		topic = p.topics.of(pushType)
 	}
 	if priority == 0 && pushType == PushTypeBackground {
 		priority = PriorityPowerSaving

@@ -88,7 +88,7 @@ func TestHTTP2Headers(t *testing.T) {
 		got["body"] = []string{string(body)}
 	})
 	config := trusting(web)
-	config.Topic = "com.example.default"
+	config.BundleID = "com.example.default"
 	c := dial(t, web.Listener.Addr().String(), config)
 	base := http.Header{":method": {"POST"}, ":path": {"/3/device/" + token}, "body": {string(payload)}, "Content-Length": {fmt.Sprint(len(payload))}}
 	with := func(pairs ...string) http.Header {
@@ -146,7 +146,7 @@ func TestHTTP2LocalChecks(t *testing.T) {
 	s := apnstest.NewServer(nil)
 	defer s.Close()
 	config := s.TokenConfig()
-	config.Topic = ""
+	config.BundleID = ""
 	c := dialHTTP2(t, config)
 	for name, test := range map[string]struct {
 		m      apns.Message
@@ -159,7 +159,7 @@ func TestHTTP2LocalChecks(t *testing.T) {
 		"no payload":    {apns.Message{Token: token, Topic: "t"}, apns.ReasonPayloadEmpty, "payload is empty, expected 1 to 4096 bytes of JSON"},
 		"long payload":  {apns.Message{Token: token, Payload: make([]byte, 4097), Topic: "t"}, apns.ReasonPayloadTooLarge, "payload has 4097 bytes, expected at most 4096"},
 		"long VoIP":     {apns.Message{Token: token, Payload: make([]byte, 5121), Topic: "t", PushType: apns.PushTypeVoIP}, apns.ReasonPayloadTooLarge, "payload has 5121 bytes, expected at most 5120"},
-		"no topic":      {apns.Message{Token: token, Payload: payload}, apns.ReasonMissingTopic, "topic is empty, and so is Config.Topic"},
+		"no topic":      {apns.Message{Token: token, Payload: payload}, apns.ReasonMissingTopic, "topic is empty, and so is Config.BundleID"},
 		"bad topic":     {apns.Message{Token: token, Payload: payload, Topic: "a\r\nb"}, apns.ReasonBadTopic, `topic is "a\r\nb", expected printable ASCII`},
 		"bad push type": {apns.Message{Token: token, Payload: payload, Topic: "t", PushType: "ü"}, apns.ReasonInvalidPushType, "push type is"},
 		"priority":      {apns.Message{Token: token, Payload: payload, Topic: "t", Priority: 3}, apns.ReasonBadPriority, "priority is 3, expected 10, 5 or 1, or 0 to leave it out"},
@@ -1576,4 +1576,41 @@ func TestHTTP2RetryAfterDoesNotPauseConn(t *testing.T) {
 		}
 		wantTook(t, start, 0, 0)
 	})
+}
+
+// A message without a topic gets that of its push type.
+// Source: "Sending notification requests to APNs".
+func TestHTTP2TopicFromBundleID(t *testing.T) {
+	s := inMemory(t, nil)
+	c := dialHTTP2(t, s.TokenConfig())
+	const bundleID = apnstest.BundleID
+	for pushType, want := range map[apns.PushType]string{
+		"":                        bundleID,
+		apns.PushTypeAlert:        bundleID,
+		apns.PushTypeBackground:   bundleID,
+		apns.PushTypeLocation:     bundleID + ".location-query",
+		apns.PushTypeVoIP:         bundleID + ".voip",
+		apns.PushTypeComplication: bundleID + ".complication",
+		apns.PushTypeFileProvider: bundleID + ".pushkit.fileprovider",
+		apns.PushTypeLiveActivity: bundleID + ".push-type.liveactivity",
+		apns.PushTypePushToTalk:   bundleID + ".voip-ptt",
+		apns.PushTypeWidgets:      bundleID + ".push-type.widgets",
+		apns.PushTypeControls:     bundleID + ".push-type.controls",
+	} {
+		for _, own := range []string{"", "com.example.own"} {
+			m := message(1)
+			m.PushType, m.Topic = pushType, own
+			if own != "" {
+				m.Topic, want = pushType.Topic(own), pushType.Topic(own)
+			}
+			if err := c.WritePushMsg(t.Context(), m); err != nil {
+				t.Errorf("push type %q, topic %q: %v", pushType, own, err)
+				continue
+			}
+			records := s.Records()
+			if got := records[len(records)-1].Message.Topic; got != want {
+				t.Errorf("push type %q, topic %q: the topic was %q, want %q", pushType, own, got, want)
+			}
+		}
+	}
 }

@@ -55,9 +55,9 @@ type Message struct {
 	// only one that has a priority.
 	Priority Priority
 
-	// Topic is the apns-topic header: usually the app's bundle ID, with a suffix that
-	// depends on the push type (see PushType.Topic). Empty means Config.Topic. If that is
-	// empty too, it is the topic of the certificate, if that has exactly one.
+	// Topic is the apns-topic header. Empty means that PushType.Topic makes it from
+	// Config.BundleID. If that is empty too, the server takes the topic of the certificate,
+	// if that has exactly one.
 	Topic string
 
 	// PushType is the apns-push-type header: what the payload is for. Empty means

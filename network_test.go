@@ -44,7 +44,7 @@ func (n *network) client(t *testing.T, settings ...func(*apns.Client)) *apns.Cli
 		addr = "gateway.push.apple.com:2195"
 	}
 	set := append([]func(*apns.Client){func(c *apns.Client) { c.Addr = addr }}, settings...)
-	return http2Client(t, &apns.Config{Topic: apnstest.Topic, DialContext: n.dial}, set...)
+	return http2Client(t, &apns.Config{BundleID: apnstest.BundleID, DialContext: n.dial}, set...)
 }
 
 func (n *network) dial(ctx context.Context, network, addr string) (net.Conn, error) {

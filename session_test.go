@@ -35,7 +35,7 @@ func scriptedPeer(t *testing.T, serve func(net.Conn)) *apns.Config {
 		server.Close()
 		serving.Wait()
 	})
-	return &apns.Config{Topic: "t", DialContext: func(context.Context, string, string) (net.Conn, error) {
+	return &apns.Config{BundleID: "t", DialContext: func(context.Context, string, string) (net.Conn, error) {
 		return &plain.Conn{Conn: client, Protocol: "h2"}, nil
 	}}
 }

@@ -400,7 +400,7 @@ func (w *world) simToken(caller, i int) (token string, bad bool) {
 func (w *world) message(caller, i int) *apns.Message {
 	token, _ := w.simToken(caller, i)
 	m := &apns.Message{ID: uint32(caller<<16 | i), Token: token, Payload: apns.AlertPayload(strings.Repeat("x", int(w.pick(300, "size", caller, i))))}
-	m.Topic = apnstest.Topic
+	m.Topic = apnstest.BundleID
 	if w.collapses(token) {
 		m.CollapseID = token
 	}

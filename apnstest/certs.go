@@ -14,12 +14,12 @@ import (
 	"time"
 )
 
-// Topic is the topic of the client certificate: the bundle ID of its app. KeyID and
-// TeamID are the IDs of the authentication key.
+// BundleID is the bundle ID of the app of the client certificate. KeyID and TeamID are the
+// IDs of the authentication key.
 const (
-	Topic  = "com.example.app"
-	KeyID  = "APNSTESTK1"
-	TeamID = "APNSTESTT1"
+	BundleID = "com.example.app"
+	KeyID    = "APNSTESTK1"
+	TeamID   = "APNSTESTT1"
 )
 
 // Certificates has what a program needs to connect to a Server, all in PEM. The keys are
@@ -27,7 +27,7 @@ const (
 type Certificates struct {
 	CA                    []byte // the authority that signed the other two
 	ServerCert, ServerKey []byte // for localhost and the loopback addresses
-	ClientCert, ClientKey []byte // a provider certificate for Topic
+	ClientCert, ClientKey []byte // a provider certificate for BundleID
 	AuthKey               []byte // a .p8 file with the key of KeyID and TeamID
 }
 
@@ -79,8 +79,8 @@ func newAuthority() *authority {
 	a.client = must(a.sign(&x509.Certificate{
 		// As in Apple's certificates, the user ID (OID 0.9.2342.19200300.100.1.1) is the topic.
 		Subject: pkix.Name{
-			CommonName: "Apple Push Services: " + Topic,
-			ExtraNames: []pkix.AttributeTypeAndValue{{Type: asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 1}, Value: Topic}},
+			CommonName: "Apple Push Services: " + BundleID,
+			ExtraNames: []pkix.AttributeTypeAndValue{{Type: asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 1}, Value: BundleID}},
 		},
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},

@@ -120,7 +120,7 @@ func checkPayload(m *apns.Message, tooLarge bool) error {
 // a topic gets that of the certificate.
 func (a *authState) checkTopic(m *apns.Message) error {
 	if m.Topic == "" && a.cert {
-		m.Topic = Topic
+		m.Topic = BundleID
 	}
 	pushType := m.PushType
 	if pushType == "" {
@@ -139,7 +139,7 @@ func (a *authState) checkTopic(m *apns.Message) error {
 		return apns.ReasonBadTopic
 	case pushType == apns.PushTypeMDM && !strings.HasPrefix(m.Topic, "com.apple.mgmt."):
 		return apns.ReasonBadTopic
-	case a.cert && pushType != apns.PushTypeMDM && base != Topic:
+	case a.cert && pushType != apns.PushTypeMDM && base != BundleID:
 		return apns.ReasonTopicDisallowed
 	}
 	return nil

@@ -83,7 +83,7 @@ func (r request) send(ctx context.Context, c http.RoundTripper) response {
 		return response{err: err}
 	}
 	httpReq.ContentLength = int64(len(body))
-	httpReq.Header.Set("apns-topic", apnstest.Topic)
+	httpReq.Header.Set("apns-topic", apnstest.BundleID)
 	for name, value := range r.header {
 		httpReq.Header.Set(name, value)
 		if value == "-" {
@@ -166,31 +166,31 @@ var providerChecks = []providerCheck{
 	{"no topic", "token", request{header: fields("apns-topic", "-")}, "400 MissingTopic"},
 	{"other topic", "cert", request{header: fields("apns-topic", "com.example.other")}, "400 TopicDisallowed"},
 	{"other topic", "token", request{header: fields("apns-topic", "com.example.other")}, "200"},
-	{"alert", "cert token", pushType("alert", apnstest.Topic), "200"},
-	{"background", "cert token", pushType("background", apnstest.Topic, "apns-priority", "5"), "200"},
-	{"background 10", "cert token", pushType("background", apnstest.Topic, "apns-priority", "10"), "400 BadPriority"},
-	{"background 1", "cert token", pushType("background", apnstest.Topic, "apns-priority", "1"), "400 BadPriority"},
-	{"background, which is 10", "cert token", pushType("background", apnstest.Topic), "400 BadPriority"},
-	{"location", "token", pushType("location", apnstest.Topic+".location-query"), "200"},
-	{"location", "cert", pushType("location", apnstest.Topic+".location-query"), "403 Forbidden"}, // token ONLY
-	{"location, bare", "token", pushType("location", apnstest.Topic), "400 BadTopic"},
-	{"voip", "cert token", pushType("voip", apnstest.Topic+".voip"), "200"},
-	{"voip, bare", "cert token", pushType("voip", apnstest.Topic), "400 BadTopic"},
+	{"alert", "cert token", pushType("alert", apnstest.BundleID), "200"},
+	{"background", "cert token", pushType("background", apnstest.BundleID, "apns-priority", "5"), "200"},
+	{"background 10", "cert token", pushType("background", apnstest.BundleID, "apns-priority", "10"), "400 BadPriority"},
+	{"background 1", "cert token", pushType("background", apnstest.BundleID, "apns-priority", "1"), "400 BadPriority"},
+	{"background, which is 10", "cert token", pushType("background", apnstest.BundleID), "400 BadPriority"},
+	{"location", "token", pushType("location", apnstest.BundleID+".location-query"), "200"},
+	{"location", "cert", pushType("location", apnstest.BundleID+".location-query"), "403 Forbidden"}, // token ONLY
+	{"location, bare", "token", pushType("location", apnstest.BundleID), "400 BadTopic"},
+	{"voip", "cert token", pushType("voip", apnstest.BundleID+".voip"), "200"},
+	{"voip, bare", "cert token", pushType("voip", apnstest.BundleID), "400 BadTopic"},
 	{"voip, no topic", "cert", pushType("voip", "-"), "400 BadTopic"},
 	{"voip, suffix alone", "token", pushType("voip", ".voip"), "400 BadTopic"},
 	{"voip of another", "cert", pushType("voip", "com.example.other.voip"), "400 TopicDisallowed"},
-	{"complication", "cert token", pushType("complication", apnstest.Topic+".complication"), "200"},
-	{"fileprovider", "cert token", pushType("fileprovider", apnstest.Topic+".pushkit.fileprovider"), "200"},
-	{"fileprovider, bare", "token", pushType("fileprovider", apnstest.Topic), "400 BadTopic"},
+	{"complication", "cert token", pushType("complication", apnstest.BundleID+".complication"), "200"},
+	{"fileprovider", "cert token", pushType("fileprovider", apnstest.BundleID+".pushkit.fileprovider"), "200"},
+	{"fileprovider, bare", "token", pushType("fileprovider", apnstest.BundleID), "400 BadTopic"},
 	{"mdm", "token", pushType("mdm", "com.apple.mgmt.External.1"), "200"},
-	{"mdm, app", "cert token", pushType("mdm", apnstest.Topic), "400 BadTopic"},
-	{"liveactivity", "token", pushType("liveactivity", apnstest.Topic+".push-type.liveactivity"), "200"},
-	{"liveactivity, bare", "token", pushType("liveactivity", apnstest.Topic), "400 BadTopic"},
-	{"pushtotalk", "token", pushType("pushtotalk", apnstest.Topic+".voip-ptt"), "200"},
-	{"pushtotalk, voip", "token", pushType("pushtotalk", apnstest.Topic+".voip"), "400 BadTopic"},
-	{"widgets", "token", pushType("widgets", apnstest.Topic+".push-type.widgets"), "200"},
-	{"controls", "token", pushType("controls", apnstest.Topic+".push-type.controls"), "200"},
-	{"unknown type", "cert token", pushType("telepathy", apnstest.Topic), "400 InvalidPushType"},
+	{"mdm, app", "cert token", pushType("mdm", apnstest.BundleID), "400 BadTopic"},
+	{"liveactivity", "token", pushType("liveactivity", apnstest.BundleID+".push-type.liveactivity"), "200"},
+	{"liveactivity, bare", "token", pushType("liveactivity", apnstest.BundleID), "400 BadTopic"},
+	{"pushtotalk", "token", pushType("pushtotalk", apnstest.BundleID+".voip-ptt"), "200"},
+	{"pushtotalk, voip", "token", pushType("pushtotalk", apnstest.BundleID+".voip"), "400 BadTopic"},
+	{"widgets", "token", pushType("widgets", apnstest.BundleID+".push-type.widgets"), "200"},
+	{"controls", "token", pushType("controls", apnstest.BundleID+".push-type.controls"), "200"},
+	{"unknown type", "cert token", pushType("telepathy", apnstest.BundleID), "400 InvalidPushType"},
 
 	{"priority 10", "cert token", request{header: fields("apns-priority", "10")}, "200"},
 	{"priority 5", "cert token", request{header: fields("apns-priority", "5")}, "200"},
@@ -214,8 +214,8 @@ var providerChecks = []providerCheck{
 	{"4097 bytes", "cert token", request{body: bytesOfJSON(4097)}, "413 PayloadTooLarge"},
 	{"70000 bytes", "cert token", request{body: bytesOfJSON(70_000)}, "413 PayloadTooLarge"},
 	{"3 MiB, over all windows", "cert token", request{body: bytesOfJSON(3 << 20)}, "413 PayloadTooLarge"},
-	{"voip of 5120 bytes", "cert token", request{header: pushType("voip", apnstest.Topic+".voip").header, body: bytesOfJSON(5120)}, "200"},
-	{"voip of 5121 bytes", "cert token", request{header: pushType("voip", apnstest.Topic+".voip").header, body: bytesOfJSON(5121)}, "413 PayloadTooLarge"},
+	{"voip of 5120 bytes", "cert token", request{header: pushType("voip", apnstest.BundleID+".voip").header, body: bytesOfJSON(5120)}, "200"},
+	{"voip of 5121 bytes", "cert token", request{header: pushType("voip", apnstest.BundleID+".voip").header, body: bytesOfJSON(5121)}, "413 PayloadTooLarge"},
 	{"empty", "cert token", request{body: []byte{}}, "400 PayloadEmpty"},
 	{"no JSON", "cert token", request{body: []byte(`{"aps":`)}, "400 BadRequestPayload"},
 }
@@ -294,7 +294,7 @@ func TestProviderMessage(t *testing.T) {
 	s := start(t, false, nil, nil)
 	c := connect(t, s, true)
 	if resp := (request{path: "/3/device/ABCD", body: []byte(`{"a":"ü"}`), header: map[string]string{
-		"apns-topic": apnstest.Topic + ".voip", "apns-push-type": "voip", "apns-priority": "10", "apns-expiration": "1700000000",
+		"apns-topic": apnstest.BundleID + ".voip", "apns-push-type": "voip", "apns-priority": "10", "apns-expiration": "1700000000",
 		"apns-collapse-id": "c", "apns-id": "123e4567-e89b-12d3-a456-4266554400a0",
 	}}).send(t.Context(), c); resp.String() != "200" {
 		t.Fatal(resp)
@@ -305,8 +305,8 @@ func TestProviderMessage(t *testing.T) {
 	got := s.Messages(apnstest.Accepted)
 	want := []string{
 		fmt.Sprintf("%+v", apns.Message{Token: "abcd", Payload: []byte(`{"a":"ü"}`), Expiry: time.Unix(1700000000, 0).UTC(), Priority: 10,
-			Topic: apnstest.Topic + ".voip", PushType: apns.PushTypeVoIP, CollapseID: "c", APNsID: "123e4567-e89b-12d3-a456-4266554400a0"}),
-		fmt.Sprintf("%+v", apns.Message{Token: token, Payload: []byte(`{}`), Expiry: time.Unix(0, 0).UTC(), Topic: apnstest.Topic}),
+			Topic: apnstest.BundleID + ".voip", PushType: apns.PushTypeVoIP, CollapseID: "c", APNsID: "123e4567-e89b-12d3-a456-4266554400a0"}),
+		fmt.Sprintf("%+v", apns.Message{Token: token, Payload: []byte(`{}`), Expiry: time.Unix(0, 0).UTC(), Topic: apnstest.BundleID}),
 	}
 	for i := range want {
 		if got := fmt.Sprintf("%+v", *got[i]); got != want[i] {
@@ -400,7 +400,7 @@ func TestRegister(t *testing.T) {
 	check("at first", map[string]string{live: "200", unknown: "200"})
 	s.Unregister(strings.ToUpper(dead), deadAt)
 	check("with a dead one", map[string]string{live: "200", dead: "410 Unregistered", unknown: "200"})
-	s.Register(apnstest.Topic, strings.ToUpper(live))
+	s.Register(apnstest.BundleID, strings.ToUpper(live))
 	s.Register("com.example.other", other)
 	check("registered", map[string]string{live: "200", other: "400 DeviceTokenNotForTopic", dead: "410 Unregistered", unknown: "400 BadDeviceToken"})
 	if n := len(s.Messages(apnstest.Rejected)); n != 4 {
@@ -421,7 +421,7 @@ func TestRegister(t *testing.T) {
 	if got, err := io.ReadAll(open(t, s, "2196")); !bytes.Equal(got, want) || err != nil {
 		t.Errorf("feedback: got % x, %v; want % x", got, err, want)
 	}
-	s.Register(apnstest.Topic, dead)
-	s.Register(apnstest.Topic, other)
+	s.Register(apnstest.BundleID, dead)
+	s.Register(apnstest.BundleID, other)
 	check("again", map[string]string{live: "200", other: "200", dead: "200", unknown: "400 BadDeviceToken"})
 }

@@ -239,12 +239,12 @@ func (s *Server) Config() *apns.Config {
 }
 
 // TokenConfig returns the configuration of Config with an authentication key, which has
-// KeyID and TeamID, in place of the client certificate. Its Topic is the constant Topic,
+// KeyID and TeamID, in place of the client certificate. Its BundleID is the constant BundleID,
 // for messages without one. It is for HTTP/2.
 func (s *Server) TokenConfig() *apns.Config {
 	config := s.Config()
 	config.TLS.Certificates = nil
-	config.Topic = Topic
+	config.BundleID = BundleID
 	var err error
 	if config.Key, err = apns.ParseAuthKey(s.authKey, KeyID, TeamID); err != nil {
 		panic("apnstest: " + err.Error())

@@ -130,7 +130,7 @@ func build(t *testing.T, ms ...*apns.Message) []byte {
 func TestOnConnect(t *testing.T) {
 	s := start(t, false, nil, func(s *apnstest.Server) {
 		s.OnConnect = func(port int, state tls.ConnectionState) error {
-			if cn := state.PeerCertificates[0].Subject.CommonName; cn != "Apple Push Services: "+apnstest.Topic {
+			if cn := state.PeerCertificates[0].Subject.CommonName; cn != "Apple Push Services: "+apnstest.BundleID {
 				t.Errorf("the client's certificate is for %q", cn)
 			}
 			if port == apns.PushPort {

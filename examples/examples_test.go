@@ -105,7 +105,7 @@ func TestPush(t *testing.T) {
 		return append(list("-addr", s.PushAddr, "-ca", ca, "-cert", cert, "-key", key), args...)
 	}
 	h2 := func(args ...string) []string {
-		return append(list("-addr", s.HTTP2Addr, "-ca", ca, "-topic", apnstest.Topic, "-p8", p8, "-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID), args...)
+		return append(list("-addr", s.HTTP2Addr, "-ca", ca, "-topic", apnstest.BundleID, "-p8", p8, "-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID), args...)
 	}
 	h2Cert := func(args ...string) []string {
 		return append(list("-addr", s.HTTP2Addr, "-ca", ca, "-cert", cert, "-key", key), args...)

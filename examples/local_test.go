@@ -105,7 +105,7 @@ func TestLocal(t *testing.T) {
 	}
 
 	// Both protocols, and both kinds of credentials.
-	withKey := &apns.Config{TLS: &tls.Config{RootCAs: roots}, Key: key, Topic: apnstest.Topic}
+	withKey := &apns.Config{TLS: &tls.Config{RootCAs: roots}, Key: key, BundleID: apnstest.BundleID}
 	withCert := &apns.Config{TLS: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{cert}}}
 	bad, unregistered := "bad0"+token[4:], "dead"+token[4:]
 	payload := apns.AlertPayload("Grüße")

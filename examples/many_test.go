@@ -31,7 +31,7 @@ func protocols(t *testing.T, s *apnstest.Server) []protocol {
 	t.Helper()
 	cert, key, ca, p8 := files(t, s)
 	return []protocol{
-		{"h2", []string{"-addr", s.HTTP2Addr, "-ca", ca, "-topic", apnstest.Topic, "-p8", p8, "-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID}},
+		{"h2", []string{"-addr", s.HTTP2Addr, "-ca", ca, "-topic", apnstest.BundleID, "-p8", p8, "-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID}},
 		{"binary", []string{"-addr", s.PushAddr, "-ca", ca, "-cert", cert, "-key", key}},
 	}
 }

@@ -96,8 +96,8 @@ func (g *target) checkRecords(t *testing.T, accepted, rejected []string) {
 	for _, r := range g.Records() {
 		m := r.Message
 		got = append(got, fmt.Sprint(m.Token, " ", r.Err))
-		if string(m.Payload) != g.payload || m.Topic != apnstest.Topic {
-			t.Errorf("got topic %q and payload %q, want %q and %q", m.Topic, m.Payload, apnstest.Topic, g.payload)
+		if string(m.Payload) != g.payload || m.Topic != apnstest.BundleID {
+			t.Errorf("got topic %q and payload %q, want %q and %q", m.Topic, m.Payload, apnstest.BundleID, g.payload)
 		}
 	}
 	for _, token := range accepted {
@@ -135,7 +135,7 @@ func TestCurl(t *testing.T) {
 			// and the apns-id.
 			push := func(args ...string) []string {
 				t.Helper()
-				args = append(args, "-sS", "--http2", "--cacert", g.file("ca.pem"), "-H", "apns-topic: "+apnstest.Topic, "-d", g.payload,
+				args = append(args, "-sS", "--http2", "--cacert", g.file("ca.pem"), "-H", "apns-topic: "+apnstest.BundleID, "-d", g.payload,
 					"-w", `\n%{http_code} %{num_connects} %{http_version} %header{apns-id}\n`)
 				return strings.Fields(strings.ReplaceAll(output(t, curl, append(args, g.credentials(kind)...)...), " ", ","))
 			}
@@ -192,7 +192,7 @@ func TestNghttp(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			g := newTarget(t)
 			good, bad := deviceToken("00"), deviceToken("bad0")
-			args := append(g.credentials(test.kind), "-v", "-n", "-y", "-m", "20", "-d", g.file("payload"), "-H", "apns-topic: "+apnstest.Topic)
+			args := append(g.credentials(test.kind), "-v", "-n", "-y", "-m", "20", "-d", g.file("payload"), "-H", "apns-topic: "+apnstest.BundleID)
 			out := output(t, nghttp, append(append(args, test.options...), g.url(good), g.url(bad))...)
 			got := make(map[string]int)
 			for _, field := range regexp.MustCompile(`recv \(stream_id=\d+\) (:status: .*|apns-id: `+uuid+`)`).FindAllStringSubmatch(out, -1) {
@@ -215,7 +215,7 @@ func TestH2load(t *testing.T) {
 			g := newTarget(t)
 			token := deviceToken("00")
 			out := output(t, h2load, "-n", strconv.Itoa(messages), "-c", test.clients, "-m", test.streams, "-d", g.file("payload"),
-				"-H", "apns-topic: "+apnstest.Topic, "-H", g.bearer, g.url(token))
+				"-H", "apns-topic: "+apnstest.BundleID, "-H", g.bearer, g.url(token))
 			for _, want := range []string{
 				fmt.Sprintf("requests: %d total, %[1]d started, %[1]d done, %[1]d succeeded, 0 failed, 0 errored, 0 timeout", messages),
 				fmt.Sprintf("status codes: %d 2xx, 0 3xx, 0 4xx, 0 5xx", messages),

@@ -306,7 +306,7 @@ func TestNodeServer(t *testing.T) {
 
 	t.Run("request", func(t *testing.T) {
 		noKey := *config
-		noKey.Key, noKey.Topic = nil, ""
+		noKey.Key, noKey.BundleID = nil, ""
 		full := &apns.Message{
 			Token: deviceToken("00"), Payload: apns.AlertPayload("Grüße"), Topic: "com.example.app.voip", PushType: apns.PushTypeVoIP,
 			Priority: apns.PriorityImmediate, Expiry: time.Unix(1700000000, 0), CollapseID: "score", APNsID: "123e4567-e89b-12d3-a456-4266554400a0",

@@ -186,9 +186,9 @@ Or certificate:      %s with %s
 Topic:               %s
 
 `, server.HTTP2Addr, server.PushAddr, server.FeedbackAddr,
-		files.ca, files.p8, apnstest.KeyID, apnstest.TeamID, files.cert, files.key, apnstest.Topic)
+		files.ca, files.p8, apnstest.KeyID, apnstest.TeamID, files.cert, files.key, apnstest.BundleID)
 	cert := []string{"-cert", files.cert, "-key", files.key}
-	token := []string{"-p8", files.p8, "-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID, "-topic", apnstest.Topic}
+	token := []string{"-p8", files.p8, "-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID, "-topic", apnstest.BundleID}
 	for _, c := range []struct {
 		what, program, addr string
 		credentials, args   []string

@@ -292,7 +292,7 @@ func TestLabels(t *testing.T) {
 		{fmt.Errorf("%w: the body begins with %q", apns.ErrInDoubt, "POST /3/device/"+token), "in_doubt", "other"},
 		{fmt.Errorf("%w: %w", apns.ErrInDoubt, errors.New(token)), "in_doubt", "other"},
 	} {
-		attempt := apns.Attempt{Protocol: "h2", Conn: 1, Number: 1, Sent: time.Now(), Topic: apnstest.Topic, Err: test.err}
+		attempt := apns.Attempt{Protocol: "h2", Conn: 1, Number: 1, Sent: time.Now(), Topic: apnstest.BundleID, Err: test.err}
 		if o, r := attempt.Outcome(), attempt.Reason(); o != test.outcome || r != test.reason {
 			t.Errorf("%v: outcome is %q and reason %q, want %q and %q", test.err, o, r, test.outcome, test.reason)
 		}

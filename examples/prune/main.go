@@ -247,7 +247,7 @@ time. So use -probe (see prune -h), or look at the errors of WritePushMsg:
 // load returns the configuration in the files. Each of them may be missing from the command
 // line.
 func load() (*apns.Config, error) {
-	config := &apns.Config{TLS: new(tls.Config), Topic: *topic}
+	config := &apns.Config{TLS: new(tls.Config), BundleID: *topic}
 	if *p8 != "" {
 		var err error
 		if config.Key, err = apns.LoadAuthKey(*p8, *keyID, *teamID); err != nil {
