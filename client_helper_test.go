@@ -193,7 +193,7 @@ func wantTook(t *testing.T, start time.Time, least, most time.Duration) {
 	}
 }
 
-// poolClient returns a Client that is closed at the end of the test.
+// http2Client returns a Client that is closed at the end of the test.
 func http2Client(t *testing.T, config *apns.Config, settings ...func(*apns.Client)) *apns.Client {
 	t.Helper()
 	c := &apns.Client{Config: config}

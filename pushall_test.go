@@ -541,7 +541,7 @@ func TestPushAllHTTP2GivenUp(t *testing.T) {
 				wantTook(t, start, 0, 0)
 				// The connections that it opened are the Client's.
 				for _, stack := range goroutines() {
-					if strings.Contains(stack, "batch") || strings.Contains(stack, "deliver") {
+					if strings.Contains(stack, "pushAll") {
 						t.Errorf("this is left running:\n%s", stack)
 					}
 				}
@@ -670,9 +670,45 @@ func TestPushAllHTTP2Panic(t *testing.T) {
 			}
 		}()
 		for _, stack := range goroutines() {
-			if strings.Contains(stack, "batch") {
+			if strings.Contains(stack, "pushAll") {
 				t.Errorf("this is left running:\n%s", stack)
 			}
 		}
 	})
+}
+
+// A PushAll has one goroutine beside the caller's, and each connection has two, however
+// many messages are in flight.
+func TestPushAllGoroutines(t *testing.T) {
+	for _, most := range []int{10, 3000} {
+		synctest.Test(t, func(t *testing.T) {
+			server := inMemory(t, func(*apns.Message) error {
+				return apnstest.Fault{Err: apns.StatusNoError, Delay: 50 * time.Millisecond}
+			})
+			c := http2Client(t, server.Config(), func(c *apns.Client) { c.MaxInFlight = most })
+			largest, conns := 0, 0
+			for r := range c.PushAll(t.Context(), devices(20_000)) {
+				if r.Err != nil {
+					t.Fatal(r.Err)
+				}
+				if s := c.Stats(); r.Message.ID%500 == 0 && int(s.InFlight) > largest {
+					largest, conns = int(s.InFlight), int(s.Connected)
+					stacks := goroutines()
+					own := 0
+					for _, stack := range stacks {
+						if strings.Contains(stack, "\nexample.com/apns.(") {
+							own++
+						}
+					}
+					// The dialer may be opening another connection.
+					if want := 1 + 2*conns + 3; own > want {
+						t.Errorf("%d in flight on %d connections: %d goroutines, want at most %d:\n%s", largest, conns, own, want, strings.Join(stacks, "\n\n"))
+					}
+				}
+			}
+			if largest < most/2 {
+				t.Errorf("at most %d messages were in flight, want about %d", largest, most)
+			}
+		})
+	}
 }
