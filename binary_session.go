@@ -197,13 +197,13 @@ func (s *binarySession) decideLocked(now time.Duration) bool {
 		s.pace.last = now
 		s.pace.acknowledges = s.pace.acknowledges && s.flight.n == 0
 	case at != 0:
-		startTimer(&s.timer, max(0, at-now), s.wakeWriter)
+		s.d.startTimerLocked(&s.timer, max(0, at-now), s.wakeWriter)
 	case s.barrierSent || s.flight.n > 0 || !s.isOpen:
 	case s.taken > s.acknowledged || now-s.idleSince >= spareTimeout: // there is nothing to confirm
 		s.end = errIdle
 		s.conn.end(net.ErrClosed)
 	default:
-		startTimer(&s.timer, s.idleSince+spareTimeout-now, s.wakeWriter)
+		s.d.startTimerLocked(&s.timer, s.idleSince+spareTimeout-now, s.wakeWriter)
 	}
 	return due
 }

@@ -373,3 +373,36 @@ func TestClientHTTP2Close(t *testing.T) {
 		}
 	})
 }
+
+// Close waits for what a timer does: no outcome is reported after it has returned.
+func TestClientCloseWaitsForTimers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := inMemory(t, func(*apns.Message) error { return apnstest.Fault{End: apnstest.EndSilence} })
+		reporting, release := make(chan struct{}), make(chan struct{})
+		c := http2Client(t, server.Config(), func(c *apns.Client) {
+			c.OnAttempt = func(context.Context, apns.Attempt) {
+				close(reporting)
+				<-release
+			}
+		})
+		pushed, closed := make(chan error, 1), make(chan struct{})
+		go func() {
+			_, err := c.Push(t.Context(), device(1))
+			pushed <- err
+		}()
+		<-reporting // a minute later
+		go func() {
+			c.Close()
+			close(closed)
+		}()
+		synctest.Wait()
+		select {
+		case <-closed:
+			t.Error("Close has returned while an outcome is being reported, want it to wait")
+		default:
+		}
+		close(release)
+		<-closed
+		wantErr(t, <-pushed, apns.ErrInDoubt, context.DeadlineExceeded)
+	})
+}

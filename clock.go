@@ -28,13 +28,24 @@ func (t *timers) stop() {
 	}
 }
 
-// startTimer starts a timer, or makes it.
-func startTimer(t **time.Timer, after time.Duration, f func()) {
-	if *t == nil {
-		*t = time.AfterFunc(after, f)
-	} else {
+// startTimerLocked starts a timer, or makes it. The timer calls f with mu held. It does not
+// after close, and close waits for a call that is under way.
+func (d *dispatcher) startTimerLocked(t **time.Timer, after time.Duration, f func()) {
+	if *t != nil {
 		(*t).Reset(after)
+		return
 	}
+	*t = time.AfterFunc(after, func() {
+		d.mu.Lock()
+		if d.closed {
+			d.mu.Unlock()
+			return
+		}
+		d.running.Add(1)
+		defer d.running.Done()
+		defer d.unlock()
+		f()
+	})
 }
 
 // startClockLocked starts the clock, unless it runs.
@@ -43,13 +54,11 @@ func (d *dispatcher) startClockLocked() {
 		return
 	}
 	d.timers.ticking = true
-	startTimer(&d.timers.clock, max(1, d.timeout/ticks), d.tick)
+	d.startTimerLocked(&d.timers.clock, max(1, d.timeout/ticks), d.tickLocked)
 }
 
-// tick ends the deliveries whose time is over.
-func (d *dispatcher) tick() {
-	d.mu.Lock()
-	defer d.unlock()
+// tickLocked ends the deliveries whose time is over.
+func (d *dispatcher) tickLocked() {
 	d.timers.ticking = false
 	d.queueStagedLocked()
 	now := d.now()
@@ -107,24 +116,22 @@ func (d *dispatcher) lateLocked(r *delivery, now time.Duration) {
 	}
 }
 
-// wakeAtLocked has endBackOffs called at the given time, or earlier.
+// wakeAtLocked has endBackOffsLocked called at the given time, or earlier.
 func (d *dispatcher) wakeAtLocked(due time.Duration) {
 	if d.timers.laterAt != 0 && d.timers.laterAt <= due || d.closed {
 		return
 	}
 	d.timers.laterAt = due
-	startTimer(&d.timers.later, max(0, due-d.now()), d.endBackOffs)
+	d.startTimerLocked(&d.timers.later, max(0, due-d.now()), d.endBackOffsLocked)
 }
 
 // minBackOffStep is how much time there is between two looks at the back-offs, since
 // each looks at all of them.
 const minBackOffStep = 5 * time.Millisecond
 
-// endBackOffs queues the deliveries whose back-off has ended, and lets sessions go on whose
-// pause has.
-func (d *dispatcher) endBackOffs() {
-	d.mu.Lock()
-	defer d.unlock()
+// endBackOffsLocked queues the deliveries whose back-off has ended, and lets sessions go on
+// whose pause has.
+func (d *dispatcher) endBackOffsLocked() {
 	d.timers.laterAt = 0
 	now := d.now()
 	var next time.Duration
@@ -158,18 +165,13 @@ func (d *dispatcher) endBackOffs() {
 func (d *dispatcher) watchIdleLocked() {
 	if d.dialer != nil && !d.closed && !d.timers.idling {
 		d.timers.idling = true
-		startTimer(&d.timers.idle, idleTimeout, d.closeIdle)
+		d.startTimerLocked(&d.timers.idle, idleTimeout, d.closeIdleLocked)
 	}
 }
 
-// closeIdle drains the sessions that have had no work for idleTimeout.
-func (d *dispatcher) closeIdle() {
-	d.mu.Lock()
-	defer d.unlock()
+// closeIdleLocked drains the sessions that have had no work for idleTimeout.
+func (d *dispatcher) closeIdleLocked() {
 	d.timers.idling = false
-	if d.closed {
-		return
-	}
 	now := d.now()
 	var next time.Duration
 	for _, s := range d.sessions {
@@ -188,6 +190,6 @@ func (d *dispatcher) closeIdle() {
 	}
 	if next > 0 {
 		d.timers.idling = true
-		startTimer(&d.timers.idle, next, d.closeIdle)
+		d.startTimerLocked(&d.timers.idle, next, d.closeIdleLocked)
 	}
 }

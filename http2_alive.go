@@ -12,7 +12,7 @@ type alive struct {
 	wanted  time.Time   // since when an answer is expected; zero if none is
 	pinged  time.Time   // when a PING was sent; zero once something was heard
 	probing bool        // messages wait until something is heard
-	timer   *time.Timer // calls checkAlive; nil until it is needed
+	timer   *time.Timer // calls checkAliveLocked; nil until it is needed
 	timed   bool        // the timer is running
 }
 
@@ -41,7 +41,7 @@ func (s *http2Session) mayHaveDiedLocked() bool {
 	if !s.probing && quiet >= idleAfter {
 		s.probing = true
 		s.pingLocked()
-		s.startTimerLocked(maybeDeadAfter)
+		s.checkAliveInLocked(maybeDeadAfter)
 	}
 	return s.probing
 }
@@ -58,8 +58,8 @@ func (s *http2Session) pingLocked() {
 }
 
 // expectLocked records since when the server is expected to do something, and starts the
-// timer of checkAlive. It is expected to if messages are in flight or wait, if a PING is
-// unanswered, or if the session drains.
+// timer. It is expected to if messages are in flight or wait, if a PING is unanswered, or
+// if the session drains.
 func (s *http2Session) expectLocked() {
 	if s.broken != nil {
 		return
@@ -70,14 +70,14 @@ func (s *http2Session) expectLocked() {
 	case s.wanted.IsZero():
 		s.wanted = time.Now()
 		if !s.timed {
-			s.startTimerLocked(pingAfter)
+			s.checkAliveInLocked(pingAfter)
 		}
 	}
 }
 
-func (s *http2Session) startTimerLocked(d time.Duration) {
+func (s *http2Session) checkAliveInLocked(d time.Duration) {
 	s.timed = true
-	startTimer(&s.timer, d, s.checkAlive)
+	s.d.startTimerLocked(&s.timer, d, s.checkAliveLocked)
 }
 
 func (s *http2Session) stopTimerLocked() {
@@ -86,12 +86,10 @@ func (s *http2Session) stopTimerLocked() {
 	}
 }
 
-// checkAlive is called by the timer. A connection that has been quiet for pingAfter is sent
-// a PING. Without an answer within pingTimeout it has failed. If messages wait for the
-// answer, because it was idle, it may be dead after maybeDeadAfter already.
-func (s *http2Session) checkAlive() {
-	s.d.mu.Lock()
-	defer s.d.unlock()
+// checkAliveLocked is called by the timer. A connection that has been quiet for pingAfter
+// is sent a PING. Without an answer within pingTimeout it has failed. If messages wait for
+// the answer, because it was idle, it may be dead after maybeDeadAfter already.
+func (s *http2Session) checkAliveLocked() {
 	s.timed = false
 	if s.wanted.IsZero() || s.broken != nil {
 		return
@@ -107,14 +105,14 @@ func (s *http2Session) checkAlive() {
 			s.maybeDead = true
 			s.d.dispatchLocked()
 		}
-		s.startTimerLocked(pingTimeout - waited)
+		s.checkAliveInLocked(pingTimeout - waited)
 		return
 	}
 	if quiet >= pingAfter {
 		s.pingLocked()
-		s.startTimerLocked(pingTimeout)
+		s.checkAliveInLocked(pingTimeout)
 		s.wakeWriter()
 		return
 	}
-	s.startTimerLocked(pingAfter - quiet)
+	s.checkAliveInLocked(pingAfter - quiet)
 }
