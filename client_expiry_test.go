@@ -71,6 +71,33 @@ func TestExpiresWhileDisconnected(t *testing.T) {
 	})
 }
 
+// A message whose Expiry passes during an outage has expired, also if its time ends, its
+// context is cancelled or the Client is closed before there is a connection.
+func TestExpiresBeforeItsTimeEnds(t *testing.T) {
+	onBothProtocols(t, func(t *testing.T, protocol string, all bool) {
+		server := inMemory(t, nil)
+		server.RefuseConnections(true)
+		network := newNetwork(server)
+		network.protocol = protocol
+		c := network.client(t, func(c *apns.Client) { c.Timeout = 30 * time.Second })
+		soon, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		var wg sync.WaitGroup
+		for i, after := range []time.Duration{10 * time.Second, time.Hour} {
+			want := []string{"expired", "not sent"}[i]
+			for j, ctx := range []context.Context{t.Context(), soon} {
+				wg.Go(func() { wantClass(t, pushOne(ctx, c, expiring(10*i+j, after), all), want) })
+			}
+		}
+		wg.Wait()
+		wg.Go(func() { wantClass(t, pushOne(t.Context(), c, expiring(20, 5*time.Second), all), "expired") })
+		wg.Go(func() { wantClass(t, pushOne(t.Context(), c, expiring(21, time.Minute), all), "not sent") })
+		time.Sleep(10 * time.Second)
+		c.Close()
+		wg.Wait()
+	})
+}
+
 // A message that has expired when it is handed over is sent as it is, with its Expiry: the
 // server then tries to deliver it once.
 func TestExpiredBefore(t *testing.T) {

@@ -33,6 +33,11 @@ type delivery struct {
 	err     error   // the outcome; before that, what the last attempt came to, if it is to be repeated
 }
 
+// isExpired reports whether the message's Expiry has passed since it was handed over.
+func (d *delivery) isExpired() bool {
+	return d.expires && !time.Now().Before(d.message.Expiry)
+}
+
 // A state says which list a delivery is on.
 type state uint8
 

@@ -235,7 +235,7 @@ func (d *dispatcher) takeLocked(s *session) *delivery {
 			break
 		}
 		d.waiting.Add(-1)
-		if r.expires && !time.Now().Before(r.message.Expiry) {
+		if r.isExpired() {
 			d.finishLocked(r, Receipt{}, ErrExpired)
 			continue
 		}

@@ -190,7 +190,10 @@ func (d *dispatcher) abandonLocked(r *delivery, why error) {
 // abandonedError returns the error of a delivery that is not in flight and is abandoned
 // because of why. If the server has answered an earlier attempt, that answer is the error.
 func (d *dispatcher) abandonedError(r *delivery, why error) error {
-	if r.err == nil {
+	switch {
+	case r.err == nil && r.isExpired():
+		return ErrExpired
+	case r.err == nil:
 		return d.notSentLocked(why)
 	}
 	if _, ok := errors.AsType[*PushError](r.err); ok {
@@ -270,6 +273,8 @@ func (d *dispatcher) endIfUnsendableLocked(r *delivery, now time.Duration) bool 
 	}
 	if said, ok := errors.AsType[*PushError](r.err); ok {
 		err = said
+	} else if r.err == nil && r.isExpired() {
+		err = ErrExpired
 	}
 	d.finishLocked(r, Receipt{}, err)
 	return true
