@@ -92,7 +92,7 @@ func newBinarySession(d *dispatcher, c *Conn) *binarySession {
 	s := &binarySession{conn: c.binary, pace: &d.pace}
 	s.session = newSession(d, s, c.link.pause)
 	s.conn.serveSession(s.wakeWriter, s.takeAcknowledgement)
-	go s.write()
+	d.running.Go(s.write)
 	return s
 }
 
@@ -257,18 +257,21 @@ func (s *binarySession) cancelLocked(r *delivery, why error) (answer, bool) {
 	return answer{kind: lost, err: fmt.Errorf("%w: the gateway was not heard from: %w", ErrInDoubt, why)}, true
 }
 
-// tickLocked ends a connection whose gateway does not read, or does not answer the barrier.
+// tickLocked ends a connection whose gateway does not read, or does not answer the barrier:
+// after Timeout, or at the next tick if no message waits for it.
 func (s *binarySession) tickLocked(now time.Duration) bool {
-	late := s.gatewaySince != 0 && now-s.gatewaySince >= s.d.timeout
-	abandoned := s.gatewaySince != 0 && s.flight.n == 0 && now-s.gatewaySince >= s.d.timeout/ticks
-	switch {
-	case !late && !abandoned:
-	case s.barrierSent:
-		s.endLocked("the gateway did not answer the barrier for %v", s.d.timeout)
-	default:
-		s.endLocked("the gateway did not read for %v", s.d.timeout)
+	if s.gatewaySince == 0 {
+		return false
 	}
-	return s.gatewaySince != 0
+	waited := now - s.gatewaySince
+	switch isWaitedFor := s.flight.n > 0; {
+	case waited < s.d.timeout && isWaitedFor, waited < s.d.timeout/ticks:
+	case s.barrierSent:
+		s.endLocked("the gateway did not answer the barrier for %v", waited.Round(time.Second/10))
+	default:
+		s.endLocked("the gateway did not read for %v", waited.Round(time.Second/10))
+	}
+	return true
 }
 
 func (s *binarySession) endLocked(format string, args ...any) {

@@ -39,6 +39,9 @@ func testOutage(t *testing.T, protocol string, all, connected bool, maxBackoff t
 	network := newNetwork(server)
 	network.protocol = protocol
 	c := network.client(t, func(c *apns.Client) { c.MaxDialBackoff, c.Timeout = maxBackoff, 10*time.Minute })
+	if maxBackoff == 0 {
+		maxBackoff = 10 * time.Second
+	}
 	if connected {
 		wantClass(t, pushOne(t.Context(), c, device(0), all), "accepted")
 	}
@@ -49,9 +52,6 @@ func testOutage(t *testing.T, protocol string, all, connected bool, maxBackoff t
 	for i := range 20 {
 		wg.Go(func() {
 			wantClass(t, pushOne(t.Context(), c, device(1+i), all), "accepted")
-			if maxBackoff == 0 {
-				maxBackoff = 10 * time.Second
-			}
 			wantTook(t, start, outage, outage+maxBackoff+2*time.Second) // a barrier's time
 		})
 	}

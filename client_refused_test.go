@@ -54,6 +54,43 @@ func TestRefusedSender(t *testing.T) {
 	}
 }
 
+// If the connection ends after the server has refused the sender, the answer stands: until
+// the next attempt is due, each message gets it at once, and there are no more attempts
+// than with a connection that stays open.
+func TestRefusedAndClosed(t *testing.T) {
+	for _, before := range []int{0, 10} { // messages that were accepted on the connection
+		attempts := make(map[bool]int)
+		for _, closes := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				server := inMemory(t, func(m *apns.Message) error {
+					if m.Token < device(100).Token {
+						return nil
+					}
+					return apns.ReasonInvalidProviderToken
+				})
+				network := newNetwork(server)
+				c := network.client(t)
+				for i := range before {
+					wantClass(t, pushOne(t.Context(), c, device(i), false), "accepted")
+				}
+				for i := range 100 {
+					start := time.Now()
+					wantClass(t, pushOne(t.Context(), c, device(100+i), false), "not sent", apns.ErrRefused, apns.ReasonInvalidProviderToken)
+					wantTook(t, start, 0, 0)
+					if closes {
+						network.conn(network.dialed() - 1).Conn.Close()
+					}
+					time.Sleep(time.Second)
+				}
+				attempts[closes] = len(server.Messages(apnstest.Rejected))
+			})
+		}
+		if attempts[true] > attempts[false]+1 || attempts[true] < attempts[false]-1 {
+			t.Errorf("%d messages before: %d attempts where the connection is closed, and %d where it stays open, want as many", before, attempts[true], attempts[false])
+		}
+	}
+}
+
 // One that is refused after it has sent for a while, too: the messages in flight have their
 // answers, and the rest wait for nothing.
 func TestRefusedLater(t *testing.T) {

@@ -74,7 +74,6 @@ func (d *dispatcher) tickLocked() {
 	if more {
 		d.startClockLocked()
 	}
-	d.queueRoom.Broadcast() // for what has left the queue without being sent
 	d.dispatchLocked()
 }
 

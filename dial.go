@@ -239,7 +239,7 @@ func (l *dialer) workedLocked() {
 // Those that wait get it without being sent, and so do those that are handed over
 // before the next attempt is due.
 func (l *dialer) refusedLocked(s *session, err error) {
-	s.hasAnswered = false // so that the next message that is accepted or rejected calls workedLocked
+	s.isBlamed = true
 	if l.refused && l.due > l.d.now() {
 		return // another message had the same answer
 	}

@@ -198,6 +198,7 @@ func (d *dispatcher) queueStagedLocked() {
 		d.staged[i] = nil
 	}
 	d.staged = d.staged[:0]
+	d.queueRoom.Broadcast() // some may have got their outcomes at once
 }
 
 // dispatchLocked wakes the first session that has room for the messages that wait, or
@@ -263,6 +264,13 @@ func (d *dispatcher) filledLocked() {
 	}
 }
 
+// leaveQueueLocked takes a delivery from the queue that is not sent: PushAlls may go on.
+func (d *dispatcher) leaveQueueLocked(r *delivery) {
+	d.queue.remove(r)
+	d.waiting.Add(-1)
+	d.queueRoom.Broadcast()
+}
+
 // leaveFlightLocked takes a delivery from its session. Where MaxInFlight was reached,
 // dispatchLocked has stopped: the first place that is free starts it again.
 func (d *dispatcher) leaveFlightLocked(r *delivery) {
@@ -302,24 +310,24 @@ func (d *dispatcher) addSessionLocked(s *session) bool {
 	d.opened++
 	s.number, s.isOpen, s.idleSince = d.opened, true, d.now()
 	d.stats.Connected++
+	d.sessions = append(d.sessions, s) // first, so that draining the others ends no messages
 	for _, other := range d.sessions {
 		if other.replaceBecause != nil {
 			other.drainLocked(other.replaceBecause)
 		}
 	}
-	d.sessions = append(d.sessions, s)
 	d.watchIdleLocked()
 	s.wakeWriter()
 	return true
 }
 
 // drainingLocked is called when a session takes no more messages. A connection over HTTP/2
-// on which no message was answered counts as a failure to connect, unless its end was no
-// failure or was counted already. (The binary half counts its own.) A Conn has no other
-// session, so the messages in its queue end.
+// on which no message was answered counts as a failure to connect, unless it had nothing to
+// do or the dialer has counted a failure of it already. (concludeLocked counts those of the
+// binary protocol.) A Conn has no other session, so the messages in its queue end.
 func (d *dispatcher) drainingLocked(s *session) {
 	if d.dialer != nil {
-		if s.isHTTP2 && s.isOpen && !s.hasAnswered && s.replaceBecause == nil && s.end != errIdle && !d.closed {
+		if s.isHTTP2 && s.isOpen && !s.hasAnswered && !s.isBlamed && s.end != errIdle && !d.closed {
 			d.dialer.failedLocked(s.end)
 		} else if d.dialer.due > d.now() {
 			d.endUnsendableLocked() // it may have been the last one that was open

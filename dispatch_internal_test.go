@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"testing"
+	"time"
 )
 
 // A source gets what was finished at once in one piece and in order, also where the
@@ -58,3 +60,42 @@ func TestDoubtErrorIsOneOutcome(t *testing.T) {
 		t.Errorf("%q does not match the cause of its end", err)
 	}
 }
+
+// A new session takes the place of one that failed. What waits is the new one's, although
+// the next attempt to connect is due after its deadline.
+func TestReplacedSessionEndsNoMessage(t *testing.T) {
+	d := newDispatcher(settings{maxAttempts: 10, maxInFlight: 100, maxConns: 4}, slog.New(slog.DiscardHandler))
+	d.dialer = &dialer{d: d, running: true} // it opens no other
+	before, after := newIdleSession(d), newIdleSession(d)
+	call := &pushCall{done: make(chan struct{}, 1)}
+	call.message, call.source = &Message{}, call
+	d.mu.Lock()
+	d.addSessionLocked(before)
+	before.replaceBecause, before.isBlamed = errNoAnswer, true
+	d.dialer.due, d.dialer.failure = d.now()+time.Hour, errNoAnswer
+	var one list
+	one.push(&call.delivery)
+	d.handOverLocked(&one, d.now()+time.Minute, time.Now())
+	d.addSessionLocked(after)
+	if before.end == nil {
+		t.Error("the first session takes messages, want it to drain")
+	}
+	if call.state != queued {
+		t.Errorf("the message is in state %d, and its error is %v; want it queued", call.state, call.err)
+	}
+	d.unlock()
+}
+
+// An idleProtocol is the half of a session that has no room.
+type idleProtocol struct{ protocol }
+
+func newIdleSession(d *dispatcher) *session {
+	s := newSession(d, idleProtocol{}, func() {})
+	s.isHTTP2 = true
+	return &s
+}
+
+func (idleProtocol) capacityLocked() int { return 0 }
+func (idleProtocol) isFullLocked() bool  { return true }
+func (idleProtocol) expectLocked()       {}
+func (idleProtocol) onDrainLocked()      {}

@@ -76,7 +76,7 @@ func newHTTP2Session(ctx context.Context, d *dispatcher, l *link, p *provider, f
 	}
 	s.wakeWriter()
 	go s.read()
-	go s.write()
+	d.running.Go(s.write)
 	var err error
 	select {
 	case <-s.ready:
@@ -146,7 +146,7 @@ func (s *http2Session) failLocked(why error) {
 		s.d.afterLocked(func() { s.log.Warn("apns: connection ended", "error", why) })
 	}
 	s.wakeWriter()
-	s.link.setWriteDeadline(time.Now().Add(lastWords))
+	s.d.afterLocked(func() { s.link.setWriteDeadline(time.Now().Add(lastWords)) })
 }
 
 func (s *http2Session) onDrainLocked() { s.expectLocked() }

@@ -167,8 +167,7 @@ func (d *dispatcher) abandon(r *delivery, why error) {
 func (d *dispatcher) abandonLocked(r *delivery, why error) {
 	switch r.state {
 	case queued:
-		d.queue.remove(r)
-		d.waiting.Add(-1)
+		d.leaveQueueLocked(r)
 	case backingOff:
 		d.backingOff.remove(r)
 		r.source.noteBackOffs(-1)
@@ -258,8 +257,7 @@ func (d *dispatcher) endUnsendableLocked() {
 	d.queueStagedLocked()
 	now := d.now()
 	for _, r := range d.queue.find(nil, func(r *delivery) bool { return d.unsendableLocked(r.deadline, now) != nil }) {
-		d.queue.remove(r)
-		d.waiting.Add(-1)
+		d.leaveQueueLocked(r)
 		d.endIfUnsendableLocked(r, now)
 	}
 }

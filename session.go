@@ -27,6 +27,7 @@ type session struct {
 	isOpen         bool   // it takes messages, until it drains
 	end            error  // why it takes no more messages; nil while it does
 	replaceBecause error  // why it drains once another session is open; or nil
+	isBlamed       bool   // the dialer has counted a failure of it; the next answer about a message takes that back
 	flight         list   // deliveries in flight, in the order of writing
 	idleSince      time.Duration
 	maybeDead      bool // it was idle and does not answer so far: it does not count among the connections
@@ -177,9 +178,6 @@ func (s *session) drainLocked(why error) (first bool) {
 // use. Nothing else does: not that it was opened, and not that PINGs are answered.
 func (s *session) noteAnswerLocked(accepted bool) {
 	s.answers = true
-	if s.replaceBecause != nil {
-		s.hasAnswered = false // so that the dialer, which has counted it, learns of it as well
-	}
 	if s.failures > 0 {
 		s.failures, s.failed, s.replaceBecause = 0, nil, nil
 	}
@@ -187,8 +185,8 @@ func (s *session) noteAnswerLocked(accepted bool) {
 		s.pausedUntil, s.pausedBy = 0, nil
 		s.wakeWriter()
 	}
-	if !s.hasAnswered {
-		s.hasAnswered = true
+	if !s.hasAnswered || s.isBlamed {
+		s.hasAnswered, s.isBlamed = true, false
 		if s.d.dialer != nil {
 			s.d.dialer.workedLocked()
 		}
@@ -208,7 +206,7 @@ func (s *session) failedLocked(m *Message, why error) {
 	}
 	few := twice && s.d.pending <= maxFew && s.d.dialer.claimReplacementLocked()
 	if s.failures >= maxFailures && len(s.failed) >= minFailed || few {
-		s.replaceBecause = why
+		s.replaceBecause, s.isBlamed = why, true
 		s.d.afterLocked(func() { s.d.log.Warn("apns: connection is to be replaced", "error", why) })
 		s.d.dialer.failedLocked(why)
 		s.d.dialer.growLocked()
