@@ -447,7 +447,8 @@ func (c *binaryConn) endWithPacket(packet *PushError) {
 }
 
 // endWith ends the connection, unless it has ended already. It does not close it: see
-// disconnect.
+// disconnect. It logs and sets deadlines, unless the cause is net.ErrClosed: so with
+// dispatcher.mu held only that cause is allowed.
 func (c *binaryConn) endWith(e ending) {
 	c.mu.Lock()
 	isFirst := c.ending == nil

@@ -21,10 +21,11 @@ type binarySession struct {
 	pace *pace // shared by the sessions of the dispatcher
 
 	// Of the writer:
-	buf     []byte // encoded messages
-	ends    []int  // where each of them ends
-	scratch []byte // for TLS records
-	barrier bool   // the barrier is to be written
+	buf     []byte      // encoded messages
+	offsets []int       // where each of them ends
+	scratch []byte      // for TLS records
+	barrier bool        // the barrier is to be written
+	silence *time.Timer // assumes that all were accepted
 
 	// Protected by dispatcher.mu:
 	taken        int           // messages: those in flight, and those that have an answer
@@ -34,7 +35,6 @@ type binarySession struct {
 	gatewaySince time.Duration // since when a write or the barrier waits for the gateway; 0: none does
 	barrierSent  bool          // the barrier was written, or is about to be
 	timer        *time.Timer   // wakes the writer for the barrier
-	silence      *time.Timer   // assumes that all were accepted
 }
 
 // A pace says how many messages the sessions of a dispatcher take before their barriers,
@@ -77,8 +77,8 @@ func (p *pace) lost(n int) {
 	p.ceiling, p.confirmed = max(1, n/2), 0
 }
 
-// confirm notes that a barrier was answered. To reach what was once too much takes many
-// of them, so that most messages are not in doubt again and again.
+// confirm notes that a barrier was answered. Only after many of them does n reach a number
+// that was once too much: or else most messages would be in doubt again and again.
 func (p *pace) confirm() {
 	if p.confirmed++; p.n >= p.ceiling/2 && p.confirmed >= 16 {
 		p.ceiling, p.confirmed = 2*p.ceiling, 0
@@ -90,7 +90,7 @@ func (p *pace) confirm() {
 // newBinarySession begins to send messages over a connection.
 func newBinarySession(d *dispatcher, c *Conn) *binarySession {
 	s := &binarySession{conn: c.binary, pace: &d.pace}
-	s.session = newSession(d, s, c.link.pause)
+	s.session = newSession(d, s, c.link.yield)
 	s.conn.serveSession(s.wakeWriter, s.takeAcknowledgement)
 	d.running.Go(s.write)
 	return s
@@ -106,7 +106,7 @@ func (s *binarySession) capacityLocked() int {
 	return s.pace.n - (s.taken - s.acknowledged)
 }
 
-// isFullLocked reports whether to dial the next connection. It does so early, since dialing
+// isFullLocked reports whether another connection will help soon: it is early, since dialing
 // takes time.
 func (s *binarySession) isFullLocked() bool {
 	if s.capacityLocked() <= s.pace.n/2 || s.isStuckLocked() {
@@ -156,7 +156,7 @@ func (s *binarySession) fillLocked() bool {
 	if s.conn.isEnded() {
 		return false
 	}
-	s.buf, s.ends = s.buf[:0], s.ends[:0]
+	s.buf, s.offsets = s.buf[:0], s.offsets[:0]
 	now := s.d.now()
 	due := false
 	if s.taken > 0 {
@@ -172,7 +172,7 @@ func (s *binarySession) fillLocked() bool {
 			s.d.answeredLocked(r, answer{kind: unsent, err: err})
 			continue
 		}
-		s.ends = append(s.ends, len(s.buf))
+		s.offsets = append(s.offsets, len(s.buf))
 		if s.taken++; s.flight.n == 1 {
 			s.since = now
 		}
@@ -198,7 +198,7 @@ func (s *binarySession) decideLocked(now time.Duration) bool {
 		s.pace.acknowledges = s.pace.acknowledges && s.flight.n == 0
 	case at != 0:
 		s.d.startTimerLocked(&s.timer, max(0, at-now), s.wakeWriter)
-	case s.barrierSent || s.flight.n > 0 || !s.isOpen:
+	case s.barrierSent || s.flight.n > 0 || !s.isAdded:
 	case s.taken > s.acknowledged || now-s.idleSince >= spareTimeout: // there is nothing to confirm
 		s.end = errIdle
 		s.conn.end(net.ErrClosed)
@@ -224,7 +224,7 @@ func (s *binarySession) flush() error {
 		return nil
 	}
 	last := uint32(s.taken)
-	first := last - uint32(len(s.ends)) + 1
+	first := last - uint32(len(s.offsets)) + 1
 	var n int
 	var err error
 	// The lock is free here, and a cancelled message belongs to its caller again. So only
@@ -237,7 +237,7 @@ func (s *binarySession) flush() error {
 		s.written = s.taken
 		return nil
 	}
-	for _, end := range s.ends {
+	for _, end := range s.offsets {
 		if end <= n {
 			s.written++
 		}
@@ -338,7 +338,7 @@ func (s *binarySession) concludeLocked(e ending) {
 		failure = fmt.Errorf("the gateway names a message that it was not sent: %s", plainText(e.packet))
 		s.lostLocked(failure)
 	case e.refused:
-		s.requeueLocked()
+		s.requeueAllLocked()
 	case s.d.closed:
 		s.lostLocked(s.d.closing)
 	default:
@@ -351,7 +351,7 @@ func (s *binarySession) concludeLocked(e ending) {
 	switch {
 	case s.d.closed:
 	case failure != nil:
-		l.failedLocked(failure)
+		l.noteFailureLocked(failure)
 	case e.confirmed && s.taken > 0: // also if nobody waits for the messages any more
 		l.workedLocked()
 	}
@@ -382,14 +382,14 @@ func (s *binarySession) rejectedLocked(said *PushError) {
 			s.acceptUpToLocked(said.ID + 1)
 		}
 	}
-	s.requeueLocked()
+	s.requeueAllLocked()
 	s.pace.n = min(s.pace.n, max(minRejectedPace, 8*int(said.ID)))
 }
 
-// requeueLocked resends all that is in flight, which the gateway did not look at.
-func (s *binarySession) requeueLocked() {
+// requeueAllLocked resends all that is in flight, which the gateway did not look at.
+func (s *binarySession) requeueAllLocked() {
 	for r := s.flight.first; r != nil; r = r.next {
-		r.written = r.written || int64(r.seq) <= int64(s.written)
+		r.isResend = r.isResend || int64(r.seq) <= int64(s.written)
 	}
 	back := s.flight
 	s.flight = list{}
@@ -418,7 +418,7 @@ func (s *binarySession) lostLocked(err error) {
 		s.flight.remove(r)
 		doubtful.push(r)
 	}
-	s.requeueLocked()
+	s.requeueAllLocked()
 	for r := doubtful.last; r != nil; r = doubtful.last { // each goes to the head of the queue, so the last goes first
 		doubtful.remove(r)
 		s.flight.push(r)

@@ -276,7 +276,7 @@ func (c *Client) PushChan(ctx context.Context, messages <-chan *Message) iter.Se
 func (c *Client) Connect(ctx context.Context) error {
 	d := c.dispatcher()
 	d.mu.Lock()
-	outcome := d.dialer.waitLocked()
+	outcome := d.dialer.nextOutcomeLocked()
 	d.unlock()
 	select {
 	case err := <-outcome:

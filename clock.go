@@ -66,7 +66,7 @@ func (d *dispatcher) tickLocked() {
 	more := d.pending > 0
 	for _, s := range d.sessions {
 		s.answers = false
-		s.wakeWriter() // if another one, which has room as well, is stuck in a write
+		s.wakeWriter() // dispatchLocked may have woken one that is stuck in a write
 		if s.protocol.tickLocked(now) {
 			more = true
 		}
@@ -92,8 +92,8 @@ func (d *dispatcher) endLateLocked(now time.Duration) {
 	}
 }
 
-// minSilence is how long a message waits for its answer at least before the end of its
-// time counts as a failure: one that was queued for most of its time says nothing.
+// minSilence is the least time that a message must have waited for its answer, so that the
+// end of its time counts as a failure: one that was queued for most of its time says nothing.
 const minSilence = time.Second
 
 // lateLocked ends a delivery whose time is over. If it was in flight, that counts as a
@@ -110,7 +110,7 @@ func (d *dispatcher) lateLocked(r *delivery, now time.Duration) {
 		unanswered := was == inFlight && s == on && now-sent >= min(minSilence, d.timeout/2)
 		noRoom := was == queued && s.roomLocked() == 0 && s.pausedUntil == 0
 		if (unanswered || noRoom) && !s.answers {
-			s.failedLocked(m, errNoAnswer)
+			s.blameLocked(m, errNoAnswer)
 		}
 	}
 }

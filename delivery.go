@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// A delivery is a message on its way from its source to its outcome. It is on the list
-// that its state names. dispatcher.mu protects it from the hand-over until its outcome is
+// A delivery is a message on its way from its source to its outcome. Its state says which
+// list of the dispatcher has it. dispatcher.mu protects it from the hand-over until its outcome is
 // reported; before and after that it belongs to its source.
 //
 // The message belongs to the caller again once the delivery is finished. So it may be read
@@ -25,12 +25,12 @@ type delivery struct {
 	checked  bool          // the message keeps the rules of HTTP/2
 	expires  bool          // the message's Expiry was ahead when it was handed over
 	inDoubt  bool          // an earlier attempt ended in doubt
-	written  bool          // an earlier attempt has written it
+	isResend bool          // an earlier attempt may have written it: the next one counts as resent
 	deadline time.Duration // when its time ends, by dispatcher.now; 0: never
 	at       time.Duration // in flight: when it was given to the session; backing off: when it is resent
 
 	receipt Receipt // the outcome, once it is finished
-	err     error   // the outcome; before that, what the last attempt came to, if it is to be repeated
+	err     error   // the outcome; before that, what the last attempt came to; before the hand-over, why it is not to be sent
 }
 
 // isExpired reports whether the message's Expiry has passed since it was handed over.
@@ -42,7 +42,7 @@ func (d *delivery) isExpired() bool {
 type state uint8
 
 const (
-	unlisted   state = iota // none; or dispatcher.finished, once it has its outcome
+	unlisted   state = iota // none of these: its source has it, or it has its outcome
 	queued                  // dispatcher.queue
 	backingOff              // dispatcher.backingOff
 	inFlight                // session.flight
@@ -50,13 +50,13 @@ const (
 
 // A source hands messages over, and is told their outcomes.
 type source interface {
-	// report is told that deliveries of the source are finished. The list is the
-	// source's from then on. No lock is held.
+	// report is told that deliveries of the source are finished. From then on the list and
+	// the deliveries belong to the source. No lock is held.
 	report(finished list)
 	// isFlushing reports whether the source has handed over its last message, so that
 	// its outcomes are wanted without delay. The caller holds dispatcher.mu.
 	isFlushing() bool
-	// noteBackOffs is told that so many more of its deliveries back off. The caller holds
+	// noteBackOffs changes how many deliveries of the source back off. The caller holds
 	// dispatcher.mu.
 	noteBackOffs(change int64)
 	// context returns the context of the call.

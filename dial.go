@@ -55,7 +55,7 @@ const (
 	idleTimeout = time.Hour
 )
 
-// growLocked opens another connection, if messages wait for one and it is of use.
+// growLocked starts to open another connection, if one is wanted.
 func (l *dialer) growLocked() {
 	if !l.running && l.isWantedLocked() {
 		l.running = l.d.goLocked(l.connect)
@@ -88,9 +88,9 @@ func (l *dialer) isWantedLocked() bool {
 	return l.d.waiting.Load() > 0 && open == full && open < l.d.maxConns && binary < maxBinarySessions
 }
 
-// waitLocked returns a channel that gets the outcome of the next attempt to connect. If a
+// nextOutcomeLocked returns a channel that gets the outcome of the next attempt to connect. If a
 // session takes messages, the outcome is nil, at once.
-func (l *dialer) waitLocked() <-chan error {
+func (l *dialer) nextOutcomeLocked() <-chan error {
 	outcome := make(chan error, 1)
 	now := l.d.now()
 	switch {
@@ -107,7 +107,7 @@ func (l *dialer) waitLocked() <-chan error {
 	return outcome
 }
 
-// stopWaitingLocked removes a channel of waitLocked, and returns the error for the call that
+// stopWaitingLocked removes a channel of nextOutcomeLocked, and returns the error for the call that
 // waited, because of why.
 func (l *dialer) stopWaitingLocked(outcome <-chan error, why error) error {
 	l.connectCalls = slices.DeleteFunc(l.connectCalls, func(c chan error) bool { return c == outcome })
@@ -125,7 +125,7 @@ func (l *dialer) announceLocked(outcome error) {
 }
 
 // connect opens connections while they are wanted. It waits for the back-off between
-// two attempts, unless the failure is permanent: then nobody waits for it.
+// two attempts, unless waiting is pointless. The next message then starts it once more.
 func (l *dialer) connect() {
 	d := l.d
 	d.mu.Lock()
@@ -165,7 +165,7 @@ func (l *dialer) sleep(d time.Duration) {
 }
 
 // dial opens a connection. The session does not take messages yet. With check it finds out
-// whether a gateway of the binary protocol takes messages, on a connection before.
+// whether a gateway of the binary protocol takes messages, on a separate connection first.
 func (l *dialer) dial(ctx context.Context, check bool) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
@@ -190,7 +190,7 @@ func (l *dialer) dialedLocked(s *session, err error) {
 	switch {
 	case err == nil && s.end != nil: // since the handshake
 		if s.isHTTP2 { // the binary half has counted it
-			l.failedLocked(s.end)
+			l.noteFailureLocked(s.end)
 		}
 		l.announceLocked(s.end)
 		d.running.Go(s.protocol.close)
@@ -204,7 +204,7 @@ func (l *dialer) dialedLocked(s *session, err error) {
 	case err == nil:
 		d.running.Go(s.protocol.close)
 	case l.ctx.Err() == nil:
-		l.failedLocked(err)
+		l.noteFailureLocked(err)
 		l.announceLocked(err)
 		permanent, wait := l.permanent, l.due-d.now()
 		d.afterLocked(func() {
@@ -217,9 +217,9 @@ func (l *dialer) dialedLocked(s *session, err error) {
 	}
 }
 
-// failedLocked notes an attempt to connect that has failed, a connection on which no
+// noteFailureLocked notes an attempt to connect that has failed, a connection on which no
 // message was answered, or an answer that refuses the sender.
-func (l *dialer) failedLocked(err error) {
+func (l *dialer) noteFailureLocked(err error) {
 	longest := l.maxBackOff
 	if l.permanent = isPermanent(err); l.permanent {
 		longest = maxPermanentBackOff
@@ -246,7 +246,7 @@ func (l *dialer) refusedLocked(s *session, err error) {
 	if r, ok := errors.AsType[*refusedError](err); ok {
 		err = r
 	}
-	l.failedLocked(err)
+	l.noteFailureLocked(err)
 	l.refused = true
 	l.d.endUnsendableLocked()
 	l.d.afterLocked(func() { l.d.log.Error("apns: sender refused", "error", err) })
@@ -273,7 +273,8 @@ func (l *dialer) unsendableLocked(deadline, now time.Duration) error {
 	return nil
 }
 
-// isHopelessLocked reports whether no message waits for the next attempt to connect.
+// isHopelessLocked reports whether it is pointless to wait for the next attempt to connect:
+// messages end instead.
 func (l *dialer) isHopelessLocked() bool {
 	return l.permanent && (l.refused || !l.d.isConnectedLocked())
 }

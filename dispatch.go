@@ -241,7 +241,7 @@ func (d *dispatcher) takeLocked(s *session) *delivery {
 			continue
 		}
 		r.attempts++
-		if r.written {
+		if r.isResend {
 			d.stats.Resent++
 		}
 		r.state, r.session = inFlight, s
@@ -308,7 +308,7 @@ func (d *dispatcher) addSessionLocked(s *session) bool {
 		return false
 	}
 	d.opened++
-	s.number, s.isOpen, s.idleSince = d.opened, true, d.now()
+	s.number, s.isAdded, s.idleSince = d.opened, true, d.now()
 	d.stats.Connected++
 	d.sessions = append(d.sessions, s) // first, so that draining the others ends no messages
 	for _, other := range d.sessions {
@@ -327,8 +327,8 @@ func (d *dispatcher) addSessionLocked(s *session) bool {
 // binary protocol.) A Conn has no other session, so the messages in its queue end.
 func (d *dispatcher) drainingLocked(s *session) {
 	if d.dialer != nil {
-		if s.isHTTP2 && s.isOpen && !s.hasAnswered && !s.isBlamed && s.end != errIdle && !d.closed {
-			d.dialer.failedLocked(s.end)
+		if s.isHTTP2 && s.isAdded && !s.hasAnswered && !s.isBlamed && s.end != errIdle && !d.closed {
+			d.dialer.noteFailureLocked(s.end)
 		} else if d.dialer.due > d.now() {
 			d.endUnsendableLocked() // it may have been the last one that was open
 		}

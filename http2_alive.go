@@ -64,7 +64,7 @@ func (s *http2Session) expectLocked() {
 	if s.broken != nil {
 		return
 	}
-	switch expected := s.end != nil || s.conn.Active() > 0 || s.conn.Pinging() || s.isOpen && s.d.hasQueuedLocked(); {
+	switch expected := s.end != nil || s.conn.Active() > 0 || s.conn.Pinging() || s.isAdded && s.d.hasQueuedLocked(); {
 	case !expected:
 		s.wanted = time.Time{}
 	case s.wanted.IsZero():

@@ -62,7 +62,7 @@ func newHTTP2Session(ctx context.Context, d *dispatcher, l *link, p *provider, f
 		readDone: make(chan struct{}),
 		alive:    alive{heard: time.Now()},
 	}
-	s.session = newSession(d, s, l.pause)
+	s.session = newSession(d, s, l.yield)
 	s.isHTTP2 = true
 	s.size.n = math.MaxInt
 	if d.dialer != nil {
@@ -162,9 +162,9 @@ func (s *http2Session) capacityLocked() int {
 	return min(s.conn.Room(), s.size.n-s.flight.n)
 }
 
-// isFullLocked reports whether another connection would help. It would if the server's
-// limit keeps messages waiting. It would not before the first message was accepted, or after
-// the server has lowered its limit to 1.
+// isFullLocked reports whether another connection would help: the server's limit keeps
+// messages waiting. Before the first message is accepted, the limit is our own. A server
+// that has lowered its limit to 1 wants less.
 func (s *http2Session) isFullLocked() bool {
 	limit := s.conn.Limit()
 	switch {
@@ -205,8 +205,8 @@ func (s *http2Session) fillLocked() bool {
 	return pending
 }
 
-// openStreamLocked opens a stream for a delivery, and returns the size of the request in bytes,
-// about. It returns 1 if the message got its outcome instead, and 0 if there is no room.
+// openStreamLocked opens a stream for a delivery, and returns the approximate size of the
+// request in bytes. It returns 1 if the message got its outcome instead, and 0 if there is no room.
 func (s *http2Session) openStreamLocked(r *delivery) (size int) {
 	if !r.checked {
 		if err := s.provider.check(r.message); err != nil {
@@ -219,7 +219,7 @@ func (s *http2Session) openStreamLocked(r *delivery) (size int) {
 		req.Tag, r.token = r, s.provider.token
 		r.seq, err = s.conn.Open(req)
 		if r.seq == 0 && err == nil {
-			if r.written {
+			if r.isResend {
 				s.d.stats.Resent-- // it will be counted when there is room
 			}
 			var back list

@@ -21,7 +21,7 @@ type link struct {
 	raw     net.Conn        // under tls; its Close does not wait for the peer
 	records *tlsrecord.Conn // between tls and raw; nil in a simulation without TLS
 	hasCert bool            // a client certificate is configured
-	pause   func()          // lets other goroutines run
+	yield   func()          // lets other goroutines run
 
 	isClosing atomic.Bool   // close or abort was called
 	closed    chan struct{} // closed when the first of these calls is done
@@ -44,7 +44,7 @@ func dialLink(ctx context.Context, addr string, config *Config) (*link, error) {
 	l := &link{
 		raw:     raw,
 		hasCert: len(tlsConfig.Certificates) > 0 || tlsConfig.GetClientCertificate != nil,
-		pause:   plain.Pause(raw),
+		yield:   plain.Pause(raw),
 		closed:  make(chan struct{}),
 	}
 	if session, ok := raw.(*plain.Conn); ok {

@@ -66,7 +66,7 @@ func (d *dispatcher) answeredLocked(r *delivery, a answer) {
 		if a.retryAfter > 0 && d.dialer != nil { // a Conn has no policy
 			s.pauseLocked(wait, a.err)
 		}
-		s.failedLocked(r.message, a.err)
+		s.blameLocked(r.message, a.err)
 		d.resendLocked(r, a.err, wait)
 	case draining, unprocessed:
 		if e, ok := errors.AsType[*drainError](a.err); ok && s.drainLocked(e) {
@@ -122,7 +122,7 @@ func (d *dispatcher) maySendTwice(r *delivery) bool {
 // resendLocked resends a delivery after a back-off, unless it has no attempts or no
 // time left. err is the answer to the last attempt.
 func (d *dispatcher) resendLocked(r *delivery, err error, wait time.Duration) {
-	r.err, r.written = err, true
+	r.err, r.isResend = err, true
 	now := d.now()
 	switch {
 	case d.closed:
@@ -251,8 +251,9 @@ func reasonOf(err error) error {
 	return context.DeadlineExceeded
 }
 
-// endUnsendableLocked ends the queued messages that can no longer be sent in time. It is
-// called when that may be fewer than before.
+// endUnsendableLocked ends the queued messages that cannot be sent in time. It is called
+// when these may have become more. No delivery that it has found can leave the queue
+// meanwhile, since finishLocked changes no list but dispatcher.finished.
 func (d *dispatcher) endUnsendableLocked() {
 	d.queueStagedLocked()
 	now := d.now()
@@ -283,7 +284,7 @@ func (d *dispatcher) endIfUnsendableLocked(r *delivery, now time.Duration) bool 
 func (d *dispatcher) pausedLocked(now time.Duration) (until time.Duration, because error) {
 	for _, s := range d.sessions {
 		switch {
-		case s.end != nil || !s.isOpen:
+		case s.end != nil:
 		case s.pausedUntil <= now:
 			return 0, nil
 		case until == 0 || s.pausedUntil < until:

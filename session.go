@@ -10,21 +10,22 @@ import (
 // protocols have in common; the rest is the protocol's.
 //
 // A session has a writer, which takes messages from the dispatcher while there is room
-// for them, and a reader, which takes the answers. The writer also ends the session: it
-// is the last to leave, when the connection is of no more use and each message that it
-// took has its answer.
+// for them. Its connection has a reader. Over HTTP/2 the reader takes the answers. On the
+// binary protocol it takes the packets with status 0, and records how the connection ended;
+// the writer then answers all that is in flight. The writer also ends the session: it is
+// the last to leave, when each message that it took has its answer.
 type session struct {
 	d        *dispatcher
 	protocol protocol
 	isHTTP2  bool
-	pause    func()        // lets other goroutines run: see write
+	yield    func()        // lets other goroutines run: see write
 	wake     chan struct{} // has a value while there may be something to write
 	done     chan struct{} // closed when the session has ended
 
 	// Protected by dispatcher.mu:
 
 	number         uint64 // of the sessions of the dispatcher, from 1
-	isOpen         bool   // it takes messages, until it drains
+	isAdded        bool   // the dispatcher has added it: it takes messages while end is nil
 	end            error  // why it takes no more messages; nil while it does
 	replaceBecause error  // why it drains once another session is open; or nil
 	isBlamed       bool   // the dialer has counted a failure of it; the next answer about a message takes that back
@@ -35,9 +36,9 @@ type session struct {
 	writing     time.Duration // since when the writer writes; 0: it does not
 	hasAnswered bool          // an answer was about a message
 	answers     bool          // so was one since the clock of the dispatcher ticked last
-	failures    int           // answers since then that blame the connection
-	failed      []*Message    // up to minFailed different messages that those answers were about; the pointers are only compared
-	pausedUntil time.Duration // the server wants no messages before; 0: it does
+	failures    int           // in a row: answers that blame the connection, or none in time
+	failed      []*Message    // up to minFailed different messages that those were about; the pointers are only compared
+	pausedUntil time.Duration // the server wants no messages before; 0: it is not paused
 	pausedBy    error         // the answer that says so
 }
 
@@ -47,10 +48,10 @@ type session struct {
 type protocol interface {
 	// capacityLocked returns how many messages the connection takes now.
 	capacityLocked() int
-	// isFullLocked reports whether another connection is of use.
+	// isFullLocked reports whether another connection would help.
 	isFullLocked() bool
-	// expectLocked is called while messages wait. From then on the server has to make room
-	// for them within some time.
+	// expectLocked is called when messages begin to wait, among other times. A protocol that
+	// watches whether its server is alive notes what it expects of the server.
 	expectLocked()
 	// fillLocked takes messages until there is no more room, or the write is large
 	// enough, and encodes them. It reports whether there is something to flush.
@@ -74,8 +75,8 @@ type protocol interface {
 	close()
 }
 
-func newSession(d *dispatcher, p protocol, pause func()) session {
-	return session{d: d, protocol: p, pause: pause, wake: make(chan struct{}, 1), done: make(chan struct{})}
+func newSession(d *dispatcher, p protocol, yield func()) session {
+	return session{d: d, protocol: p, yield: yield, wake: make(chan struct{}, 1), done: make(chan struct{})}
 }
 
 const (
@@ -93,7 +94,7 @@ var (
 	errIdle     = errors.New("the connection had nothing to do")
 )
 
-// wakeWriter wakes the writer. It looks whether there is something to write.
+// wakeWriter wakes the writer, which then looks for something to write.
 func (s *session) wakeWriter() {
 	select {
 	case s.wake <- struct{}{}:
@@ -111,7 +112,7 @@ func (s *session) write() {
 	var err error
 	for err == nil && !s.isOver() {
 		<-s.wake
-		s.pause()
+		s.yield()
 		for err == nil && s.fill() {
 			err = s.protocol.flush()
 		}
@@ -150,7 +151,7 @@ func (s *session) isStuckLocked() bool {
 // roomLocked returns how many messages the session takes now.
 func (s *session) roomLocked() int {
 	switch {
-	case s.end != nil || !s.isOpen:
+	case s.end != nil || !s.isAdded:
 		return 0
 	case s.pausedUntil != 0:
 		if s.pausedUntil > s.d.now() {
@@ -193,9 +194,10 @@ func (s *session) noteAnswerLocked(accepted bool) {
 	}
 }
 
-// failedLocked notes an answer that blames the connection, or none within the time of a
-// message. After some in a row another connection is dialed, and replaces this one.
-func (s *session) failedLocked(m *Message, why error) {
+// blameLocked notes a failure of the connection: an answer that blames it, or a message
+// that had no answer in time. After some in a row another connection is dialed, and replaces
+// this one.
+func (s *session) blameLocked(m *Message, why error) {
 	if s.d.dialer == nil || !s.isHTTP2 || s.end != nil || s.replaceBecause != nil {
 		return
 	}
@@ -208,7 +210,7 @@ func (s *session) failedLocked(m *Message, why error) {
 	if s.failures >= maxFailures && len(s.failed) >= minFailed || few {
 		s.replaceBecause, s.isBlamed = why, true
 		s.d.afterLocked(func() { s.d.log.Warn("apns: connection is to be replaced", "error", why) })
-		s.d.dialer.failedLocked(why)
+		s.d.dialer.noteFailureLocked(why)
 		s.d.dialer.growLocked()
 	}
 }

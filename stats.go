@@ -23,7 +23,7 @@ type Stats struct {
 	InDoubt   uint64 // matched ErrInDoubt
 	InFlight  uint64 // given to a connection, and without an answer so far
 	Waiting   uint64 // handed over, and to be written
-	Resent    uint64 // times that a message was written once more
+	Resent    uint64 // times that a message was resent
 	Connected uint64 // connections opened
 }
 
