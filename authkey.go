@@ -7,13 +7,15 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
+
+	"example.com/apns/internal/secret"
 )
 
 // An AuthKey is a token signing key: the .p8 file of an Apple developer account. Over
@@ -45,12 +47,17 @@ type AuthKey struct {
 	shared *providerToken
 }
 
-// ParseAuthKey decodes a token signing key in PEM, as in the .p8 file. It uses the first
-// block, which must have the type PRIVATE KEY: an ECDSA key on the curve P-256, in PKCS#8,
-// not encrypted.
+// ParseAuthKey decodes a token signing key: an ECDSA key on the curve P-256, in PKCS #8, not
+// encrypted. That is what Apple's .p8 file has.
 //
-// The key ID and the team ID have 10 letters and digits each. The developer account shows
-// both. The key ID is also part of the file's name.
+// The text need not be as in the file. ParseAuthKey also accepts what becomes of it in an
+// environment variable, a form or an editor: other line breaks or none, \n as two
+// characters, quotes, indentation, a byte order mark, no BEGIN or no END line, base64 of the
+// whole file. If it cannot read the key, the error says what it found in its place. It never
+// shows a part of the key.
+//
+// The key ID and the team ID have 10 digits and capital letters each. The developer account
+// shows both ("Establishing a token-based connection to APNs").
 func ParseAuthKey(pem []byte, keyID, teamID string) (*AuthKey, error) {
 	k, err := parseAuthKey(pem, keyID, teamID)
 	if err != nil {
@@ -60,20 +67,57 @@ func ParseAuthKey(pem []byte, keyID, teamID string) (*AuthKey, error) {
 }
 
 // LoadAuthKey reads a token signing key from a .p8 file. See [ParseAuthKey].
+//
+// Apple names the file AuthKey_ABC123DEFG.p8, after the key ID. If the file has a name of
+// that form, its key ID must be keyID, since a server would only say that the provider token
+// is invalid. A file with any other name may have any key ID.
 func LoadAuthKey(file, keyID, teamID string) (*AuthKey, error) {
-	// Otherwise the error of a file that does not exist would show the key as its name.
-	if strings.Contains(file, "-----BEGIN") {
-		return nil, errors.New("apns: the file name is a key in PEM, expected the name of a file: ParseAuthKey takes the key itself")
-	}
 	b, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("apns: reading the auth key: %w", err)
+		return nil, fmt.Errorf("apns: reading the auth key: %w%s", secret.FileError(err), insteadOfName(file, "ParseAuthKey"))
 	}
 	k, err := parseAuthKey(b, keyID, teamID)
+	if err == nil {
+		err = k.checkName(file)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("apns: %s: %w", file, err)
 	}
 	return k, nil
+}
+
+// insteadOfName returns a hint for an error about a file, if the file's name is a key or
+// certificate that the function parse takes.
+func insteadOfName(file, parse string) string {
+	if len(readPEM([]byte(file))) == 0 {
+		return ""
+	}
+	return ": it is a key or a certificate, expected the name of a file: " + parse + " takes the text itself"
+}
+
+// checkName checks the key ID against that in the file's name.
+func (k *AuthKey) checkName(file string) error {
+	id := keyIDInName(file)
+	switch id {
+	case "", k.keyID:
+		return nil
+	case k.teamID:
+		return fmt.Errorf("key ID is %s and team ID is %s, expected them the other way around: the file's name has the key ID %s", k.keyID, k.teamID, id)
+	}
+	return fmt.Errorf("key ID is %s, expected %s as in the file's name: if the name is wrong, rename the file", k.keyID, id)
+}
+
+// keyIDInName returns the key ID in a file name like AuthKey_ABC123DEFG.p8. A browser may
+// have added a number: AuthKey_ABC123DEFG (1).p8. It returns "" if the name has another form.
+func keyIDInName(file string) string {
+	name, ok := strings.CutPrefix(filepath.Base(file), "AuthKey_")
+	if !ok || len(name) < idSize || checkID("", name[:idSize]) != nil {
+		return ""
+	}
+	if len(name) > idSize && !strings.Contains(". -_(", name[idSize:idSize+1]) {
+		return ""
+	}
+	return name[:idSize]
 }
 
 // String returns the key ID and the team ID. Neither is a secret.
@@ -88,38 +132,59 @@ func parseAuthKey(data []byte, keyID, teamID string) (*AuthKey, error) {
 	if err := checkID("team ID", teamID); err != nil {
 		return nil, err
 	}
-	block, _ := pem.Decode(data)
-	switch {
-	case block == nil:
-		return nil, fmt.Errorf("auth key has no PEM block in its %d bytes, expected -----BEGIN PRIVATE KEY----- and what follows it in the .p8 file", len(data))
-	case block.Type == "ENCRYPTED PRIVATE KEY":
-		return nil, errors.New("auth key is encrypted, expected a PEM block of type PRIVATE KEY: openssl pkcs8 decrypts it")
-	case block.Type != "PRIVATE KEY":
-		return nil, fmt.Errorf("auth key is a PEM block of type %q, expected PRIVATE KEY, as in the .p8 file", block.Type)
+	if keyID == teamID {
+		return nil, fmt.Errorf("key ID and team ID are both %s, expected two different IDs", keyID)
 	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	private, err := signingKey(data)
 	if err != nil {
-		return nil, fmt.Errorf("auth key is not a private key in PKCS#8: %w", err)
-	}
-	private, ok := parsed.(*ecdsa.PrivateKey)
-	if !ok {
-		return nil, fmt.Errorf("auth key is a %T, expected an ECDSA key on the curve P-256", parsed)
-	}
-	if private.Curve != elliptic.P256() {
-		return nil, fmt.Errorf("auth key is on the curve %s, expected P-256", private.Params().Name)
+		return nil, fmt.Errorf("auth key %w", err)
 	}
 	return &AuthKey{keyID: keyID, teamID: teamID, private: private}, nil
 }
 
+// signingKey returns the key in a .p8 file. The error begins with "is" or "has".
+func signingKey(data []byte) (*ecdsa.PrivateKey, error) {
+	blocks := readPEM(data)
+	switch {
+	case len(blocks) == 0:
+		return nil, fmt.Errorf("has no key in its %d bytes, expected -----BEGIN PRIVATE KEY----- and what follows it in the .p8 file", len(data))
+	case len(blocks) > 1:
+		return nil, fmt.Errorf("has %d keys or certificates in its text, expected one: the key of the .p8 file", len(blocks))
+	}
+	const expected = "expected an ECDSA key on the curve P-256 in PKCS #8, as in the .p8 file"
+	switch b := blocks[0]; {
+	case b.kind == kindEncrypted:
+		return nil, errors.New("is encrypted, " + expected + ": openssl pkcs8 decrypts it")
+	case b.kind == kindSEC1 && b.err == nil:
+		return nil, errors.New("is " + b.kind.String() + ", " + expected + ": openssl pkcs8 -topk8 -nocrypt converts it")
+	case b.kind != kindPKCS8 && b.kind != "":
+		return nil, fmt.Errorf("is %v, %s", b.kind, expected)
+	case b.err != nil:
+		return nil, fmt.Errorf("%w, %s", b.err, expected)
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(blocks[0].der)
+	if err != nil {
+		return nil, fmt.Errorf("is not a private key in PKCS #8: %w", err)
+	}
+	private, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok || private.Curve != elliptic.P256() {
+		return nil, errors.New("is " + describeKey(parsed) + ", " + expected)
+	}
+	return private, nil
+}
+
+// idSize is the length of a key ID and of a team ID.
+const idSize = 10
+
 // checkID checks a key ID or team ID. Its error does not quote an ID of the wrong length:
 // that may be the key, passed in the wrong place.
 func checkID(name, id string) error {
-	if len(id) != 10 {
-		return fmt.Errorf("%s has a length of %d, expected 10 letters and digits", name, len(id))
+	if len(id) != idSize {
+		return fmt.Errorf("%s has a length of %d, expected %d digits and capital letters", name, len(id), idSize)
 	}
 	for i, r := range id {
-		if !('0' <= r && r <= '9' || 'A' <= r && r <= 'Z' || 'a' <= r && r <= 'z') {
-			return fmt.Errorf("%s has %q at index %d, expected only letters and digits", name, r, i)
+		if !('0' <= r && r <= '9' || 'A' <= r && r <= 'Z') {
+			return fmt.Errorf("%s has %q at index %d, expected only digits and capital letters", name, r, i)
 		}
 	}
 	return nil

@@ -1,0 +1,83 @@
+// Package secret keeps secrets out of the text of errors.
+package secret
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"unicode"
+)
+
+// FileError returns err, the error of an operation on a file. If the file's name may be a
+// key, a device token or a payload, which was passed in place of a name, the result does
+// not show it.
+func FileError(err error) error {
+	pathErr, ok := errors.AsType[*fs.PathError](err)
+	if !ok || !mayBeSecret(pathErr.Path) {
+		return err
+	}
+	name := fmt.Sprintf("(a name of %d characters, not shown since it may be a secret)", len(pathErr.Path))
+	return &fs.PathError{Op: pathErr.Op, Path: name, Err: pathErr.Err}
+}
+
+// minRun is the length from which on a word may be a secret. The shortest ones, a P-256 key
+// without its wrapping in base64 and a device token, have 43 and 64 characters.
+const minRun = 40
+
+// mayBeSecret reports whether a file name may be something else: it has a character that
+// hardly any name has, it is long and has no dot, or it has a long word.
+func mayBeSecret(name string) bool {
+	if strings.ContainsFunc(name, isOdd) || strings.Contains(name, "-----") {
+		return true
+	}
+	if len(name) >= minRun && !strings.Contains(name, ".") {
+		return true
+	}
+	for word := range strings.FieldsFuncSeq(name, func(r rune) bool { return !isBase64(r) }) {
+		if len(word) >= minRun {
+			return true
+		}
+	}
+	return false
+}
+
+func isOdd(r rune) bool {
+	return unicode.IsControl(r) || strings.ContainsRune("\"{}<>|*\ufeff", r)
+}
+
+// isBase64 reports whether a character is one of base64 or base64url. It leaves out the
+// slash, which separates the words of a path.
+func isBase64(r rune) bool {
+	return '0' <= r && r <= '9' || 'A' <= r && r <= 'Z' || 'a' <= r && r <= 'z' || strings.ContainsRune("+=_-", r)
+}
+
+// window is how many characters of a secret in a row make it recognizable.
+const window = 8
+
+// Excerpt returns at most the first limit bytes of what a peer has said. Parts of the
+// secrets that it repeats are replaced by an ellipsis.
+func Excerpt(said string, limit int, secrets ...string) string {
+	said = said[:min(len(said), limit+window)] // a part may begin before the limit
+	hidden := make([]bool, len(said))
+	for _, secret := range secrets {
+		n := min(window, len(secret))
+		for i := 0; n > 0 && i+n <= len(said); i++ {
+			if strings.Contains(secret, said[i:i+n]) {
+				for j := range n {
+					hidden[i+j] = true
+				}
+			}
+		}
+	}
+	var b strings.Builder
+	for i := range min(len(said), limit) {
+		switch {
+		case !hidden[i]:
+			b.WriteByte(said[i])
+		case i == 0 || !hidden[i-1]:
+			b.WriteString("…")
+		}
+	}
+	return b.String()
+}
