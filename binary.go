@@ -395,7 +395,11 @@ func (c *binaryConn) listen() {
 			io.Copy(io.Discard, c.link)
 			return
 		case n > 0 && errors.Is(parseErr, StatusProtocolError):
-			c.end(fmt.Errorf("the peer is no gateway of the binary protocol: expected an error packet (command %d), got %q", cmdError, buf[:n]))
+			said := buf[:n]
+			if said[0] <= cmdFramed {
+				said = said[:1] // the peer is an echo: this is a message
+			}
+			c.end(fmt.Errorf("the peer is no gateway of the binary protocol: expected an error packet (command %d), got %q", cmdError, said))
 			return
 		case err == io.EOF && n == 0:
 			c.end(errors.New("the server closed the connection and said nothing"))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -73,6 +74,7 @@ func (s *situation) context(t *testing.T) (context.Context, context.CancelFunc) 
 
 func (s *situation) newMessage() *apns.Message {
 	m := message(7)
+	m.Payload = []byte(`{"aps":{"alert":"` + payloadMark + `"}}`)
 	if s.message != nil {
 		s.message(m)
 	}
@@ -86,8 +88,11 @@ func (s *situation) client(t *testing.T, addr string, config *apns.Config, all b
 	}
 	ctx, cancel := s.context(t)
 	defer cancel()
-	err := pushOne(ctx, c, s.newMessage(), all)
+	m, log := s.newMessage(), logTo(config)
+	err := pushOne(ctx, c, m, all)
 	s.check(t, err)
+	wantNoSecret(t, fmt.Sprint(err), m)
+	wantNoSecret(t, log.String(), m)
 	if got := c.Stats(); got.InFlight != 0 || got.Waiting != 0 {
 		t.Errorf("Stats are %+v, want nothing in flight or waiting", got)
 	}
@@ -118,10 +123,14 @@ func (s *situation) checkStats(t *testing.T, c *apns.Client) {
 }
 
 func (s *situation) conn(t *testing.T, config *apns.Config) {
+	m, log := s.newMessage(), logTo(config)
 	c := dial(t, apns.Production, config)
 	ctx, cancel := s.context(t)
 	defer cancel()
-	s.check(t, c.WritePushMsg(ctx, s.newMessage()))
+	err := c.WritePushMsg(ctx, m)
+	s.check(t, err)
+	wantNoSecret(t, fmt.Sprint(err), m)
+	wantNoSecret(t, log.String(), m)
 }
 
 func (s *situation) check(t *testing.T, err error) {

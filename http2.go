@@ -10,6 +10,7 @@ import (
 
 	"example.com/apns/internal/h2"
 	"example.com/apns/internal/hpack"
+	"example.com/apns/internal/secret"
 )
 
 // A Receipt is what the HTTP/2 provider API says of a message that it accepted.
@@ -200,7 +201,7 @@ func (p *provider) answer(r *delivery, o *h2.Outcome, why error) answer {
 	case h2.Answered:
 		return p.response(r, o, why)
 	case h2.Malformed:
-		return answer{kind: lost, err: fmt.Errorf("%w: the answer breaks the rules of HTTP/2: %s", ErrInDoubt, o.Text)}
+		return answer{kind: lost, err: fmt.Errorf("%w: the answer breaks the rules of HTTP/2: %s", ErrInDoubt, p.excerpt(o.Text, len(o.Text), r.message))}
 	case h2.Reset:
 		return answer{kind: lost, err: fmt.Errorf("%w: the server reset the stream (%v)", ErrInDoubt, o.Code)}
 	case h2.Lost:
@@ -239,7 +240,7 @@ func (p *provider) response(r *delivery, o *h2.Outcome, why error) answer {
 	notSent := fmt.Errorf("%w: %w", ErrNotSent, said)
 	switch {
 	case reason == "" && (response.Status/100 != 4 || response.Status == 408):
-		return foreignResponse(o, why)
+		return p.foreignResponse(r, o, why)
 	case reason == ReasonExpiredProviderToken && p.tokens != nil && p.noteExpired(r.token):
 		return answer{kind: unprocessed, err: notSent} // the next attempt has a new token
 	case reason.refusesSender():
@@ -272,26 +273,27 @@ func (p *provider) response(r *delivery, o *h2.Outcome, why error) answer {
 
 // foreignResponse returns what a response means that APNs does not give. A proxy may,
 // after it has passed the message on.
-func foreignResponse(o *h2.Outcome, why error) answer {
+func (p *provider) foreignResponse(r *delivery, o *h2.Outcome, why error) answer {
 	a, is := answer{kind: lost}, ErrInDoubt
 	if o.Early {
 		a.kind, is = unprocessed, ErrNotSent
 	}
+	text := fmt.Sprintf("HTTP status %d without a reason from APNs", o.Response.Status)
+	if body := string(o.Response.Body); body != "" {
+		text += fmt.Sprintf(", and the body begins with %q", p.excerpt(body, 100, r.message))
+	}
 	if !o.Response.Whole && why != nil {
-		a.err = fmt.Errorf("%w: %s, and then: %w", is, describeAnswer(o.Response), why)
+		a.err = fmt.Errorf("%w: %s, and then: %w", is, text, why)
 	} else {
-		a.err = fmt.Errorf("%w: %s", is, describeAnswer(o.Response))
+		a.err = fmt.Errorf("%w: %s", is, text)
 	}
 	return a
 }
 
-// describeAnswer describes an answer that APNs does not give.
-func describeAnswer(r *h2.Response) string {
-	text := fmt.Sprintf("HTTP status %d without a reason from APNs", r.Status)
-	if len(r.Body) > 0 {
-		text += fmt.Sprintf(", and the body begins with %q", r.Body[:min(len(r.Body), 100)])
-	}
-	return text
+// excerpt returns the first bytes of what a server or proxy said about a message. It leaves
+// out what is secret: an error page may repeat the path or all of the request.
+func (p *provider) excerpt(said string, limit int, m *Message) string {
+	return secret.Excerpt(said, limit, m.Token, string(m.Payload), strings.TrimPrefix(p.bearer, "bearer "))
 }
 
 // readAnswer reads the JSON of a rejection, or of a GOAWAY. A body that is not such JSON
@@ -385,7 +387,7 @@ type goAway struct {
 
 func newGoAway(g *h2.GoAway) *goAway {
 	reason, _ := readAnswer([]byte(g.Debug))
-	return &goAway{code: g.Code, reason: reason, debug: g.Debug}
+	return &goAway{code: g.Code, reason: reason, debug: secret.HideTokens(g.Debug)}
 }
 
 func (g *goAway) Error() string {

@@ -15,6 +15,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"example.com/apns/internal/secret"
 )
 
 // ProxyDialContext returns a DialContext for a [Config]. It connects through an HTTP proxy,
@@ -54,6 +56,10 @@ func ProxyDialContext(proxy func(*http.Request) (*url.URL, error), config *Confi
 	}
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		u, err := proxy(newConnectRequest("https", addr).WithContext(ctx))
+		if urlErr, ok := errors.AsType[*url.Error](err); ok && urlErr.Op == "parse" {
+			// Its text has the URL, and so perhaps a password.
+			return nil, errors.New("choosing a proxy: the proxy's URL cannot be parsed (it is not shown since it may have a password)")
+		}
 		if err != nil {
 			return nil, fmt.Errorf("choosing a proxy: %w", err)
 		}
@@ -113,10 +119,12 @@ func connect(ctx context.Context, raw net.Conn, u *url.URL, tlsConfig *tls.Confi
 	}
 
 	req := newConnectRequest("", addr)
+	var credentials []string
 	if u.User != nil {
 		password, _ := u.User.Password()
 		user := base64.StdEncoding.EncodeToString([]byte(u.User.Username() + ":" + password))
 		req.Header.Set("Proxy-Authorization", "Basic "+user)
+		credentials = []string{u.User.Username(), password, user}
 	}
 	// With a malformed address, Write would send the request without it. WriteProxy
 	// returns an error.
@@ -136,20 +144,21 @@ func connect(ctx context.Context, raw net.Conn, u *url.URL, tlsConfig *tls.Confi
 	}
 	// The body may never arrive, or never end.
 	defer time.AfterFunc(lastWords, func() { raw.Close() }).Stop()
-	return nil, responseError(resp, u.User != nil)
+	return nil, responseError(resp, credentials)
 }
 
-// responseError returns the error for an answer that is not a success.
-func responseError(resp *http.Response, hasCredentials bool) error {
+// responseError returns the error for an answer that is not a success. The credentials are
+// what the proxy was sent, if anything: they are left out where the answer repeats them.
+func responseError(resp *http.Response, credentials []string) error {
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
-	text := fmt.Sprintf("answered %.64q", strings.TrimSpace(resp.Status))
+	text := fmt.Sprintf("answered %q", secret.Excerpt(strings.TrimSpace(resp.Status), 64, credentials...))
 	// The first line of a text is worth quoting, that of an HTML page is not.
 	line, _, _ := strings.Cut(strings.TrimSpace(string(body)), "\n")
 	if line = strings.TrimSpace(line); line != "" && len(line) <= 200 && line[0] != '<' {
-		text += fmt.Sprintf(" and %q", line)
+		text += fmt.Sprintf(" and %q", secret.Excerpt(line, len(line), credentials...))
 	}
 	if resp.StatusCode == http.StatusProxyAuthRequired {
-		if hasCredentials {
+		if credentials != nil {
 			text += ": it refused the credentials of its URL"
 		} else {
 			text += ": it wants credentials, and its URL has none"

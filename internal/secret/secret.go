@@ -52,8 +52,13 @@ func isBase64(r rune) bool {
 	return '0' <= r && r <= '9' || 'A' <= r && r <= 'Z' || 'a' <= r && r <= 'z' || strings.ContainsRune("+=_-", r)
 }
 
-// window is how many characters of a secret in a row make it recognizable.
-const window = 8
+const (
+	// window is how many characters of a secret in a row make it recognizable.
+	window = 8
+	// minSecret is the length of the shortest secret that is looked for. Shorter ones
+	// occur in any text.
+	minSecret = 4
+)
 
 // Excerpt returns at most the first limit bytes of what a peer has said. Parts of the
 // secrets that it repeats are replaced by an ellipsis.
@@ -62,7 +67,7 @@ func Excerpt(said string, limit int, secrets ...string) string {
 	hidden := make([]bool, len(said))
 	for _, secret := range secrets {
 		n := min(window, len(secret))
-		for i := 0; n > 0 && i+n <= len(said); i++ {
+		for i := 0; n >= minSecret && i+n <= len(said); i++ {
 			if strings.Contains(secret, said[i:i+n]) {
 				for j := range n {
 					hidden[i+j] = true
@@ -80,4 +85,39 @@ func Excerpt(said string, limit int, secrets ...string) string {
 		}
 	}
 	return b.String()
+}
+
+// HideTokens returns what a peer has said, with an ellipsis in place of each device token
+// and provider token. It is for what is about no message in particular.
+func HideTokens(said string) string {
+	var b strings.Builder
+	for len(said) > 0 {
+		n := strings.IndexFunc(said, func(r rune) bool { return !isBase64(r) && r != '.' })
+		if n < 0 {
+			n = len(said)
+		}
+		if word := said[:n]; isToken(word) {
+			b.WriteString("…")
+		} else {
+			b.WriteString(word)
+		}
+		said = said[n:]
+		if n = strings.IndexFunc(said, isBase64); n < 0 {
+			n = len(said)
+		}
+		b.WriteString(said[:n])
+		said = said[n:]
+	}
+	return b.String()
+}
+
+// isToken reports whether a word is a JSON Web Token, whose header begins with {", or has
+// the digits of a device token.
+func isToken(word string) bool {
+	if len(word) < 32 {
+		return false
+	}
+	return strings.Contains(word, "eyJ") || !strings.ContainsFunc(word, func(r rune) bool {
+		return !strings.ContainsRune("0123456789abcdefABCDEF", r)
+	})
 }

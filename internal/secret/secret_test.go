@@ -68,13 +68,33 @@ func TestExcerpt(t *testing.T) {
 		{"no " + token[:7], 100, []string{token}, "no 00c0ffe"},
 		// Cut in the middle of it.
 		{"no " + token, 7, []string{token}, "no …"},
-		{"Basic " + "cGFzcw==", 100, []string{"pw", "cGFzcw=="}, "Basic …"},
-		{"user pw", 100, []string{"pw"}, "user …"},
+		{"Basic " + "cGFzcw==", 100, []string{"pass", "cGFzcw=="}, "Basic …"},
+		{"user pass", 100, []string{"pass"}, "user …"},
+		{"Forbidden", 100, []string{"o", "bid"}, "Forbidden"},
 		{token, 100, []string{token}, "…"},
 		{"a" + "payload1" + "b", 100, []string{"xxpayload1yy"}, "a…b"},
 	} {
 		if got := secret.Excerpt(test.said, test.limit, test.secrets...); got != test.want {
 			t.Errorf("%q, %d, %q: got %q, want %q", test.said, test.limit, test.secrets, got, test.want)
+		}
+	}
+}
+
+func TestHideTokens(t *testing.T) {
+	token := strings.Repeat("c0ffee00", 8)
+	jwt := "eyJhbGciOiJFUzI1NiIsImtpZCI6IkFCQzEyM0RFRkcifQ.eyJpc3MiOiJERUYxMjNHSElKIn0.x_-x"
+	for said, want := range map[string]string{
+		"": "",
+		"max_concurrent_streams_exceeded_by_client": "max_concurrent_streams_exceeded_by_client",
+		`{"reason":"Shutdown"}`:                     `{"reason":"Shutdown"}`,
+		"POST /3/device/" + token + " (too many)":   "POST /3/device/… (too many)",
+		token + " and " + token:                     "… and …",
+		`"` + strings.ToUpper(token) + `"`:          `"…"`,
+		"authorization: bearer " + jwt + "\n.":      "authorization: bearer …\n.",
+		"ééé" + token + "ééé":                       "ééé…ééé",
+	} {
+		if got := secret.HideTokens(said); got != want {
+			t.Errorf("%q: got %q, want %q", said, got, want)
 		}
 	}
 }
