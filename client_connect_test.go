@@ -68,7 +68,8 @@ func TestConnectFails(t *testing.T) {
 		"no certificate, TLS 1.2": {binaryGateway, func(_ *apnstest.Server, c *apns.Config) {
 			c.TLS.Certificates, c.TLS.MaxVersion = nil, tls.VersionTLS12
 		}, nil, "certificate"},
-		"no port": {"api.example.com", nil, nil, "expected host:port"},
+		"a key and a certificate": {apns.Production, func(s *apnstest.Server, c *apns.Config) { c.Key = s.TokenConfig().Key }, nil, "apns: Config has both a Key and a certificate in TLS, expected one of them"},
+		"no port":                 {"api.example.com", nil, nil, "expected host:port"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

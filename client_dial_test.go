@@ -353,3 +353,26 @@ func TestSecondConnFailsForGood(t *testing.T) {
 		}
 	})
 }
+
+// A key and a certificate are one too many. Each push fails at once, and nothing is dialed.
+func TestClientKeyAndCertificate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := inMemory(t, nil)
+		config := server.TokenConfig()
+		config.TLS = server.Config().TLS
+		config.DialContext = func(context.Context, string, string) (net.Conn, error) {
+			t.Error("a connection was dialed")
+			return nil, net.ErrClosed
+		}
+		c := http2Client(t, config)
+		start := time.Now()
+		for range 3 {
+			_, err := c.Push(t.Context(), message(1))
+			wantClass(t, err, "not sent")
+			if want := "apns: not sent: Config has both a Key and a certificate in TLS, expected one of them"; fmt.Sprint(err) != want {
+				t.Errorf("got %v, want %s", err, want)
+			}
+		}
+		wantTook(t, start, 0, time.Millisecond)
+	})
+}

@@ -3,6 +3,7 @@ package apns
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -16,16 +17,18 @@ type Config struct {
 	// system, and no client certificate, which most servers refuse if there is no Key
 	// either.
 	//
-	// The provider certificate goes into Certificates. If ServerName is empty, it is the
+	// The provider certificate, from LoadCertificate for example, goes into Certificates.
+	// If ServerName is empty, it is the
 	// host of the address that is dialed. If NextProtos is nil, Dial offers HTTP/2, and
 	// the server decides. If NextProtos is empty but not nil, Dial offers nothing, and
 	// the protocol is the binary one.
 	TLS *tls.Config
 
 	// Key signs the provider tokens, which over HTTP/2 take the place of a certificate.
-	// Nil means that there are none. The Key is not used if TLS has a certificate. With a
-	// Key, a connection sends one message at a time until the first one is accepted: this
-	// is as much as Apple allows.
+	// Nil means that there are none. It is an error if there is a Key and TLS has a client
+	// certificate as well, in Certificates or GetClientCertificate. With a Key, a
+	// connection sends one message at a time until the first one is accepted: this is as
+	// much as Apple allows.
 	Key *AuthKey
 
 	// BundleID is the bundle ID of the app. A message without a Topic gets its topic from
@@ -41,6 +44,19 @@ type Config struct {
 	// that it negotiated, why a server ends a connection, new provider tokens. It never
 	// receives a secret, a device token or a payload. Nil means that nothing is logged.
 	Logger *slog.Logger
+}
+
+// check returns an error if the fields contradict each other.
+func (c *Config) check() error {
+	if c.Key != nil && hasCertificate(c.TLS) {
+		return &permanentError{errors.New("apns: Config has both a Key and a certificate in TLS, expected one of them")}
+	}
+	return nil
+}
+
+// hasCertificate reports whether a client certificate is configured. The config may be nil.
+func hasCertificate(config *tls.Config) bool {
+	return config != nil && (len(config.Certificates) > 0 || config.GetClientCertificate != nil)
 }
 
 func (c *Config) logger() *slog.Logger {
@@ -74,8 +90,8 @@ type Conn struct {
 //
 // Dial offers HTTP/2. If the server takes it, the protocol is the HTTP/2 provider API. If
 // the server negotiates nothing, it is a gateway or a feedback service of the binary
-// protocol. This is an error if the Config has a Key and no certificate, because the
-// binary protocol has no provider tokens.
+// protocol. This is an error if the Config has a Key, because the binary protocol has no
+// provider tokens.
 //
 // If a client certificate is missing or refused, then over HTTP/2 Dial returns the error,
 // because it waits until the server has sent something. On the binary protocol, Dial
@@ -93,6 +109,9 @@ func dial(ctx context.Context, addr string, config *Config, d *dispatcher) (*Con
 	if config == nil {
 		config = new(Config)
 	}
+	if err := config.check(); err != nil {
+		return nil, err
+	}
 	l, err := dialLink(ctx, addr, config)
 	if err != nil {
 		return nil, err
@@ -109,11 +128,10 @@ func dial(ctx context.Context, addr string, config *Config, d *dispatcher) (*Con
 func (c *Conn) start(ctx context.Context, addr string, config *Config, d *dispatcher) error {
 	protocol := c.link.state().NegotiatedProtocol
 	config.logger().Info("apns: connected", "addr", addr, "protocol", protocol)
-	needsTokens := config.Key != nil && !c.link.hasCertificate()
 	switch {
 	case protocol == "h2":
 		var tokens *tokenSource
-		if needsTokens {
+		if config.Key != nil {
 			tokens = &tokenSource{key: config.Key}
 		}
 		if err := c.startHTTP2(ctx, d, newProvider(addr, config.BundleID, tokens), config.logger().With("addr", addr)); err != nil {
@@ -121,7 +139,7 @@ func (c *Conn) start(ctx context.Context, addr string, config *Config, d *dispat
 		}
 	case protocol != "":
 		return &permanentError{fmt.Errorf("apns: %s negotiated the protocol %q, expected h2, or none for a gateway of the binary protocol", addr, protocol)}
-	case needsTokens:
+	case config.Key != nil:
 		return &permanentError{fmt.Errorf("apns: %s did not negotiate HTTP/2 (ALPN h2), expected that for the provider tokens of Config.Key: it is a gateway of the binary protocol, which takes certificates alone, or something in between has stripped it", addr)}
 	default:
 		c.binary = newBinaryConn(c.link, config.logger())

@@ -174,6 +174,11 @@ func TestDialErrors(t *testing.T) {
 	none := *h1
 	none.TLS = h1.TLS.Clone()
 	none.TLS.NextProtos = []string{"gopher"}
+	keyAndCert, keyAndCallback := s.Config(), s.TokenConfig()
+	keyAndCert.Key = keyAndCallback.Key
+	keyAndCallback.TLS.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		return new(tls.Certificate), nil
+	}
 	boom := errors.New("boom")
 
 	for name, test := range map[string]struct {
@@ -191,6 +196,8 @@ func TestDialErrors(t *testing.T) {
 		"no TLS":                     {plain.Listener.Addr().String(), nil, `the peer does not speak TLS, its first bytes are "HTTP/"`},
 		"HTTP/1.1":                   {web.Listener.Addr().String(), h1, `negotiated the protocol "http/1.1", expected h2, or none for a gateway of the binary protocol`},
 		"another protocol":           {web.Listener.Addr().String(), &none, "the server wants another protocol: remote error: tls: no application protocol"},
+		"key and certificate":        {s.HTTP2Addr, keyAndCert, "apns: Config has both a Key and a certificate in TLS, expected one of them"},
+		"key and callback":           {s.HTTP2Addr, keyAndCallback, "apns: Config has both a Key and a certificate in TLS, expected one of them"},
 		"TLS 1.2, no certificate":    {tls12.PushAddr, noCert, "the server broke off the handshake, perhaps for want of a client certificate, and Config.TLS has none: remote error: tls: handshake failure"},
 		"TLS 1.2, wrong certificate": {tls12.PushAddr, wrongCert, "the server refused the client certificate: remote error: tls: "},
 	} {

@@ -350,6 +350,12 @@ func dialSituations() []situation {
 			return inMemory(t, nil, func(s *apnstest.Server) { s.OnConnect = func(int, tlsState) error { return reason } }).Config()
 		}
 	}
+	keyAndCert := func(t *testing.T) *apns.Config {
+		server := inMemory(t, nil)
+		config := server.TokenConfig()
+		config.TLS = server.Config().TLS
+		return config
+	}
 	untrusted := func(t *testing.T) *apns.Config {
 		config := inMemory(t, nil).Config()
 		config.TLS.RootCAs = inMemory(t, nil).Config().TLS.RootCAs
@@ -386,6 +392,7 @@ func dialSituations() []situation {
 		{name: "no certificate, TLS 1.3", binary: noCert(tls.VersionTLS13), notConn: true, want: "not sent", matches: []error{apns.ErrRefused}},
 		{name: "not trusted", http2: untrusted, binary: untrusted, notConn: true, want: "not sent"},
 		{name: "not TLS", http2: notTLS, binary: notTLS, notConn: true, want: "not sent"},
+		{name: "a key and a certificate", http2: keyAndCert, binary: keyAndCert, notConn: true, want: "not sent"},
 		{name: "a bad address", http2: ok, settings: func(c *apns.Client) { c.Addr = "api.example.com" }, notConn: true, want: "not sent"},
 		{name: "closed", http2: ok, binary: ok, settings: closed, notConn: true, want: "not sent", matches: []error{net.ErrClosed}},
 	}

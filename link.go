@@ -43,7 +43,7 @@ func dialLink(ctx context.Context, addr string, config *Config) (*link, error) {
 	}
 	l := &link{
 		raw:     raw,
-		hasCert: len(tlsConfig.Certificates) > 0 || tlsConfig.GetClientCertificate != nil,
+		hasCert: hasCertificate(tlsConfig),
 		yield:   plain.Pause(raw),
 		closed:  make(chan struct{}),
 	}
@@ -100,9 +100,6 @@ func checkAddr(addr string) (host string, err error) {
 	}
 	return host, nil
 }
-
-// hasCertificate reports whether a client certificate is configured.
-func (l *link) hasCertificate() bool { return l.hasCert }
 
 // state returns the state of the TLS connection.
 func (l *link) state() tls.ConnectionState { return l.tls.ConnectionState() }
