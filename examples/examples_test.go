@@ -153,9 +153,9 @@ func TestPush(t *testing.T) {
 		"binary priority 1":      {binary("-priority", "1", token, "1", "Hello"), "", "not sent: apns: priority is 1, expected 10 or 5", 1},
 		"binary with a key":      {h2("-addr", s.PushAddr, token, "1", "Hello"), "", "did not negotiate HTTP/2", 1},
 
-		"no such certificate": {list("-cert", "/nonexistent", token, "1", "Hello"), "", "not sent: certificate /nonexistent with key /nonexistent, both in PEM: open /nonexistent: ", 1},
+		"no such certificate": {list("-cert", "/nonexistent", token, "1", "Hello"), "", "not sent: apns: reading the certificate: open /nonexistent: ", 1},
 		"no such p8":          {h2("-p8", "/nonexistent", token, "1", "Hello"), "", "not sent: apns: reading the auth key: open /nonexistent: ", 1},
-		"bad key ID":          {h2("-key-id", "1", token, "1", "Hello"), "", "key ID has a length of 1, expected 10 letters and digits\n", 1},
+		"bad key ID":          {h2("-key-id", "1", token, "1", "Hello"), "", "key ID has a length of 1, expected 10 digits and capital letters\n", 1},
 		"CA is a key":         {h2("-ca", key, token, "1", "Hello"), "", "key.pem has no certificate in PEM\n", 1},
 		"unknown CA":          {h2("-ca", cert, token, "1", "Hello"), "", "not sent: apns: TLS handshake with ", 1},
 		"no such payload":     {h2("-payload", "/nonexistent", token, "1"), "", "not sent: open /nonexistent: ", 1},
@@ -166,7 +166,7 @@ func TestPush(t *testing.T) {
 
 		"one argument":        {h2(token), "", "push: got 1 arguments, expected 3: device token, numeric id, alert text; see push -h\n", 2},
 		"payload and text":    {h2("-payload", object, token, "1", "Hello"), "", "push: got 3 arguments, expected 2: device token, numeric id; see push -h\n", 2},
-		"bad id":              {h2(token, "-1", "Hello"), "", `push: numeric id is "-1", expected 0 to 4294967295; see push -h` + "\n", 2},
+		"bad id":              {h2(token, "-1", "Hello"), "", "push: numeric id is no number or out of range, expected 0 to 4294967295; see push -h\n", 2},
 		"no credentials":      {list(token, "1", "Hello"), "", "push: no credentials, expected -p8 with -key-id and -team-id, or -cert with -key; or -local, which needs none; see push -h\n", 2},
 		"p8 alone":            {list("-p8", p8, "-topic", "a", token, "1", "Hello"), "", "-p8, -key-id and -team-id go together", 2},
 		"p8 without team":     {list("-p8", p8, "-key-id", apnstest.KeyID, token, "1", "Hello"), "", "-p8, -key-id and -team-id go together", 2},

@@ -2,7 +2,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -16,6 +15,7 @@ import (
 	"example.com/apns"
 	"example.com/apns/apnstest"
 	"example.com/apns/examples/internal/bulk"
+	"example.com/apns/internal/secret"
 )
 
 const usage = `Prune lists the devices that are dead according to the feedback service: a line
@@ -255,18 +255,18 @@ func load() (*apns.Config, error) {
 		}
 	}
 	if *cert != "" {
-		pair, err := tls.LoadX509KeyPair(*cert, cmp.Or(*key, *cert))
+		pair, err := apns.LoadCertificate(*cert, *key, "")
 		if err != nil {
-			return nil, fmt.Errorf("certificate %s with key %s, both in PEM: %w", *cert, cmp.Or(*key, *cert), err)
+			return nil, err
 		}
 		config.TLS.Certificates = []tls.Certificate{pair}
 	} else if *key != "" {
-		return nil, fmt.Errorf("key %s is given without a certificate", *key)
+		return nil, errors.New("-key is given without -cert, expected both")
 	}
 	if *ca != "" {
 		pem, err := os.ReadFile(*ca)
 		if err != nil {
-			return nil, err
+			return nil, secret.FileError(err)
 		}
 		config.TLS.RootCAs = x509.NewCertPool()
 		if !config.TLS.RootCAs.AppendCertsFromPEM(pem) {

@@ -21,6 +21,7 @@ import (
 
 	"example.com/apns"
 	"example.com/apns/apnstest"
+	"example.com/apns/internal/secret"
 )
 
 const usage = `Push sends a notification and prints its outcome: accepted; rejected, and why; not
@@ -252,7 +253,8 @@ func parse() (*apns.Message, error) {
 	if *tokens == "" {
 		id, err := strconv.ParseUint(args[1], 10, 32)
 		if err != nil {
-			return nil, usageError(fmt.Sprintf("numeric id is %q, expected 0 to 4294967295", args[1]))
+			// It is not quoted: it may be a token or the text.
+			return nil, usageError("numeric id is no number or out of range, expected 0 to 4294967295")
 		}
 		m.Token, m.ID = args[0], uint32(id)
 	}
@@ -308,7 +310,7 @@ func check(m *apns.Message) error {
 func readJSON(file string) ([]byte, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
-		return nil, err
+		return nil, secret.FileError(err)
 	}
 	var object map[string]json.RawMessage
 	err = json.Unmarshal(b, &object)
@@ -332,16 +334,16 @@ func load() (*apns.Config, error) {
 		}
 	}
 	if *cert != "" {
-		pair, err := tls.LoadX509KeyPair(*cert, cmp.Or(*key, *cert))
+		pair, err := apns.LoadCertificate(*cert, *key, "")
 		if err != nil {
-			return nil, fmt.Errorf("certificate %s with key %s, both in PEM: %w", *cert, cmp.Or(*key, *cert), err)
+			return nil, err
 		}
 		config.TLS.Certificates = []tls.Certificate{pair}
 	}
 	if *ca != "" {
 		pem, err := os.ReadFile(*ca)
 		if err != nil {
-			return nil, err
+			return nil, secret.FileError(err)
 		}
 		config.TLS.RootCAs = x509.NewCertPool()
 		if !config.TLS.RootCAs.AppendCertsFromPEM(pem) {

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"example.com/apns/examples/internal/bulk"
+	"example.com/apns/internal/secret"
 )
 
 // A retryWriter writes the tokens to try again to a file. A nil retryWriter has no file.
@@ -25,7 +26,7 @@ func createRetry(name string, list *bulk.Tokens) (*retryWriter, error) {
 	// The file is not truncated here: it may be the list itself.
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o666)
 	if err != nil {
-		return nil, err
+		return nil, secret.FileError(err)
 	}
 	if list.IsSame(f) {
 		f.Close()

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 
 	"example.com/apns"
+	"example.com/apns/internal/secret"
 )
 
 // Tokens is a list of device tokens, one per line, that is read in pieces. It ignores white
@@ -53,7 +54,7 @@ func Open(name string) (*Tokens, error) {
 	}
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, err
+		return nil, secret.FileError(err) // the name may be a token
 	}
 	if info, err := f.Stat(); err == nil && info.IsDir() {
 		f.Close()
