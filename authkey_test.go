@@ -1,6 +1,7 @@
 package apns_test
 
 import (
+	"bytes"
 	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -18,6 +19,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -339,4 +341,44 @@ func TestAuthKeyLoadNoFile(t *testing.T) {
 		}
 		wantNoPart(t, err, text, p8)
 	}
+}
+
+// No text makes the parsers panic, and an error shows at most a character of it. What is
+// accepted is a key that signs.
+func FuzzParseAuthKey(f *testing.F) {
+	const p8 = "-----BEGIN PRIVATE KEY-----\n" +
+		"MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg7S8j0D3mWWTpYZXZ\n" +
+		"-----END PRIVATE KEY-----\n"
+	f.Add([]byte(p8))
+	f.Add([]byte(strings.ReplaceAll(p8, "\n", `\n`)))
+	f.Add([]byte(base64.StdEncoding.EncodeToString([]byte(p8))))
+	f.Add([]byte("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nAAAA\n"))
+	f.Add(slices.Concat([]byte{0xff, 0xfe}, []byte("-\x00-\x00B\x00E\x00G\x00I\x00N\x00")))
+	f.Add(pkcs12)
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		f.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(der)
+	f.Fuzz(func(t *testing.T, text []byte) {
+		k, err := apns.ParseAuthKey(text, keyID, teamID)
+		if (k == nil) == (err == nil) {
+			t.Fatalf("got %v and %v", k, err)
+		}
+		_, certErr := apns.ParseCertificate(text, nil, "")
+		for _, err := range []error{err, certErr} {
+			if err == nil {
+				continue
+			}
+			for word := range strings.FieldsSeq(err.Error()) {
+				if len(word) >= 20 && bytes.Contains(text, []byte(word)) {
+					t.Errorf("got %q, which shows %q of the text", err, word)
+				}
+			}
+		}
+	})
 }
