@@ -93,14 +93,15 @@ const (
 	// maxInformational bounds the 1xx responses before the final one. A server has a
 	// use for two, 100 and 103, and APNs for none.
 	maxInformational = 8
-	// maxBody is how much of a response's body is kept, in bytes. Apple's have less
-	// than 100.
+	// maxBody is how much of a response's body is kept, in bytes, unless the request has
+	// a ResponseSize. Apple's answers to a push have less than 100.
 	maxBody = 4 << 10
 	// maxReused is the size of the largest response whose memory is used again, in
 	// bytes.
 	maxReused = 2 << 10
-	// streamWindow is how many bytes of body a response can have. It is never extended:
-	// a stream that uses it up is reset, and its status is the answer.
+	// streamWindow is how many bytes of body a response can have, unless the request has
+	// a ResponseSize. It is never extended: a stream that uses it up is reset, and its
+	// status is the answer.
 	streamWindow = DefaultWindow
 	// connWindow is how many bytes of DATA the server can send on all streams
 	// before it has to wait for credit.
@@ -134,7 +135,10 @@ type Request struct {
 	Literals    []byte
 	LiteralSize int
 	Body        []byte
-	Tag         any // comes back with the outcome
+	// ResponseSize, if it is more than 64 KiB, is how many bytes of body the response may
+	// have. All of them are kept, and not only the first 4 KiB.
+	ResponseSize int
+	Tag          any // comes back with the outcome
 }
 
 // A Field is a field of a request.
@@ -283,6 +287,10 @@ func (c *Conn) Open(r *Request) (stream uint32, err error) {
 	c.out = AppendHeader(c.out, 0, TypeHeaders, flags, s.id)
 	c.appendBlockLocked(r)
 	c.out = EndHeaders(c.out, start, MinMaxFrameSize)
+	if r.ResponseSize > streamWindow {
+		s.large = r.ResponseSize
+		c.out = AppendWindowUpdate(c.out, s.id, uint32(s.large-streamWindow))
+	}
 	if rest := c.appendDataLocked(s, r.Body); len(rest) > 0 {
 		s.held = append([]byte(nil), rest...)
 		c.held = c.streams.list(c.held, s.id)

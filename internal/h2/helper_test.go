@@ -404,7 +404,7 @@ func (s *strictServer) check(f *sentFrame) {
 		h2.TypeSettings: ^h2.FlagAck, h2.TypePing: ^h2.FlagAck, h2.TypeRSTStream: 0xff, h2.TypeGoAway: 0xff, h2.TypeWindowUpdate: 0xff,
 	}
 	size := map[h2.Type]int{h2.TypeRSTStream: 4, h2.TypePing: 8, h2.TypeGoAway: 8, h2.TypeWindowUpdate: 4}
-	onStream := f.kind != h2.TypeSettings && f.kind != h2.TypePing && f.kind != h2.TypeGoAway && f.kind != h2.TypeWindowUpdate
+	onStream := f.kind != h2.TypeSettings && f.kind != h2.TypePing && f.kind != h2.TypeGoAway
 	want, sized := size[f.kind]
 	mask, known := unused[f.kind]
 	state := s.streams[f.stream]
@@ -416,7 +416,7 @@ func (s *strictServer) check(f *sentFrame) {
 		bad = fmt.Sprintf("flags %#x", f.flags)
 	case f.stream>>31 != 0:
 		bad = "the reserved bit"
-	case (f.stream != 0) != onStream:
+	case (f.stream != 0) != onStream && f.kind != h2.TypeWindowUpdate:
 		bad = "a stream where there has to be none, or none"
 	case sized && len(f.payload) != want:
 		bad = fmt.Sprintf("%d bytes", len(f.payload))
@@ -426,6 +426,8 @@ func (s *strictServer) check(f *sentFrame) {
 		bad = "CONTINUATION out of place, or something else in the middle of a block"
 	case f.kind == h2.TypeHeaders && (f.stream%2 == 0 || f.stream <= s.last):
 		bad = fmt.Sprintf("a stream after %d", s.last)
+	case f.kind == h2.TypeWindowUpdate && f.stream > s.last:
+		bad = "a stream that is idle"
 	case f.kind == h2.TypeData && state != "open":
 		bad = "a stream that is " + state
 	case f.kind == h2.TypeRSTStream && state != "open" && state != "ended":

@@ -275,6 +275,61 @@ func TestBodyWithoutEnd(t *testing.T) {
 	}
 }
 
+// A request with a ResponseSize has a window of that size, and all of the body is kept.
+func TestResponseSize(t *testing.T) {
+	const size = h2.StreamWindow + 2*16384
+	full := strings.Repeat("x", 16384)
+	newClient := func(size int) *client {
+		c := newClient(t)
+		r := request("a", "")
+		r.ResponseSize = size
+		if _, err := c.Open(r); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	for name, test := range map[string]struct {
+		size  int      // of the request
+		sent  string   // for it
+		parts []string // of the body
+		kept  int      // in bytes; negative: the response is malformed
+		whole bool
+	}{
+		"the largest":      {size, "HEADERS 1 END_STREAM; WINDOW_UPDATE 1 32768", []string{full, full, full, full, full, full[:size-5*16384]}, size, true},
+		"a byte more":      {size, "HEADERS 1 END_STREAM; WINDOW_UPDATE 1 32768", []string{full, full, full, full, full, full[:size-5*16384] + "x"}, -1, false},
+		"small":            {size, "HEADERS 1 END_STREAM; WINDOW_UPDATE 1 32768", []string{"x"}, 1, true},
+		"the usual window": {h2.StreamWindow, "HEADERS 1 END_STREAM", []string{full, full, full, full[1:]}, h2.MaxBody, true},
+	} {
+		c := newClient(test.size)
+		if got := c.flushed(); got != test.sent {
+			t.Errorf("%s: the client sent %q, want %q", name, got, test.sent)
+		}
+		reads := begin(1, "200")
+		for i, part := range test.parts {
+			var flags h2.Flags
+			if i == len(test.parts)-1 {
+				flags = h2.FlagEndStream
+			}
+			reads = append(reads, data(1, flags, part)...)
+		}
+		var outcomes []h2.Outcome
+		for c.script.reads = [][]byte{reads}; len(outcomes) == 0; {
+			var err error
+			if outcomes, err = c.Read(); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+		}
+		switch o := outcomes[0]; {
+		case test.kept < 0:
+			if o.Kind != h2.Malformed {
+				t.Errorf("%s: got %v, want malformed", name, o.Kind)
+			}
+		case o.Kind != h2.Answered || len(o.Response.Body) != test.kept || o.Response.Whole != test.whole:
+			t.Errorf("%s: got %v with %d bytes, whole %t, want answered with %d bytes, %t", name, o.Kind, len(o.Response.Body), o.Response.Whole, test.kept, test.whole)
+		}
+	}
+}
+
 // Padding uses up the window as well.
 func TestPaddingWithoutEnd(t *testing.T) {
 	c := newClient(t)

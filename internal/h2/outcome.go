@@ -65,7 +65,7 @@ func (c *Conn) isSentLocked(s *stream) bool {
 // comes from Cancel or Rest.
 type Response struct {
 	Status int
-	Body   []byte // the first 4 KiB of it
+	Body   []byte // the first 4 KiB of it, or all if the request has a ResponseSize
 	Whole  bool   // the server has ended it; otherwise there may have been more
 
 	length int64 // content-length; -1: none
@@ -101,10 +101,10 @@ func (r *Response) add(name, value []byte) {
 	r.ends = append(r.ends, fieldEnd{n - len(value), n})
 }
 
-// addBody keeps the beginning of the body.
-func (r *Response) addBody(b []byte) {
+// addBody keeps the beginning of the body, up to limit bytes.
+func (r *Response) addBody(b []byte, limit int) {
 	r.size += int64(len(b))
-	r.Body = append(r.Body, b[:min(len(b), maxBody-len(r.Body))]...)
+	r.Body = append(r.Body, b[:min(len(b), limit-len(r.Body))]...)
 }
 
 // clear makes the response ready to be used for another request.

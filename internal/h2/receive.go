@@ -296,19 +296,23 @@ func (c *Conn) handleDataLocked(f *Frame) error {
 		return err
 	}
 	s.received += f.Size
+	window, kept := streamWindow, maxBody
+	if s.large > 0 {
+		window, kept = s.large, s.large
+	}
 	switch {
 	case s.response == nil:
 		c.malformedLocked(s, CodeProtocol, "DATA before HEADERS")
 		return nil
-	case s.received > streamWindow:
+	case s.received > window:
 		c.malformedLocked(s, CodeFlowControl, "more DATA than the window of the stream")
 		return nil
 	}
-	s.response.addBody(f.Payload)
+	s.response.addBody(f.Payload, kept)
 	switch {
 	case ends:
 		c.answeredLocked(s)
-	case s.received == streamWindow:
+	case s.received == window:
 		// A body without end. The status is all that matters of it.
 		c.answers++
 		c.report(c.outcomeLocked(s))

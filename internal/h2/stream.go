@@ -15,6 +15,7 @@ type stream struct {
 	end       uint64 // how many bytes have to be written for the request to be whole; 0: DATA is missing
 	window    int64  // how many bytes of DATA the server takes
 	received  int    // bytes of DATA
+	large     int    // Request.ResponseSize, if that is more than streamWindow; otherwise 0
 	held      []byte // the part of the body that had no window; nil: none
 	response  *Response
 }
