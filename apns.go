@@ -94,6 +94,13 @@ const (
 	Sandbox    = "api.sandbox.push.apple.com:443"
 )
 
+// The addresses of channel management, for [Channels]. The source is "Sending channel
+// management requests to APNs".
+const (
+	ChannelsProduction = "api-manage-broadcast.push.apple.com:2196"
+	ChannelsSandbox    = "api-manage-broadcast.sandbox.push.apple.com:2195"
+)
+
 // The ports. A Conn does not depend on the number. TLS negotiates the protocol, and the
 // method that is called first decides between the two binary services.
 const (

@@ -164,18 +164,20 @@ const (
 	ReasonShutdown                    Reason = "Shutdown"                    // 503
 )
 
-// More reasons, for broadcasts and their channels. The source is "Handling error responses
+// More reasons, for broadcasts and their channels. The other reasons have the same meaning
+// there. Two mean more: ReasonBadExpirationDate is also for a broadcast with an Expiry to a
+// channel with StoreNone, and ReasonTopicDisallowed for a bundle ID with a suffix. The source is "Handling error responses
 // from Apple Push Notification service".
 const (
-	ReasonFeatureNotEnabled         Reason = "FeatureNotEnabled"         // 400
-	ReasonMissingChannelID          Reason = "MissingChannelId"          // 400
-	ReasonBadChannelID              Reason = "BadChannelId"              // 400
-	ReasonChannelNotRegistered      Reason = "ChannelNotRegistered"      // 400
-	ReasonBadRequestParams          Reason = "BadRequestParams"          // 400
-	ReasonBadRequestPayload         Reason = "BadRequestPayload"         // 400
-	ReasonMissingPushType           Reason = "MissingPushType"           // 400
-	ReasonCannotCreateChannelConfig Reason = "CannotCreateChannelConfig" // 400
-	ReasonTopicMismatch             Reason = "TopicMismatch"             // 403
+	ReasonFeatureNotEnabled         Reason = "FeatureNotEnabled"         // 400; the app does not have the Broadcast Capability
+	ReasonMissingChannelID          Reason = "MissingChannelId"          // 400; there is no apns-channel-id header
+	ReasonBadChannelID              Reason = "BadChannelId"              // 400; the channel ID is badly encoded or too long
+	ReasonChannelNotRegistered      Reason = "ChannelNotRegistered"      // 400; there is no such channel
+	ReasonBadRequestParams          Reason = "BadRequestParams"          // 400; the JSON has an unknown attribute
+	ReasonBadRequestPayload         Reason = "BadRequestPayload"         // 400; the JSON cannot be parsed
+	ReasonMissingPushType           Reason = "MissingPushType"           // 400; there is no push type
+	ReasonCannotCreateChannelConfig Reason = "CannotCreateChannelConfig" // 400; the app has all channels that it can have
+	ReasonTopicMismatch             Reason = "TopicMismatch"             // 403; the key or certificate is not for the bundle ID
 )
 
 // Error returns the word itself.
@@ -244,7 +246,8 @@ func (r Reason) refusesSender() bool {
 }
 
 // A PushError is what a server says about a message: it rejected the message, or it shuts
-// down and this is the last message that it accepted. errors.Is compares a PushError with a
+// down and this is the last message that it accepted. It is also what a server says about
+// a call of [Channels] that it rejected. errors.Is compares a PushError with a
 // Status or a Reason.
 //
 //	if pushErr, ok := errors.AsType[*apns.PushError](err); ok && pushErr.Rejected() {

@@ -1,6 +1,7 @@
 package apns
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,10 +17,10 @@ import (
 // A Receipt is what the HTTP/2 provider API says of a message that it accepted.
 type Receipt struct {
 	// APNsID is the server's name for the message: Message.APNsID, or one that
-	// the server made up.
+	// the server made up. For a broadcast it is the apns-request-id of the answer.
 	APNsID string
 	// UniqueID is the message's name in the Push Notifications Console. Only
-	// the sandbox gives one.
+	// the sandbox gives one. (For a broadcast production may give one, too.)
 	UniqueID string
 }
 
@@ -76,14 +77,18 @@ func (t *topics) of(pushType PushType) string {
 
 // check says which rule a message breaks, or returns nil.
 func (p *provider) check(m *Message) error {
-	if badTokenSize(m.Token) {
-		return tokenSizeError(m.Token)
-	}
-	if !isHexadecimal(m.Token) {
-		return tokenDigitError(m.Token)
-	}
 	limit := MaxPayload
-	if m.PushType == PushTypeVoIP {
+	switch {
+	case m.Channel != "":
+		if err := p.checkBroadcast(m); err != nil {
+			return err
+		}
+		limit = MaxVoIPPayload
+	case badTokenSize(m.Token):
+		return tokenSizeError(m.Token)
+	case !isHexadecimal(m.Token):
+		return tokenDigitError(m.Token)
+	case m.PushType == PushTypeVoIP:
 		limit = MaxVoIPPayload
 	}
 	if badPayloadSize(m.Payload, limit) {
@@ -91,7 +96,7 @@ func (p *provider) check(m *Message) error {
 	}
 	topic, pushType, priority := p.defaults(m)
 	switch {
-	case topic == "" && p.tokens != nil:
+	case topic == "" && p.tokens != nil && m.Channel == "":
 		return &fieldError{ReasonMissingTopic, "topic is empty, and so is Config.BundleID, expected one of them, since a provider token implies none"}
 	case !isHeaderValue(topic):
 		return &fieldError{ReasonBadTopic, fmt.Sprintf("topic is %q, expected printable ASCII", topic)}
@@ -115,6 +120,9 @@ func (p *provider) check(m *Message) error {
 // defaults returns the fields of a message that have defaults.
 func (p *provider) defaults(m *Message) (topic string, pushType PushType, priority Priority) {
 	topic, pushType, priority = m.Topic, m.PushType, m.Priority
+	if m.Channel != "" {
+		return "", PushTypeLiveActivity, cmp.Or(priority, PriorityImmediate)
+	}
 	if pushType == "" {
 		pushType = PushTypeAlert
 	}
@@ -127,22 +135,32 @@ func (p *provider) defaults(m *Message) (topic string, pushType PushType, priori
 	return topic, pushType, priority
 }
 
-// request returns the request for a checked message. It is valid until the next call,
-// and shares the message's payload.
+// request returns the request of a delivery, whose message was checked. It is valid until
+// the next call, and shares the message's payload.
 //
 // What Apple asks of the compression is in "Sending notification requests to APNs":
 // authorization stays out of the table, and so do the values of apns-id,
 // apns-expiration and apns-collapse-id after the first.
-func (p *provider) request(m *Message) (r *h2.Request, err error) {
+func (p *provider) request(d *delivery) (r *h2.Request, err error) {
 	r = &p.out
 	if p.tokens != nil {
 		if err := p.authorize(); err != nil {
 			return nil, err
 		}
 	}
+	if c, ok := d.source.(*channelCall); ok {
+		p.channelRequest(c)
+		return r, nil
+	}
+	m := d.message
 	topic, pushType, priority := p.defaults(m)
 	r.Method, r.Authority, r.Dir, r.Name, r.Body = "POST", p.host, "/3/device/", m.Token, m.Payload
 	r.Fields = r.Fields[:0]
+	id := "apns-id"
+	if m.Channel != "" {
+		r.Dir, r.Name, id = "/4/broadcasts/apps/", p.topics.bundleID, "apns-request-id"
+		p.add("apns-channel-id", m.Channel, hpack.Index)
+	}
 	// APNs needs no content-length; some proxies do.
 	p.add("content-length", strconv.Itoa(len(m.Payload)), hpack.Literal)
 	p.add("apns-topic", topic, hpack.Index)
@@ -155,11 +173,11 @@ func (p *provider) request(m *Message) (r *h2.Request, err error) {
 	case PriorityLowest:
 		p.add("apns-priority", "1", hpack.Index)
 	}
-	if !m.Expiry.IsZero() {
+	if !m.Expiry.IsZero() || m.Channel != "" {
 		p.add("apns-expiration", strconv.FormatInt(max(m.Expiry.Unix(), 0), 10), hpack.IndexName)
 	}
 	p.add("apns-collapse-id", m.CollapseID, hpack.IndexName)
-	p.add("apns-id", m.APNsID, hpack.IndexName)
+	p.add(id, m.APNsID, hpack.IndexName)
 	return r, nil
 }
 
@@ -232,8 +250,12 @@ func (p *provider) answer(r *delivery, o *h2.Outcome, why error) answer {
 // if it was cut off, or nil.
 func (p *provider) response(r *delivery, o *h2.Outcome, why error) answer {
 	response := o.Response
-	if response.Status == 200 {
-		return answer{receipt: Receipt{APNsID: string(response.Get("apns-id")), UniqueID: string(response.Get("apns-unique-id"))}}
+	c, isCall := r.source.(*channelCall)
+	switch {
+	case isCall && response.Status == c.success:
+		return c.answer(response, why)
+	case !isCall && response.Status == 200:
+		return answer{receipt: Receipt{APNsID: responseID(response), UniqueID: string(response.Get("apns-unique-id"))}}
 	}
 	reason, deadAt := readAnswer(response.Body)
 	said := &answerError{reason, response.Status}
@@ -254,7 +276,7 @@ func (p *provider) response(r *delivery, o *h2.Outcome, why error) answer {
 		ID:         r.message.ID,
 		HTTPStatus: response.Status,
 		Reason:     reason,
-		APNsID:     string(response.Get("apns-id")),
+		APNsID:     responseID(response),
 		RetryAfter: retryAfter(string(response.Get("retry-after"))),
 	}
 	if response.Status == 410 && reason != "" {
@@ -269,6 +291,15 @@ func (p *provider) response(r *delivery, o *h2.Outcome, why error) answer {
 		a.kind = failing
 	}
 	return a
+}
+
+// responseID returns the server's ID for a message, or for a request about channels.
+func responseID(r *h2.Response) string {
+	id := r.Get("apns-id")
+	if id == nil {
+		id = r.Get("apns-request-id")
+	}
+	return string(id)
 }
 
 // foreignResponse returns what a response means that APNs does not give. A proxy may,

@@ -214,7 +214,7 @@ func (s *http2Session) openStreamLocked(r *delivery) (size int) {
 			return 1
 		}
 	}
-	req, err := s.provider.request(r.message)
+	req, err := s.provider.request(r)
 	if err == nil {
 		req.Tag, r.token = r, s.provider.token
 		r.seq, err = s.conn.Open(req)

@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// A Message is one notification for one device.
+// A Message is one notification: for the device with the Token, or for all devices that
+// are subscribed to the Channel.
 //
 // The package does not modify a Message, and does not keep it after the call that it was
 // passed to. (Client.PushAll and PushChan keep it until they yield it.) So messages may
@@ -31,9 +32,18 @@ type Message struct {
 	// itself writes tokens in lower case.
 	Token string
 
+	// Channel is the ID of a broadcast channel, as Channels.Create returns it. It takes the
+	// place of the Token: the message is a broadcast. A broadcast updates or ends a Live
+	// Activity, and goes to the same address as other messages, over HTTP/2 alone. It
+	// belongs to the app of Config.BundleID, which is required; Topic and CollapseID must
+	// be empty. Empty means that the message is for one device.
+	//
+	// The source is "Sending broadcast push notification requests to APNs".
+	Channel string
+
 	// Payload is the notification: a JSON object in UTF-8, of 1 to MaxPayload bytes. The
-	// limit is MaxVoIPPayload for PushTypeVoIP, and MaxBinaryPayload on the binary
-	// protocol. AlertPayload and Payload.Encode make one. The package does not check that
+	// limit is MaxVoIPPayload for PushTypeVoIP and for a broadcast, and MaxBinaryPayload
+	// on the binary protocol. AlertPayload and Payload.Encode make one. The package does not check that
 	// it is JSON.
 	Payload []byte
 
@@ -45,11 +55,15 @@ type Message struct {
 	// On the binary protocol the zero Time leaves it to the server only if Priority is
 	// set. Without a Priority it means now or never, because the extended format always
 	// has an expiry.
+	//
+	// A broadcast always has an expiry too, and the zero Time means now or never. A channel
+	// with StoreNone takes no other. Apple stores a broadcast for at most 8 hours.
 	Expiry time.Time
 
 	// Priority says how urgent the message is. Zero leaves it to the server, which takes
 	// PriorityImmediate. Over HTTP/2 zero means PriorityPowerSaving for
-	// PushTypeBackground, which may have no other.
+	// PushTypeBackground, which may have no other. In a broadcast zero means
+	// PriorityImmediate.
 	//
 	// On the binary protocol a message with a Priority is sent in the framed format, the
 	// only one that has a priority.
@@ -61,7 +75,7 @@ type Message struct {
 	Topic string
 
 	// PushType is the apns-push-type header: what the payload is for. Empty means
-	// PushTypeAlert.
+	// PushTypeAlert. In a broadcast it means PushTypeLiveActivity, and no other is allowed.
 	PushType PushType
 
 	// CollapseID is the apns-collapse-id header, of at most 64 bytes: on the device a
@@ -71,7 +85,7 @@ type Message struct {
 
 	// APNsID is the apns-id header, with which the server identifies the message: a UUID
 	// in its canonical form, such as 123e4567-e89b-12d3-a456-4266554400a0. Empty means that
-	// the server generates one.
+	// the server generates one. In a broadcast it is the apns-request-id header.
 	APNsID string
 }
 
@@ -172,6 +186,9 @@ func AppendMsg(b []byte, m *Message) ([]byte, error) {
 
 // appendMsg is AppendMsg with id in place of the message's ID.
 func appendMsg(b []byte, m *Message, id uint32) ([]byte, error) {
+	if m.Channel != "" {
+		return b, errBinaryBroadcast
+	}
 	if badTokenSize(m.Token) {
 		return b, tokenSizeError(m.Token)
 	}

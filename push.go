@@ -18,10 +18,21 @@ func (d *dispatcher) push(ctx context.Context, m *Message) (Receipt, error) {
 	if c == nil {
 		c = &pushCall{done: make(chan struct{}, 1)}
 	}
-	c.ctx = ctx
 	r := &c.delivery
 	r.message, r.source = m, c
 	r.checked, r.err = d.checkMessage(m)
+	d.deliver(ctx, c)
+	receipt, err := r.receipt, r.err
+	c.ctx, c.delivery = nil, delivery{}
+	d.calls.Put(c)
+	return receipt, err
+}
+
+// deliver hands the delivery of a call over, unless it has an error already, and waits for
+// its outcome.
+func (d *dispatcher) deliver(ctx context.Context, c *pushCall) {
+	c.ctx = ctx
+	r := &c.delivery
 	if r.err == nil && ctx.Err() != nil {
 		r.err = fmt.Errorf("%w: %w", ErrNotSent, ctx.Err())
 	}
@@ -35,10 +46,6 @@ func (d *dispatcher) push(ctx context.Context, m *Message) (Receipt, error) {
 		d.abandon(r, ctx.Err())
 		<-c.done
 	}
-	receipt, err := r.receipt, r.err
-	c.ctx, c.delivery = nil, delivery{}
-	d.calls.Put(c)
-	return receipt, err
 }
 
 func (c *pushCall) report(list)      { c.done <- struct{}{} }

@@ -60,6 +60,17 @@ func actionFor(err error, id uint32) action {
 	return a
 }
 
+// overHTTP2 returns the action as it is over HTTP/2.
+func (a action) overHTTP2() action {
+	switch {
+	case a.fault.End == EndRefusedStream || a.fault.End == EndGoAwayUnprocessed:
+		a.outcome = Discarded // the client is told so, whatever Err is
+	case a.outcome == Discarded && a.reply != nil:
+		a.outcome = Rejected // StatusShutdown with the ID of another message: HTTP/2 has no IDs
+	}
+	return a
+}
+
 // errorPacket returns the error packet of the binary protocol, or nil if none is sent.
 func (a action) errorPacket() []byte {
 	if a.reply == nil {

@@ -23,6 +23,7 @@ import (
 type http2Conn struct {
 	server   *Server
 	conn     *conn
+	manages  bool           // it serves channel management, and not the provider API
 	settings HTTP2Settings  // with defaults filled in
 	timers   sync.WaitGroup // of delayed responses
 
@@ -60,7 +61,10 @@ func (m durableMutex) Lock()   { m <- struct{}{} }
 func (m durableMutex) Unlock() { <-m }
 
 // serveHTTP2 serves the HTTP/2 provider API on a connection.
-func (s *Server) serveHTTP2(c *conn) {
+func (s *Server) serveHTTP2(c *conn) { s.serveRequests(c, apns.ProviderPort) }
+
+// serveRequests serves the service with the port on a connection.
+func (s *Server) serveRequests(c *conn, port int) {
 	if c.tls.ConnectionState().NegotiatedProtocol != "h2" {
 		return // Apple's API is HTTP/2 only
 	}
@@ -68,6 +72,7 @@ func (s *Server) serveHTTP2(c *conn) {
 	h := &http2Conn{
 		server:   s,
 		conn:     c,
+		manages:  port == ChannelsPort,
 		settings: settings,
 		r:        h2.NewReader(c.tls),
 		// Until the client acknowledges a smaller size, it may use the default size.
@@ -87,7 +92,7 @@ func (s *Server) serveHTTP2(c *conn) {
 	h.sendFirstSettingsLocked()
 	h.w.Flush()
 	h.mu.Unlock()
-	if err := s.onConnect(c, apns.ProviderPort); actionFor(err, 0).ends {
+	if err := s.onConnect(c, port); actionFor(err, 0).ends {
 		h.rejectConnection(err)
 		return
 	}

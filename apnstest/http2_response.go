@@ -1,6 +1,7 @@
 package apnstest
 
 import (
+	"cmp"
 	"encoding/json"
 	"strconv"
 	"time"
@@ -12,7 +13,6 @@ import (
 
 // process decides about a complete request, and responds to it.
 func (h *http2Conn) process(st *stream) {
-	s := h.server
 	h.mu.Lock()
 	open := h.streams[st.id] == st
 	st.processed = true // a GOAWAY that is sent during the call of the handler must include it
@@ -20,18 +20,12 @@ func (h *http2Conn) process(st *stream) {
 	if !open {
 		return // a GOAWAY has excluded it
 	}
-	m, err := h.auth.check(st)
-	if err == nil && s.Handler != nil {
-		err = s.Handler(m)
+	var a action
+	if h.manages {
+		a = h.decideCall(st)
+	} else {
+		a = h.decide(st)
 	}
-	a := actionFor(err, m.ID)
-	switch {
-	case a.fault.End == EndRefusedStream || a.fault.End == EndGoAwayUnprocessed:
-		a.outcome = Discarded // the client is told so, whatever Err is
-	case a.outcome == Discarded && a.reply != nil:
-		a.outcome = Rejected // StatusShutdown with the ID of another message: HTTP/2 has no IDs
-	}
-	s.record(Record{Message: m, Outcome: a.outcome, Err: err, Conn: h.conn.number})
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.streams[st.id] != st {
@@ -42,12 +36,41 @@ func (h *http2Conn) process(st *stream) {
 		h.auth.trusted = true
 		h.announceLocked()
 	}
-	act := func() { h.actLocked(st, a, m) }
+	act := func() { h.actLocked(st, a) }
 	if a.fault.Delay > 0 {
 		h.delayLocked(st, act, a.fault.Delay)
 	} else {
 		act()
 	}
+}
+
+// A success is the response to a request that is accepted.
+type success struct {
+	status int
+	id     headerField // with the server's ID for the request; a rejection has it too
+	fields []headerField
+	body   []byte
+}
+
+// decide decides about a message, and records it.
+func (h *http2Conn) decide(st *stream) action {
+	s := h.server
+	m, err := h.auth.check(st)
+	if err == nil && s.Handler != nil {
+		err = s.Handler(m)
+	}
+	a := actionFor(err, m.ID).overHTTP2()
+	s.record(Record{Message: m, Outcome: a.outcome, Err: err, Conn: h.conn.number})
+	id := "apns-id"
+	if st.isBroadcast() {
+		id = "apns-request-id"
+	}
+	st.success = success{
+		status: 200,
+		id:     headerField{id, cmp.Or(m.APNsID, newUUID())},
+		fields: []headerField{{"apns-unique-id", newUUID()}},
+	}
+	return a
 }
 
 // delayLocked calls act after the delay, on a goroutine of its own.
@@ -81,7 +104,7 @@ func (h *http2Conn) actDelayedLocked() {
 }
 
 // actLocked performs the action for a message.
-func (h *http2Conn) actLocked(st *stream, a action, m *apns.Message) {
+func (h *http2Conn) actLocked(st *stream, a action) {
 	switch a.fault.End {
 	case EndRST:
 		h.resetLocked(st, h2.CodeCancel)
@@ -116,14 +139,15 @@ func (h *http2Conn) actLocked(st *stream, a action, m *apns.Message) {
 		reply = nil
 		h.goAwayLocked(h.lastOpened, h2.CodeNo, reasonJSON(apns.ReasonShutdown, time.Time{}))
 	}
-	h.respondLocked(st, reply, m.APNsID)
+	h.respondLocked(st, reply)
 }
 
-// respondLocked sends a response: status 200, or the rejection e unless it is nil.
-func (h *http2Conn) respondLocked(st *stream, e *apns.PushError, id string) {
+// respondLocked sends a response: that of a success, or the rejection e unless it is nil.
+func (h *http2Conn) respondLocked(st *stream, e *apns.PushError) {
 	var block []byte
 	if e == nil {
-		block = h.appendStatusLocked(200)
+		block = h.appendStatusLocked(st.success.status)
+		st.unsent = st.success.body
 	} else {
 		reason, status := toReason(e), e.HTTPStatus
 		if status == 0 {
@@ -136,12 +160,11 @@ func (h *http2Conn) respondLocked(st *stream, e *apns.PushError, id string) {
 			block = h.appendField(block, "retry-after", strconv.Itoa(int(seconds)))
 		}
 	}
-	if id == "" {
-		id = newUUID()
-	}
-	block = h.appendField(block, "apns-id", id)
+	block = h.appendField(block, st.success.id.name, st.success.id.value)
 	if e == nil {
-		block = h.appendField(block, "apns-unique-id", newUUID())
+		for _, f := range st.success.fields {
+			block = h.appendField(block, f.name, f.value)
+		}
 	}
 	var flags h2.Flags
 	if len(st.unsent) == 0 {

@@ -21,6 +21,7 @@ type stream struct {
 	processed bool // the message was accepted or rejected, even if the client gets no response
 
 	in      inflow
+	success success     // the response if the request is accepted
 	window  int         // bytes of DATA that the server may send
 	unsent  []byte      // the part of the response's body that was not sent
 	timer   *time.Timer // of a delayed action

@@ -17,8 +17,9 @@ import (
 
 // A service is one of the server's listeners.
 type service struct {
-	ports    []int   // the well-known ones, as Apple's service has them
-	addr     *string // the field of Server that sets the address
+	ports    []int    // the well-known ones, as Apple's service has them
+	names    []string // addresses that select the service, whatever service has their port
+	addr     *string  // the field of Server that sets the address
 	tls      *tls.Config
 	serve    func(*conn)
 	listener net.Listener // nil while connections are refused; protected by Server.mu
@@ -106,8 +107,8 @@ func (s *Server) dial(ctx context.Context, network, addr string) (net.Conn, erro
 		for _, p := range sv.ports {
 			known = append(known, strconv.Itoa(p))
 		}
-		if slices.Contains(known, port) {
-			to = sv
+		if slices.Contains(known, port) || slices.Contains(sv.names, addr) {
+			to = sv // the last service has names
 		}
 		ports = append(ports, known...)
 	}

@@ -23,13 +23,9 @@ import (
 // "Handling notification responses from APNs".
 func (a *authState) check(st *stream) (*apns.Message, error) {
 	m := &apns.Message{Payload: st.body}
-	header := make(map[string]string)
-	duplicate := false
-	for _, f := range st.fields {
-		if _, ok := header[f.name]; ok && f.name != "cookie" {
-			duplicate = true
-		}
-		header[f.name] = f.value
+	header, duplicate := st.header()
+	if st.isBroadcast() {
+		return m, a.checkBroadcast(m, st)
 	}
 	token, ok := strings.CutPrefix(header[":path"], "/3/device/")
 	if ok {
@@ -74,6 +70,18 @@ func (a *authState) check(st *stream) (*apns.Message, error) {
 	return m, a.server.checkToken(m, m.Topic)
 }
 
+// header returns the header of a request, and reports whether it has a field twice.
+func (st *stream) header() (header map[string]string, duplicate bool) {
+	header = make(map[string]string)
+	for _, f := range st.fields {
+		if _, ok := header[f.name]; ok && f.name != "cookie" {
+			duplicate = true
+		}
+		header[f.name] = f.value
+	}
+	return header, duplicate
+}
+
 // checkDelivery checks the header fields about the delivery of a message, and sets the
 // fields of the message that correspond to them.
 func checkDelivery(m *apns.Message, header map[string]string) error {
@@ -102,7 +110,7 @@ func checkDelivery(m *apns.Message, header map[string]string) error {
 
 func checkPayload(m *apns.Message, tooLarge bool) error {
 	limit := apns.MaxPayload
-	if m.PushType == apns.PushTypeVoIP {
+	if m.PushType == apns.PushTypeVoIP || m.Channel != "" {
 		limit = apns.MaxVoIPPayload
 	}
 	switch {

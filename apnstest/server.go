@@ -26,6 +26,9 @@
 // key in place of the certificate. Every device token is valid until devices are
 // registered with Register.
 //
+// The server also manages broadcast channels, for apns.Channels, and takes broadcasts to
+// them. CreateChannel creates one, and Channels returns those that there are.
+//
 // The server's HTTP/2 is strict. A request that RFC 9113 calls malformed is reset with
 // PROTOCOL_ERROR: the handler is not called, and nothing is recorded. A client that
 // breaks another rule, such as the size of a window, gets the error that the RFC
@@ -58,6 +61,8 @@ type Server struct {
 	// one connection one after the other, and for those of several connections
 	// concurrently. A nil Handler accepts every message.
 	//
+	// A broadcast has a Channel and no Token.
+	//
 	// A message that fails the server's own checks is not passed to it. On the binary
 	// protocol these are messages without a token or payload, or with one that is too
 	// long.
@@ -71,8 +76,15 @@ type Server struct {
 	// apns.StatusProcessingError or, over HTTP/2, apns.ReasonInternalServerError.
 	Handler func(*apns.Message) error
 
+	// OnChannelCall, unless nil, is called for each call to the channel management service
+	// that passes the server's own checks, before the call takes effect. The operation is
+	// create, read, list or delete. The channel is the ID of the channel for read and
+	// delete, and otherwise empty. An error has the same meaning as one that a Handler
+	// returns: with a Fault whose Err is apns.StatusNoError the call takes effect.
+	OnChannelCall func(operation, channel string) error
+
 	// OnConnect, unless nil, is called for each connection after its TLS handshake. The
-	// port is apns.ProviderPort, apns.PushPort or apns.FeedbackPort. An error has the same
+	// port is apns.ProviderPort, apns.PushPort, apns.FeedbackPort or ChannelsPort. An error has the same
 	// meaning as one that a Handler returns, and ends the connection before anything is
 	// read. Over HTTP/2 its reason is sent in a GOAWAY. Nil and apns.StatusNoError let the
 	// connection continue.
@@ -95,11 +107,11 @@ type Server struct {
 	// HTTP2 sets further limits for HTTP/2 clients. The zero value means the defaults.
 	HTTP2 HTTP2Settings
 
-	// HTTP2Addr, PushAddr and FeedbackAddr are the addresses that the services listen
-	// on: a loopback address and a port. Empty means 127.0.0.1 and a free port. In memory
-	// the address can be anything, and empty means localhost and the well-known port.
-	// Start fills in the actual address.
-	HTTP2Addr, PushAddr, FeedbackAddr string
+	// HTTP2Addr, PushAddr, FeedbackAddr and ChannelsAddr are the addresses that the
+	// services listen on: a loopback address and a port. Empty means 127.0.0.1 and a free
+	// port. In memory the address can be anything, and empty means localhost and the
+	// well-known port. Start fills in the actual address.
+	HTTP2Addr, PushAddr, FeedbackAddr, ChannelsAddr string
 
 	// InMemory makes the services listen on a network in memory, which only the
 	// DialContext of Config can reach. In a testing/synctest bubble, create and close the
@@ -124,7 +136,7 @@ type Server struct {
 
 	certs    *authority
 	authKey  []byte     // the .p8 file
-	services []*service // in the order of their ports; set by Start
+	services []*service // set by Start
 	closing  chan struct{}
 	running  sync.WaitGroup
 
@@ -143,6 +155,7 @@ type Server struct {
 	keys       map[string]authKey // by key ID
 	devices    map[string]device  // by token, in lower case
 	registered bool               // Register was called
+	channels   map[string]*app    // by bundle ID
 }
 
 // A device is what the server knows about a device token.
@@ -163,12 +176,13 @@ func NewServer(handler func(*apns.Message) error) *Server {
 // Start.
 func NewUnstartedServer(handler func(*apns.Message) error) *Server {
 	s := &Server{
-		Handler: handler,
-		closing: make(chan struct{}),
-		conns:   make(map[*conn]struct{}),
-		http2:   make(map[*http2Conn]struct{}),
-		keys:    make(map[string]authKey),
-		devices: make(map[string]device),
+		Handler:  handler,
+		closing:  make(chan struct{}),
+		conns:    make(map[*conn]struct{}),
+		http2:    make(map[*http2Conn]struct{}),
+		keys:     make(map[string]authKey),
+		devices:  make(map[string]device),
+		channels: make(map[string]*app),
 	}
 	s.changed = sync.NewCond(&s.mu)
 	return s
@@ -193,6 +207,7 @@ func (s *Server) Start() {
 		{ports: []int{apns.ProviderPort, apns.ProviderAltPort}, addr: &s.HTTP2Addr, tls: http2, serve: s.serveHTTP2},
 		{ports: []int{apns.PushPort}, addr: &s.PushAddr, tls: binary, serve: s.servePush},
 		{ports: []int{apns.FeedbackPort}, addr: &s.FeedbackAddr, tls: binary, serve: s.serveFeedback},
+		{ports: []int{ChannelsPort}, names: []string{apns.ChannelsProduction, apns.ChannelsSandbox}, addr: &s.ChannelsAddr, tls: http2, serve: s.serveChannels},
 	}
 	for _, sv := range s.services {
 		if err := s.listen(sv); err != nil {
@@ -228,7 +243,9 @@ func (s *Server) Close() {
 
 // Config returns a new configuration with which apns.Dial connects to the server. The
 // port of the address selects the service: it is the well-known port of the service, or
-// the port that the service listens on. The host may be any name. An IP address must be
+// the port that the service listens on. The addresses apns.ChannelsProduction and
+// apns.ChannelsSandbox, which have the ports of other services, select channel management.
+// The host may be any name. An IP address must be
 // one that the server listens on, since the certificate is for that address.
 func (s *Server) Config() *apns.Config {
 	s.mustBeStarted()
