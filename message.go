@@ -32,13 +32,16 @@ type Message struct {
 	// itself writes tokens in lower case.
 	Token string
 
-	// Channel is the ID of a broadcast channel, as Channels.Create returns it. It takes the
-	// place of the Token: the message is a broadcast. A broadcast updates or ends a Live
-	// Activity, and goes to the same address as other messages, over HTTP/2 alone. It
-	// belongs to the app of Config.BundleID, which is required; Topic and CollapseID must
-	// be empty. Empty means that the message is for one device.
+	// Channel is the ID of a broadcast channel, as Channels.Create returns it. Empty means
+	// that the message is for one device. A Channel takes the place of the Token, and makes
+	// the message a broadcast: it updates or ends a Live Activity on all devices that are
+	// subscribed to the channel. Config.BundleID, which is required, is the app. Token,
+	// Topic and CollapseID must be empty. The binary protocol has no broadcasts.
 	//
-	// The source is "Sending broadcast push notification requests to APNs".
+	// The source is "Sending broadcast push notification requests to APNs". By its text
+	// broadcasts go to the same addresses as other messages. By its samples they go to
+	// api-broadcast.push.apple.com and api-broadcast.sandbox.push.apple.com; a Client whose
+	// Addr has one of those hosts sends them there.
 	Channel string
 
 	// Payload is the notification: a JSON object in UTF-8, of 1 to MaxPayload bytes. The
