@@ -18,10 +18,9 @@ type Config struct {
 	// either.
 	//
 	// The provider certificate, from LoadCertificate for example, goes into Certificates.
-	// If ServerName is empty, it is the
-	// host of the address that is dialed. If NextProtos is nil, Dial offers HTTP/2, and
-	// the server decides. If NextProtos is empty but not nil, Dial offers nothing, and
-	// the protocol is the binary one.
+	// If ServerName is empty, it is the host of the address that is dialed. If NextProtos
+	// is nil, Dial offers HTTP/2, and the server decides. If NextProtos is empty but not
+	// nil, Dial offers nothing, and the protocol is the binary one.
 	TLS *tls.Config
 
 	// Key signs the provider tokens, which over HTTP/2 take the place of a certificate.

@@ -905,13 +905,6 @@ func TestNegotiation(t *testing.T) {
 	if p := dial(t, s.PushAddr, config).ConnectionState().NegotiatedProtocol; p != "" {
 		t.Errorf("negotiated %q, want nothing", p)
 	}
-	// With a certificate there is no need of the key.
-	config = s.TokenConfig()
-	config.TLS.Certificates = s.Config().TLS.Certificates
-	c := dialHTTP2(t, config)
-	if err := c.WritePushMsg(t.Context(), message(1)); err != nil {
-		t.Error(err)
-	}
 }
 
 // Over HTTP/2 Dial itself tells what the server thinks of the certificate.
