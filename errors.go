@@ -26,9 +26,9 @@ var ErrRefused = errors.New("apns: sender refused")
 var ErrInDoubt = errors.New("apns: in doubt")
 
 // ErrInvalid is matched by the error of a message that was not sent because it breaks a
-// rule. The error says which rule, and matches the Status or the Reason with which a
-// server would have rejected the message. It does not match ErrNotSent, since the same
-// message would fail each time.
+// rule. The error says which rule. It also matches the Status or the Reason with which a
+// server would have rejected the message, if there is one. It does not match ErrNotSent, since
+// the same message would fail each time.
 var ErrInvalid = errors.New("apns: invalid message")
 
 // ErrExpired is the error of a message that was not sent because its Expiry passed while

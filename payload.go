@@ -8,16 +8,15 @@ import (
 	"math"
 	"reflect"
 	"slices"
-	"strings"
-	"time"
 )
 
 // A Payload is the content of a notification: Apple's keys, which are in the aps
 // dictionary, and the app's own keys beside it. Encode leaves out a field that is zero.
 // Apple's page "Generating a remote notification" explains the keys in full.
 //
-// A Payload is one way to make the bytes of Message.Payload, which may be any JSON object.
-// So a key without a field here can be sent as well.
+// [Payload.Message] makes the whole Message for a device. [Payload.Encode] makes the bytes of
+// Message.Payload alone, which may be any JSON object, made in any other way. encoding/json
+// marshals a Payload as Encode does.
 type Payload struct {
 	// Alert is the text to show.
 	Alert Alert
@@ -77,6 +76,10 @@ type Payload struct {
 	// AccountID is only for Apple Mail.
 	AccountID string
 
+	// Extra has keys of the aps dictionary that have no field here, such as one that Apple
+	// adds later. A key that has a field is an error.
+	Extra map[string]any
+
 	// MDM is the device's PushMagic. It tells the device to contact its management server.
 	// It must be the only key: without aps and without Custom.
 	MDM string
@@ -85,10 +88,22 @@ type Payload struct {
 	// encoding/json.
 	Custom map[string]any
 
+	// Type is the push type. Empty means the one that the fields above show. Set it if they
+	// do not show the type: to location, voip, complication, fileprovider, pushtotalk or
+	// controls. It is not part of the payload.
+	Type PushType
+
 	// MaxSize is the largest size in bytes that Encode allows. It is not part of the
-	// payload. Zero means MaxPayload. The limit is MaxVoIPPayload for VoIP pushes and
-	// broadcasts, and MaxBinaryPayload on the binary protocol.
+	// payload. Zero means MaxVoIPPayload if Type is PushTypeVoIP, and MaxPayload otherwise.
+	// The limit is MaxVoIPPayload for broadcasts too, and MaxBinaryPayload on the binary
+	// protocol.
 	MaxSize int
+
+	// ShortenBody lets Encode shorten Alert.Body at its end if the payload would be too
+	// large. As much of the text as fits stays, followed by "…". Encode cuts only between
+	// characters as a reader sees them, as far as the tables of package unicode tell: an
+	// emoji of several code points stays whole. It is not part of the payload.
+	ShortenBody bool
 }
 
 // An Alert is the text of a notification. Each part is either the text itself or a key in
@@ -112,11 +127,15 @@ type Alert struct {
 	LaunchImage string `json:"launch-image,omitzero"`
 	// Action is the label of the button. It is only for Safari websites.
 	Action string `json:"action,omitzero"`
+
+	// Extra has keys of the alert that have no field here. A key that has a field is an
+	// error.
+	Extra map[string]any `json:"-"`
 }
 
 // A CriticalSound is the sound of a critical alert. An app needs an entitlement for it.
 type CriticalSound struct {
-	Name   string   // a file or "default", as for Payload.Sound
+	Name   string   // a file or "default", as for Payload.Sound; required
 	Volume *float64 // from 0 (silent) to 1; nil is left out
 }
 
@@ -131,103 +150,110 @@ const (
 	InterruptionCritical      InterruptionLevel = "critical"       // also overrides the mute switch
 )
 
-// A LiveActivity is an event of a Live Activity. Encode writes times in whole seconds since
-// 1970, and leaves out the zero Time. The source is "Starting and updating Live Activities
-// with ActivityKit push notifications".
-type LiveActivity struct {
-	// Event is "start", "update" or "end". A start also requires an alert, AttributesType
-	// and Attributes.
-	Event string
-
-	// Timestamp is the time of the event. It is required. The device shows the update with
-	// the latest Timestamp.
-	Timestamp time.Time
-
-	// ContentState is the state that the app decodes as its ContentState, with Swift's
-	// default decoder: a struct, a map or a json.RawMessage that encodes to a JSON object.
-	// Nil is left out.
-	ContentState any
-
-	// StaleDate is when the activity becomes outdated.
-	StaleDate time.Time
-
-	// DismissalDate is when an ended activity disappears from the Lock Screen, at most 4
-	// hours after its end. A time in the past removes it at once.
-	DismissalDate time.Time
-
-	// AttributesType is the name of the Swift type of the activity to start.
-	AttributesType string
-	// Attributes is the value of that type: a struct, a map or a json.RawMessage that
-	// encodes to a JSON object.
-	Attributes any
-
-	// InputPushToken makes the started activity request a token for its updates. It
-	// requires iOS 18.
-	InputPushToken bool
-
-	// InputPushChannel subscribes the started activity to the broadcast channel with this
-	// ID, in base64. It requires iOS 18; on an earlier iOS the activity does not start.
-	InputPushChannel string
+// Message returns a message with the payload for the device with the token. It has the push
+// type of [Payload.PushType], and the priority that the type requires: PriorityPowerSaving
+// for a background push. The caller may set the other fields, or use the message again with
+// another token. The error is that of Encode.
+func (p *Payload) Message(token string) (*Message, error) {
+	b, err := p.Encode()
+	if err != nil {
+		return nil, err
+	}
+	m := &Message{Token: token, Payload: b, PushType: p.PushType()}
+	if m.PushType == PushTypeBackground {
+		m.Priority = PriorityPowerSaving
+	}
+	return m, nil
 }
 
 // Encode returns the payload in JSON: {"aps":{...}} and the custom keys, with few escapes.
 // Equal payloads give equal bytes. A byte of a text that is not UTF-8 becomes U+FFFD.
 //
-// If the payload breaks a rule, the error says which key is wrong, and what was expected.
-// If it is too large, the error matches StatusInvalidPayloadSize. Encode checks no rule
-// that depends on what only Apple knows.
+// If the payload breaks a rule, the error matches ErrInvalid, and says which key is wrong and
+// what was expected. If it is too large, the error also matches StatusInvalidPayloadSize.
+// Encode checks no rule that depends on what only Apple knows.
 func (p *Payload) Encode() ([]byte, error) {
+	limit := p.MaxSize
+	switch {
+	case limit != 0:
+	case p.Type == PushTypeVoIP:
+		limit = MaxVoIPPayload
+	default:
+		limit = MaxPayload
+	}
+	b, err := p.encode()
+	least := ""
+	if err == nil && len(b) > limit && p.ShortenBody && p.Alert.Body != "" {
+		b, err = p.encodeShortened(limit)
+		least = " with the body left out"
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > limit {
+		return nil, &fieldError{StatusInvalidPayloadSize, fmt.Sprintf(
+			"payload has %d bytes%s, expected at most %d", len(b), least, limit)}
+	}
+	return b, nil
+}
+
+// MarshalJSON returns what [Payload.Encode] does. Around it, json.Marshal escapes <, > and &,
+// which makes a text with them larger. There is no UnmarshalJSON.
+func (p Payload) MarshalJSON() ([]byte, error) { return p.Encode() }
+
+// encode is Encode without a limit.
+func (p *Payload) encode() ([]byte, error) {
+	if err := p.checkType(); err != nil {
+		return nil, err
+	}
 	aps, err := p.encodeAPS()
 	if err != nil {
 		return nil, err
 	}
 	var b bytes.Buffer
 	b.WriteByte('{')
-	custom := slices.Sorted(maps.Keys(p.Custom))
 	switch {
 	case p.MDM == "":
 		b.WriteString(`"aps":`)
 		b.Write(aps)
 	case len(aps) > len(`{}`):
 		key, _, _ := bytes.Cut(aps[len(`{"`):], []byte(`"`))
-		return nil, fmt.Errorf("apns: payload: mdm is set and %s as well, expected mdm alone", key)
-	case len(custom) > 0:
-		return nil, fmt.Errorf("apns: payload: mdm is set and custom key %q as well, expected mdm alone", custom[0])
+		return nil, payloadErrorf("mdm is set and %s as well, expected mdm alone", key)
+	case len(p.Custom) > 0:
+		return nil, payloadErrorf("mdm is set and custom key %q as well, expected mdm alone", slices.Min(slices.Collect(maps.Keys(p.Custom))))
 	default:
 		b.WriteString(`"mdm":`)
 		writeString(&b, p.MDM)
 	}
-	for _, key := range custom {
+	err = writeKeys(&b, "custom key", p.Custom, func(key string) string {
 		if key == "aps" || key == "mdm" {
-			return nil, fmt.Errorf("apns: payload: custom key is %q, expected any but aps and mdm", key)
+			return "any but aps and mdm"
 		}
-		b.WriteByte(',')
-		writeString(&b, key)
-		b.WriteByte(':')
-		if err := writeJSON(&b, p.Custom[key]); err != nil {
-			return nil, fmt.Errorf("apns: payload: custom key %q: %w", key, err)
-		}
+		return ""
+	})
+	if err != nil {
+		return nil, err
 	}
 	b.WriteByte('}')
-
-	limit := p.MaxSize
-	if limit == 0 {
-		limit = MaxPayload
-	}
-	if b.Len() > limit {
-		return nil, &fieldError{StatusInvalidPayloadSize, fmt.Sprintf(
-			"payload has %d bytes, expected at most %d", b.Len(), limit)}
-	}
 	return b.Bytes(), nil
 }
 
-// PushType returns the type of push that the payload requires: mdm, liveactivity, widgets,
-// background or alert. It is background if aps has content-available and nothing else.
+// PushType returns Type, or the type of push that the other fields show if Type is empty:
+// mdm, liveactivity, widgets, background or alert. It is background if aps has
+// content-available and nothing else.
 //
 // A payload does not show the other types. A push for a control has the same payload
 // as one for a widget. A payload for location, voip, complication, fileprovider or
 // pushtotalk may have any form.
 func (p *Payload) PushType() PushType {
+	if p.Type != "" {
+		return p.Type
+	}
+	return p.shownType()
+}
+
+// shownType returns the push type that the fields other than Type show.
+func (p *Payload) shownType() PushType {
 	switch {
 	case p.MDM != "":
 		return PushTypeMDM
@@ -238,7 +264,8 @@ func (p *Payload) PushType() PushType {
 	case p.ContentAvailable:
 		// All other fields, also those of later versions, are in aps.
 		others := *p
-		others.ContentAvailable, others.Custom, others.MaxSize = false, nil, 0
+		others.ContentAvailable, others.Custom = false, nil
+		others.Type, others.MaxSize, others.ShortenBody = "", 0, false
 		if reflect.ValueOf(others).IsZero() {
 			return PushTypeBackground
 		}
@@ -246,9 +273,31 @@ func (p *Payload) PushType() PushType {
 	return PushTypeAlert
 }
 
+// checkType checks that the fields do not contradict Type.
+func (p *Payload) checkType() error {
+	shown := p.shownType()
+	fits := true
+	switch p.Type {
+	case "", shown:
+	case PushTypeControls:
+		fits = shown == PushTypeWidgets
+	case PushTypeAlert, PushTypeBackground, PushTypeMDM, PushTypeLiveActivity, PushTypeWidgets:
+		fits = false
+	default:
+		fits = shown == PushTypeAlert || shown == PushTypeBackground
+	}
+	switch {
+	case fits:
+		return nil
+	case p.Type == PushTypeControls:
+		return payloadErrorf("type is %q and content-changed is not set, expected both", p.Type)
+	}
+	return payloadErrorf("type is %q, expected %q for a payload with these fields", p.Type, shown)
+}
+
 // apsKeys is the aps dictionary. The form of alert and sound depends on the other keys.
 type apsKeys struct {
-	Alert             any               `json:"alert,omitzero"`
+	Alert             json.RawMessage   `json:"alert,omitzero"`
 	Badge             *int              `json:"badge,omitzero"`
 	Sound             any               `json:"sound,omitzero"`
 	ThreadID          string            `json:"thread-id,omitzero"`
@@ -265,36 +314,10 @@ type apsKeys struct {
 	AccountID      string   `json:"account-id,omitzero"`
 }
 
-// activityKeys has the keys of a Live Activity. In aps they are beside the other keys.
-type activityKeys struct {
-	Timestamp        unixTime        `json:"timestamp,omitzero"`
-	Event            string          `json:"event,omitzero"`
-	ContentState     json.RawMessage `json:"content-state,omitzero"`
-	StaleDate        unixTime        `json:"stale-date,omitzero"`
-	DismissalDate    unixTime        `json:"dismissal-date,omitzero"`
-	AttributesType   string          `json:"attributes-type,omitzero"`
-	Attributes       json.RawMessage `json:"attributes,omitzero"`
-	InputPushToken   flag            `json:"input-push-token,omitzero"`
-	InputPushChannel string          `json:"input-push-channel,omitzero"`
-}
-
 type criticalKeys struct {
 	Critical flag     `json:"critical"`
 	Name     string   `json:"name,omitzero"`
 	Volume   *float64 `json:"volume,omitzero"`
-}
-
-// activityAlert is the alert of a Live Activity. Its title and body hide those of Alert.
-type activityAlert struct {
-	Title any `json:"title,omitzero"`
-	Body  any `json:"body,omitzero"`
-	Alert
-	Sound any `json:"sound,omitzero"`
-}
-
-type localized struct {
-	Key  string   `json:"loc-key,omitzero"`
-	Args []string `json:"loc-args,omitzero"`
 }
 
 // A flag is written as 1, or left out.
@@ -302,22 +325,13 @@ type flag bool
 
 func (flag) MarshalJSON() ([]byte, error) { return []byte("1"), nil }
 
-type unixTime struct{ time.Time }
-
-func (t unixTime) MarshalJSON() ([]byte, error) { return fmt.Append(nil, t.Unix()), nil }
-
 func (p *Payload) encodeAPS() ([]byte, error) {
+	if err := p.checkValues(); err != nil {
+		return nil, err
+	}
 	sound, err := p.sound()
 	if err != nil {
 		return nil, err
-	}
-	if s := p.RelevanceScore; s != nil {
-		switch {
-		case math.IsNaN(*s) || math.IsInf(*s, 0):
-			return nil, fmt.Errorf("apns: payload: relevance-score is %v, expected a number", *s)
-		case p.LiveActivity == nil && (*s < 0 || *s > 1):
-			return nil, fmt.Errorf("apns: payload: relevance-score is %v, expected 0 to 1 outside Live Activities", *s)
-		}
 	}
 	keys := apsKeys{
 		Badge:             p.Badge,
@@ -333,17 +347,21 @@ func (p *Payload) encodeAPS() ([]byte, error) {
 		URLArgs:           p.URLArgs,
 		AccountID:         p.AccountID,
 	}
-	hasAlert := !reflect.ValueOf(p.Alert).IsZero()
+	alert := p.Alert
+	if len(alert.Extra) == 0 {
+		alert.Extra = nil
+	}
+	hasAlert := !reflect.ValueOf(alert).IsZero()
 	switch {
 	case p.LiveActivity == nil:
 		keys.Sound = sound
 		if hasAlert {
-			keys.Alert = p.Alert
+			keys.Alert, err = encodeKeys("alert", alert, alert.Extra)
 		}
 	case hasAlert:
-		keys.Alert, err = p.Alert.forActivity(sound)
+		keys.Alert, err = alert.forActivity(sound)
 	case sound != nil:
-		err = fmt.Errorf("apns: payload: sound is set and alert is missing, expected both or neither in a Live Activity")
+		err = payloadErrorf("sound is set and alert is missing, expected both or neither in a Live Activity")
 	}
 	if err == nil && p.LiveActivity != nil {
 		keys.activityKeys, err = p.LiveActivity.keys(hasAlert)
@@ -351,11 +369,29 @@ func (p *Payload) encodeAPS() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var b bytes.Buffer
-	if err := writeJSON(&b, keys); err != nil {
-		return nil, fmt.Errorf("apns: payload: aps: %w", err)
+	return encodeKeys("aps", keys, p.Extra)
+}
+
+// checkValues checks the values that have a range or a list.
+func (p *Payload) checkValues() error {
+	switch p.InterruptionLevel {
+	case "", InterruptionPassive, InterruptionActive, InterruptionTimeSensitive, InterruptionCritical:
+	default:
+		return payloadErrorf("interruption-level is %q, expected %s, %s, %s or %s", p.InterruptionLevel,
+			InterruptionPassive, InterruptionActive, InterruptionTimeSensitive, InterruptionCritical)
 	}
-	return b.Bytes(), nil
+	if p.Badge != nil && *p.Badge < 0 {
+		return payloadErrorf("badge is %d, expected 0 or more", *p.Badge)
+	}
+	if s := p.RelevanceScore; s != nil {
+		switch {
+		case math.IsNaN(*s) || math.IsInf(*s, 0):
+			return payloadErrorf("relevance-score is %v, expected a number", *s)
+		case p.LiveActivity == nil && (*s < 0 || *s > 1):
+			return payloadErrorf("relevance-score is %v, expected 0 to 1 outside Live Activities", *s)
+		}
+	}
+	return nil
 }
 
 // sound returns the value of the key sound, or nil if there is none.
@@ -367,114 +403,11 @@ func (p *Payload) sound() (any, error) {
 	case c == nil:
 		return p.Sound, nil
 	case p.Sound != "":
-		return nil, fmt.Errorf("apns: payload: sound is %q and a critical sound as well, expected one of them", p.Sound)
+		return nil, payloadErrorf("sound and a critical sound are set, expected one of them")
+	case c.Name == "":
+		return nil, payloadErrorf("name of the critical sound is empty, expected a file or \"default\"")
 	case c.Volume != nil && !(*c.Volume >= 0 && *c.Volume <= 1): // NaN is neither
-		return nil, fmt.Errorf("apns: payload: volume is %v, expected 0 to 1", *c.Volume)
+		return nil, payloadErrorf("volume is %v, expected 0 to 1", *c.Volume)
 	}
 	return criticalKeys{true, c.Name, c.Volume}, nil
-}
-
-func (a Alert) forActivity(sound any) (any, error) {
-	title, err := textOrKey("title", a.Title, "title-loc-", a.TitleLocKey, a.TitleLocArgs)
-	if err != nil {
-		return nil, err
-	}
-	body, err := textOrKey("body", a.Body, "loc-", a.LocKey, a.LocArgs)
-	if err != nil {
-		return nil, err
-	}
-	a.TitleLocKey, a.TitleLocArgs, a.LocKey, a.LocArgs = "", nil, "", nil
-	return activityAlert{title, body, a, sound}, nil
-}
-
-func textOrKey(name, text, prefix, key string, args []string) (any, error) {
-	switch {
-	case key == "" && args != nil:
-		return nil, fmt.Errorf("apns: payload: %sargs is set and %skey is missing, expected both or neither in a Live Activity", prefix, prefix)
-	case key != "" && text != "":
-		return nil, fmt.Errorf("apns: payload: %s is %q and %skey is %q, expected one of them in a Live Activity", name, text, prefix, key)
-	case key != "":
-		return localized{key, args}, nil
-	case text != "":
-		return text, nil
-	}
-	return nil, nil
-}
-
-func (l *LiveActivity) keys(hasAlert bool) (*activityKeys, error) {
-	switch l.Event {
-	case "start", "update", "end":
-	default:
-		return nil, fmt.Errorf("apns: payload: event is %q, expected start, update or end", l.Event)
-	}
-	if l.Timestamp.IsZero() {
-		return nil, fmt.Errorf("apns: payload: timestamp is missing, expected one in a Live Activity")
-	}
-	if l.Event == "start" {
-		var missing []string
-		if !hasAlert {
-			missing = append(missing, "alert")
-		}
-		if l.AttributesType == "" {
-			missing = append(missing, "attributes-type")
-		}
-		if l.Attributes == nil {
-			missing = append(missing, "attributes")
-		}
-		if missing != nil {
-			return nil, fmt.Errorf("apns: payload: event is \"start\" without %s, expected alert, attributes-type and attributes",
-				strings.Join(missing, ", "))
-		}
-	}
-	contentState, err := encodeObject("content-state", l.ContentState)
-	if err != nil {
-		return nil, err
-	}
-	attributes, err := encodeObject("attributes", l.Attributes)
-	if err != nil {
-		return nil, err
-	}
-	return &activityKeys{
-		Timestamp:        unixTime{l.Timestamp},
-		Event:            l.Event,
-		ContentState:     contentState,
-		StaleDate:        unixTime{l.StaleDate},
-		DismissalDate:    unixTime{l.DismissalDate},
-		AttributesType:   l.AttributesType,
-		Attributes:       attributes,
-		InputPushToken:   flag(l.InputPushToken),
-		InputPushChannel: l.InputPushChannel,
-	}, nil
-}
-
-// encodeObject encodes a value that must be a JSON object. It returns nil for nil.
-func encodeObject(key string, v any) (json.RawMessage, error) {
-	if v == nil {
-		return nil, nil
-	}
-	var b bytes.Buffer
-	if err := writeJSON(&b, v); err != nil {
-		return nil, fmt.Errorf("apns: payload: %s: %w", key, err)
-	}
-	// The error does not quote the value: it may be long, and must not get into a log.
-	if c := b.Bytes()[0]; c != '{' {
-		return nil, fmt.Errorf("apns: payload: %s is a %T, JSON that begins with %q, expected an object", key, v, c)
-	}
-	return b.Bytes(), nil
-}
-
-func writeJSON(b *bytes.Buffer, v any) error {
-	e := json.NewEncoder(b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		return err
-	}
-	b.Truncate(b.Len() - 1) // the encoder's newline
-	return nil
-}
-
-func writeString(b *bytes.Buffer, s string) {
-	if err := writeJSON(b, s); err != nil {
-		panic(err) // a string always encodes
-	}
 }

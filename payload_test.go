@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log"
-	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -22,16 +21,28 @@ func started() *apns.Payload {
 	return &apns.Payload{
 		Alert: apns.Alert{Title: "T"},
 		LiveActivity: &apns.LiveActivity{
-			Event:          "start",
+			Event:          apns.ActivityStart,
 			Timestamp:      sentAt,
+			ContentState:   map[string]any{},
 			AttributesType: "Game",
 			Attributes:     map[string]any{},
 		},
 	}
 }
 
+func startedWith(change func(*apns.LiveActivity)) *apns.Payload {
+	p := started()
+	change(p.LiveActivity)
+	return p
+}
+
 func updated(l apns.LiveActivity) *apns.Payload {
-	l.Event, l.Timestamp = "update", sentAt
+	l.Event, l.Timestamp = apns.ActivityUpdate, sentAt
+	return &apns.Payload{LiveActivity: &l}
+}
+
+func ended(l apns.LiveActivity) *apns.Payload {
+	l.Event, l.Timestamp = apns.ActivityEnd, sentAt
 	return &apns.Payload{LiveActivity: &l}
 }
 
@@ -77,28 +88,39 @@ func TestPayloadKeys(t *testing.T) {
 		{&apns.Payload{FilterCriteria: "a"}, `"filter-criteria":"a"`},
 
 		// Table 3.
-		{&apns.Payload{CriticalSound: &apns.CriticalSound{}}, `"sound":{"critical":1}`},
 		{&apns.Payload{CriticalSound: &apns.CriticalSound{Name: "a"}}, `"sound":{"critical":1,"name":"a"}`},
-		{&apns.Payload{CriticalSound: &apns.CriticalSound{Volume: new(0.0)}}, `"sound":{"critical":1,"volume":0}`},
-		{&apns.Payload{CriticalSound: &apns.CriticalSound{Volume: new(1.0)}}, `"sound":{"critical":1,"volume":1}`},
+		{&apns.Payload{CriticalSound: &apns.CriticalSound{Name: "a", Volume: new(0.0)}}, `"sound":{"critical":1,"name":"a","volume":0}`},
+		{&apns.Payload{CriticalSound: &apns.CriticalSound{Name: "a", Volume: new(1.0)}}, `"sound":{"critical":1,"name":"a","volume":1}`},
 
 		// Table 1, Live Activities; and "Starting and updating Live Activities
 		// with ActivityKit push notifications".
-		{updated(apns.LiveActivity{}), `"timestamp":1700000000,"event":"update"`},
 		{updated(apns.LiveActivity{ContentState: struct{ Score int }{3}}),
 			`"timestamp":1700000000,"event":"update","content-state":{"Score":3}`},
 		{updated(apns.LiveActivity{ContentState: json.RawMessage(` { "a" : 1 } `)}),
 			`"timestamp":1700000000,"event":"update","content-state":{"a":1}`},
-		{updated(apns.LiveActivity{StaleDate: time.Unix(0, 0)}), `"timestamp":1700000000,"event":"update","stale-date":0`},
-		{updated(apns.LiveActivity{DismissalDate: time.Unix(1700000001, 0).UTC()}),
-			`"timestamp":1700000000,"event":"update","dismissal-date":1700000001`},
-		{updated(apns.LiveActivity{AttributesType: "a"}), `"timestamp":1700000000,"event":"update","attributes-type":"a"`},
-		{updated(apns.LiveActivity{Attributes: map[string]int{"b": 2, "a": 1}}),
-			`"timestamp":1700000000,"event":"update","attributes":{"a":1,"b":2}`},
-		{updated(apns.LiveActivity{InputPushToken: true}), `"timestamp":1700000000,"event":"update","input-push-token":1`},
-		{updated(apns.LiveActivity{InputPushChannel: "YQ=="}), `"timestamp":1700000000,"event":"update","input-push-channel":"YQ=="`},
-		{&apns.Payload{LiveActivity: &apns.LiveActivity{Event: "end", Timestamp: sentAt}, RelevanceScore: new(-75.0)},
+		{updated(apns.LiveActivity{ContentState: map[string]any{}, StaleDate: time.Unix(0, 0)}),
+			`"timestamp":1700000000,"event":"update","content-state":{},"stale-date":0`},
+		{startedWith(func(l *apns.LiveActivity) { l.Attributes = map[string]int{"b": 2, "a": 1} }),
+			`"alert":{"title":"T"},"timestamp":1700000000,"event":"start","content-state":{},"attributes-type":"Game","attributes":{"a":1,"b":2}`},
+		{startedWith(func(l *apns.LiveActivity) { l.InputPushToken = true }),
+			`"alert":{"title":"T"},"timestamp":1700000000,"event":"start","content-state":{},"attributes-type":"Game","attributes":{},"input-push-token":1`},
+		{startedWith(func(l *apns.LiveActivity) { l.InputPushChannel = "YQ==" }),
+			`"alert":{"title":"T"},"timestamp":1700000000,"event":"start","content-state":{},"attributes-type":"Game","attributes":{},"input-push-channel":"YQ=="`},
+		{ended(apns.LiveActivity{}), `"timestamp":1700000000,"event":"end"`},
+		{ended(apns.LiveActivity{DismissalDate: time.Unix(1700000001, 0).UTC()}),
+			`"timestamp":1700000000,"event":"end","dismissal-date":1700000001`},
+		{&apns.Payload{LiveActivity: ended(apns.LiveActivity{}).LiveActivity, RelevanceScore: new(-75.0)},
 			`"relevance-score":-75,"timestamp":1700000000,"event":"end"`},
+
+		// Keys without a field.
+		{&apns.Payload{Extra: map[string]any{"z": 1, "a": []int{}}, Badge: new(1)}, `"badge":1,"a":[],"z":1`},
+		{&apns.Payload{Extra: map[string]any{"z": "&"}}, `"z":"&"`},
+		{&apns.Payload{Extra: map[string]any{}}, ``},
+		{alert(apns.Alert{Extra: map[string]any{"summary-arg-count": 2}, Body: "b"}), `"alert":{"body":"b","summary-arg-count":2}`},
+		{alert(apns.Alert{Extra: map[string]any{"sound": "s"}}), `"alert":{"sound":"s"}`}, // only in a Live Activity has it a field
+		{alert(apns.Alert{Extra: map[string]any{}}), ``},
+		{&apns.Payload{LiveActivity: ended(apns.LiveActivity{}).LiveActivity, Sound: "s", Alert: apns.Alert{Extra: map[string]any{"a": 1}}},
+			`"alert":{"sound":"s","a":1},"timestamp":1700000000,"event":"end"`},
 
 		// "Updating widgets with WidgetKit push notifications".
 		{&apns.Payload{ContentChanged: true}, `"content-changed":true`},
@@ -310,12 +332,13 @@ func TestPushTypeOfEveryField(t *testing.T) {
 		Alert: apns.Alert{LocArgs: []string{}}, Badge: new(0), Sound: "a", CriticalSound: new(apns.CriticalSound),
 		ThreadID: "a", Category: "a", MutableContent: true, TargetContentID: "a", InterruptionLevel: "a",
 		RelevanceScore: new(0.0), FilterCriteria: "a", LiveActivity: new(apns.LiveActivity), ContentChanged: true,
-		URLArgs: []string{}, AccountID: "a", MDM: "a",
-		ContentAvailable: true, Custom: map[string]any{"a": 1}, MaxSize: 1,
+		URLArgs: []string{}, AccountID: "a", MDM: "a", Extra: map[string]any{"a": 1}, Type: "a",
+		ContentAvailable: true, Custom: map[string]any{"a": 1}, MaxSize: 1, ShortenBody: true,
 	}
 	want := map[string]apns.PushType{
 		"LiveActivity": apns.PushTypeLiveActivity, "ContentChanged": apns.PushTypeWidgets, "MDM": apns.PushTypeMDM,
-		"ContentAvailable": apns.PushTypeBackground, "Custom": apns.PushTypeBackground, "MaxSize": apns.PushTypeBackground,
+		"ContentAvailable": apns.PushTypeBackground, "Custom": apns.PushTypeBackground,
+		"MaxSize": apns.PushTypeBackground, "ShortenBody": apns.PushTypeBackground, "Type": "a",
 	}
 	from := reflect.ValueOf(all)
 	for i := range from.NumField() {
@@ -333,6 +356,7 @@ func TestPushTypeOfEveryField(t *testing.T) {
 			t.Errorf("content-available and %s: got %q, want %q", name, got, wanted)
 		}
 	}
+	all.Type = ""
 	if got := all.PushType(); got != apns.PushTypeMDM {
 		t.Errorf("all at once: got %q, want mdm", got)
 	}
@@ -357,82 +381,6 @@ func TestPushTypes(t *testing.T) {
 		if string(got) != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
-	}
-}
-
-func TestPayloadRefusals(t *testing.T) {
-	start := func(change func(*apns.Payload)) *apns.Payload {
-		p := started()
-		change(p)
-		return p
-	}
-	custom := func(key string, v any) *apns.Payload { return &apns.Payload{Custom: map[string]any{key: v}} }
-	tests := []struct {
-		name string
-		p    *apns.Payload
-		want string // after "apns: payload: "
-	}{
-		{"volume low", &apns.Payload{CriticalSound: &apns.CriticalSound{Volume: new(-0.5)}}, "volume is -0.5, expected 0 to 1"},
-		{"volume high", &apns.Payload{CriticalSound: &apns.CriticalSound{Volume: new(1.5)}}, "volume is 1.5, expected 0 to 1"},
-		{"volume NaN", &apns.Payload{CriticalSound: &apns.CriticalSound{Volume: new(math.NaN())}}, "volume is NaN, expected 0 to 1"},
-		{"two sounds", &apns.Payload{Sound: "ping", CriticalSound: &apns.CriticalSound{}},
-			`sound is "ping" and a critical sound as well, expected one of them`},
-		{"relevance low", &apns.Payload{RelevanceScore: new(-0.5)}, "relevance-score is -0.5, expected 0 to 1 outside Live Activities"},
-		{"relevance high", &apns.Payload{RelevanceScore: new(75.0)}, "relevance-score is 75, expected 0 to 1 outside Live Activities"},
-		{"relevance NaN", &apns.Payload{RelevanceScore: new(math.NaN())}, "relevance-score is NaN, expected a number"},
-		{"relevance infinite", start(func(p *apns.Payload) { p.RelevanceScore = new(math.Inf(-1)) }), "relevance-score is -Inf, expected a number"},
-
-		{"no event", &apns.Payload{LiveActivity: &apns.LiveActivity{Timestamp: sentAt}}, `event is "", expected start, update or end`},
-		{"event", start(func(p *apns.Payload) { p.LiveActivity.Event = "Start" }), `event is "Start", expected start, update or end`},
-		{"no timestamp", start(func(p *apns.Payload) { p.LiveActivity.Timestamp = time.Time{} }),
-			"timestamp is missing, expected one in a Live Activity"},
-		{"start, no alert", start(func(p *apns.Payload) { p.Alert = apns.Alert{} }),
-			`event is "start" without alert, expected alert, attributes-type and attributes`},
-		{"start, no attributes-type", start(func(p *apns.Payload) { p.LiveActivity.AttributesType = "" }),
-			`event is "start" without attributes-type, expected alert, attributes-type and attributes`},
-		{"start, no attributes", start(func(p *apns.Payload) { p.LiveActivity.Attributes = nil }),
-			`event is "start" without attributes, expected alert, attributes-type and attributes`},
-		{"start, nothing", &apns.Payload{LiveActivity: &apns.LiveActivity{Event: "start", Timestamp: sentAt}},
-			`event is "start" without alert, attributes-type, attributes, expected alert, attributes-type and attributes`},
-		{"activity with a sound", &apns.Payload{LiveActivity: updated(apns.LiveActivity{}).LiveActivity, Sound: "ping"},
-			"sound is set and alert is missing, expected both or neither in a Live Activity"},
-		{"activity with two sounds", start(func(p *apns.Payload) { p.Sound, p.CriticalSound = "ping", &apns.CriticalSound{} }),
-			`sound is "ping" and a critical sound as well, expected one of them`},
-		{"activity with two titles", start(func(p *apns.Payload) { p.Alert = apns.Alert{Title: "T", TitleLocKey: "K"} }),
-			`title is "T" and title-loc-key is "K", expected one of them in a Live Activity`},
-		{"activity with two bodies", start(func(p *apns.Payload) { p.Alert = apns.Alert{Body: "B", LocKey: "K"} }),
-			`body is "B" and loc-key is "K", expected one of them in a Live Activity`},
-		{"activity with title arguments", start(func(p *apns.Payload) { p.Alert.TitleLocArgs = []string{"a"} }),
-			"title-loc-args is set and title-loc-key is missing, expected both or neither in a Live Activity"},
-		{"activity with body arguments", start(func(p *apns.Payload) { p.Alert.LocArgs = []string{"a"} }),
-			"loc-args is set and loc-key is missing, expected both or neither in a Live Activity"},
-		{"content-state array", updated(apns.LiveActivity{ContentState: []int{1}}),
-			"content-state is a []int, JSON that begins with '[', expected an object"},
-		{"content-state null", updated(apns.LiveActivity{ContentState: map[string]any(nil)}),
-			"content-state is a map[string]interface {}, JSON that begins with 'n', expected an object"},
-		{"attributes string", start(func(p *apns.Payload) { p.LiveActivity.Attributes = "secret" }),
-			`attributes is a string, JSON that begins with '"', expected an object`},
-		{"content-state unencodable", updated(apns.LiveActivity{ContentState: map[string]any{"f": func() {}}}),
-			"content-state: json: unsupported type: func()"},
-		{"attributes unencodable", updated(apns.LiveActivity{Attributes: math.NaN()}), "attributes: json: unsupported value: NaN"},
-
-		{"MDM and aps", &apns.Payload{MDM: "m", Badge: new(0), Sound: "a"}, "mdm is set and badge as well, expected mdm alone"},
-		{"MDM and custom", &apns.Payload{MDM: "m", Custom: map[string]any{"b": 1, "a": 2}},
-			`mdm is set and custom key "a" as well, expected mdm alone`},
-		{"custom aps", custom("aps", map[string]any{}), `custom key is "aps", expected any but aps and mdm`},
-		{"custom mdm", custom("mdm", "m"), `custom key is "mdm", expected any but aps and mdm`},
-		{"custom unencodable", custom("a\nb", func() {}), `custom key "a\nb": json: unsupported type: func()`},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			got, err := test.p.Encode()
-			if want := "apns: payload: " + test.want; err == nil || err.Error() != want || got != nil {
-				t.Errorf("\ngot  %s, %v\nwant %s", got, err, want)
-			}
-			if errors.Is(err, apns.StatusInvalidPayloadSize) {
-				t.Errorf("%v: it matches StatusInvalidPayloadSize, and is not about the size", err)
-			}
-		})
 	}
 }
 
@@ -464,7 +412,15 @@ func TestPayloadSizes(t *testing.T) {
 		}},
 		{"MDM", 4096, func(s string) *apns.Payload { return &apns.Payload{MDM: s} }},
 		{"VoIP", 5120, func(s string) *apns.Payload {
-			return &apns.Payload{Custom: map[string]any{"a": s}, MaxSize: apns.MaxVoIPPayload}
+			return &apns.Payload{Custom: map[string]any{"a": s}, Type: apns.PushTypeVoIP}
+		}},
+		{"broadcast", 5120, func(s string) *apns.Payload {
+			p := updated(apns.LiveActivity{ContentState: map[string]any{"a": s}})
+			p.MaxSize = apns.MaxVoIPPayload
+			return p
+		}},
+		{"VoIP on the binary protocol", 2048, func(s string) *apns.Payload {
+			return &apns.Payload{Custom: map[string]any{"a": s}, Type: apns.PushTypeVoIP, MaxSize: apns.MaxBinaryPayload}
 		}},
 		{"binary protocol", 2048, func(s string) *apns.Payload {
 			return &apns.Payload{Alert: apns.Alert{Body: s}, MaxSize: apns.MaxBinaryPayload}
@@ -509,10 +465,11 @@ func TestPayloadTexts(t *testing.T) {
 		p := started()
 		p.Alert = apns.Alert{Title: test.text, LocKey: test.text, LocArgs: []string{test.text}}
 		p.LiveActivity.ContentState = map[string]string{"s": test.text}
-		p.Custom = map[string]any{test.text: []string{test.text}}
+		p.Custom = map[string]any{strings.ToValidUTF8(test.text, "\ufffd"): []string{test.text}}
 		got, err := p.Encode()
 		want := strings.ReplaceAll(`{"aps":{"alert":{"title":$,"body":{"loc-key":$,"loc-args":[$]}},"timestamp":1700000000,`+
-			`"event":"start","content-state":{"s":$},"attributes-type":"Game","attributes":{}},$:[$]}`, "$", test.want)
+			`"event":"start","content-state":{"s":$},"attributes-type":"Game","attributes":{}},@:[$]}`, "$", test.want)
+		want = strings.ReplaceAll(want, "@", strings.ReplaceAll(test.want, `\ufffd`, "\ufffd"))
 		if err != nil || string(got) != want {
 			t.Errorf("%q:\ngot  %s, %v\nwant %s", test.text, got, err, want)
 		}
@@ -572,7 +529,7 @@ func TestPayloadRoundTrip(t *testing.T) {
 	}
 }
 
-func ExamplePayload() {
+func ExamplePayload_Message() {
 	p := &apns.Payload{
 		Alert:    apns.Alert{Title: "Bob & Ann", Body: "Tea at five?"},
 		Badge:    new(1),
@@ -580,41 +537,92 @@ func ExamplePayload() {
 		Category: "INVITATION",
 		Custom:   map[string]any{"meeting": 4711},
 	}
-	b, err := p.Encode()
+	m, err := p.Message("00c0ffee")
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(p.PushType())
-	fmt.Println(string(b))
+	m.CollapseID = "meeting-4711"
+	fmt.Println(m.PushType)
+	fmt.Println(string(m.Payload))
 	// Output:
 	// alert
 	// {"aps":{"alert":{"title":"Bob & Ann","body":"Tea at five?"},"badge":1,"sound":"default","category":"INVITATION"},"meeting":4711}
 }
 
 // The app's ContentState is a Swift struct with the same names.
-func ExamplePayload_liveActivity() {
+func ExamplePayload_Message_liveActivity() {
 	type delivery struct {
 		StopsAway int `json:"stopsAway"`
 	}
 	p := &apns.Payload{
-		Alert: apns.Alert{Title: "Your parcel", LocKey: "STOPS_AWAY_%@", LocArgs: []string{"2"}},
-		Sound: "default",
 		LiveActivity: &apns.LiveActivity{
-			Event:        "update",
+			Event:        apns.ActivityUpdate,
 			Timestamp:    time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC),
 			ContentState: delivery{StopsAway: 2},
 		},
 	}
-	b, err := p.Encode()
+	m, err := p.Message("00c0ffee")
 	if err != nil {
 		log.Fatal(err)
 	}
-	var out bytes.Buffer
-	json.Indent(&out, b, "", "  ")
-	fmt.Println(p.PushType())
-	fmt.Println(out.String())
+	m.Priority = apns.PriorityPowerSaving // does not count against the activity's budget
+	fmt.Println(m.PushType)
+	fmt.Println(string(m.Payload))
 	// Output:
 	// liveactivity
+	// {"aps":{"timestamp":1795435200,"event":"update","content-state":{"stopsAway":2}}}
+}
+
+// A background push has content-available and nothing else in aps.
+func ExamplePayload_Message_background() {
+	p := &apns.Payload{ContentAvailable: true, Custom: map[string]any{"folder": "inbox"}}
+	m, err := p.Message("00c0ffee")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(m.PushType, m.Priority)
+	fmt.Println(string(m.Payload))
+	// Output:
+	// background 5
+	// {"aps":{"content-available":1},"folder":"inbox"}
+}
+
+// A VoIP push has only the app's own keys. They do not show the type, so the caller sets it.
+// It also sets the larger limit of the type.
+func ExamplePayload_Message_voIP() {
+	p := &apns.Payload{
+		Type:   apns.PushTypeVoIP,
+		Custom: map[string]any{"caller": "Ann", "offer": strings.Repeat("v=0 ", 1200)},
+	}
+	m, err := p.Message("00c0ffee")
+	if err != nil {
+		log.Fatal(err)
+	}
+	m.Expiry = time.Unix(0, 0) // now or never
+	fmt.Println(m.PushType, len(m.Payload))
+	// Output:
+	// voip 4836
+}
+
+// A Live Activity's alert is shown when it starts. Its texts may be localized.
+func ExampleLiveActivity() {
+	p := &apns.Payload{
+		Alert: apns.Alert{Title: "Your parcel", LocKey: "STOPS_AWAY_%@", LocArgs: []string{"9"}},
+		Sound: "default",
+		LiveActivity: &apns.LiveActivity{
+			Event:          apns.ActivityStart,
+			Timestamp:      time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC),
+			ContentState:   map[string]any{"stopsAway": 9},
+			AttributesType: "DeliveryAttributes",
+			Attributes:     map[string]any{"parcel": "4711"},
+		},
+	}
+	b, err := json.MarshalIndent(p, "", "  ") // Encode gives the same without white space
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(string(b))
+	// Output:
 	// {
 	//   "aps": {
 	//     "alert": {
@@ -622,34 +630,25 @@ func ExamplePayload_liveActivity() {
 	//       "body": {
 	//         "loc-key": "STOPS_AWAY_%@",
 	//         "loc-args": [
-	//           "2"
+	//           "9"
 	//         ]
 	//       },
 	//       "sound": "default"
 	//     },
 	//     "timestamp": 1795435200,
-	//     "event": "update",
+	//     "event": "start",
 	//     "content-state": {
-	//       "stopsAway": 2
+	//       "stopsAway": 9
+	//     },
+	//     "attributes-type": "DeliveryAttributes",
+	//     "attributes": {
+	//       "parcel": "4711"
 	//     }
 	//   }
 	// }
 }
 
-// A VoIP push is all the app's own. That it is one does not show in it, so its
-// larger limit is for the caller to set.
-func ExamplePayload_voIP() {
-	p := &apns.Payload{
-		Custom:  map[string]any{"caller": "Ann", "offer": strings.Repeat("v=0 ", 1200)},
-		MaxSize: apns.MaxVoIPPayload,
-	}
-	b, err := p.Encode()
-	fmt.Println(len(b), err)
-	// Output:
-	// 4836 <nil>
-}
-
-// What breaks a rule does not leave the house.
+// What breaks a rule is not encoded.
 func ExamplePayload_Encode_refused() {
 	p := &apns.Payload{CriticalSound: &apns.CriticalSound{Name: "alarm.caf", Volume: new(11.0)}}
 	_, err := p.Encode()
