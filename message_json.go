@@ -1,0 +1,126 @@
+package apns
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"time"
+	"unicode/utf8"
+)
+
+// messageJSON is the JSON form of a Message.
+type messageJSON struct {
+	ID         uint32          `json:"id,omitzero"`
+	Token      string          `json:"token,omitzero"`
+	Payload    json.RawMessage `json:"payload,omitempty"`
+	Expiry     time.Time       `json:"expiry,omitzero"`
+	Priority   Priority        `json:"priority,omitzero"`
+	Topic      string          `json:"topic,omitzero"`
+	PushType   PushType        `json:"push_type,omitzero"`
+	CollapseID string          `json:"collapse_id,omitzero"`
+	APNsID     string          `json:"apns_id,omitzero"`
+}
+
+// MarshalJSON returns the message in JSON. The payload is a part of it as JSON, and Expiry is
+// an RFC 3339 time in UTC, with a fraction if it has one.
+//
+// The error matches ErrInvalid if JSON cannot express the message: the payload is not JSON, a
+// string is not UTF-8, or Expiry is not within the years 0 to 9999.
+func (m Message) MarshalJSON() ([]byte, error) {
+	for _, s := range []struct {
+		name, value string
+		said        error
+	}{
+		{"token", m.Token, StatusInvalidToken},
+		{"topic", m.Topic, ReasonBadTopic},
+		{"push type", string(m.PushType), ReasonInvalidPushType},
+		{"collapse ID", m.CollapseID, ReasonBadCollapseID},
+		{"APNs ID", m.APNsID, ReasonBadMessageID},
+	} {
+		if !utf8.ValidString(s.value) {
+			return nil, &fieldError{s.said, s.name + " is not UTF-8, expected UTF-8"}
+		}
+	}
+	if len(m.Payload) > 0 && !(json.Valid(m.Payload) && utf8.Valid(m.Payload)) {
+		return nil, &fieldError{ReasonBadRequestPayload, "payload is not JSON in UTF-8, expected a JSON object"}
+	}
+	expiry := m.Expiry.UTC()
+	if year := expiry.Year(); year < 0 || year > 9999 {
+		return nil, &fieldError{ReasonBadExpirationDate, fmt.Sprintf("expiry is in the year %d, expected 0 to 9999", year)}
+	}
+	var b bytes.Buffer
+	err := writeJSON(&b, messageJSON{m.ID, m.Token, m.Payload, expiry, m.Priority, m.Topic, m.PushType, m.CollapseID, m.APNsID})
+	if err != nil {
+		return nil, fmt.Errorf("apns: message: %w", err)
+	}
+	return b.Bytes(), nil
+}
+
+// UnmarshalJSON sets the message to one that MarshalJSON returned. Fields that are left out
+// become zero. Unknown fields are ignored. A JSON null leaves the message as it is.
+//
+// The payload becomes the one that was marshalled, without white space around its values, and
+// with <, >, &, U+2028 and U+2029 where json.Marshal escaped them. So it is never larger than
+// it was.
+func (m *Message) UnmarshalJSON(b []byte) error {
+	if string(b) == "null" {
+		return nil
+	}
+	var j messageJSON
+	if err := json.Unmarshal(b, &j); err != nil {
+		return fmt.Errorf("apns: message: %w", err)
+	}
+	m.ID, m.Token, m.Payload = j.ID, j.Token, minimal(j.Payload)
+	m.Expiry, m.Priority = j.Expiry.UTC(), j.Priority
+	m.Topic, m.PushType, m.CollapseID, m.APNsID = j.Topic, j.PushType, j.CollapseID, j.APNsID
+	return nil
+}
+
+// minimal returns valid JSON without white space and without the escapes that json.Marshal
+// makes for HTML and JavaScript.
+func minimal(b []byte) []byte {
+	if len(b) == 0 {
+		return nil
+	}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, b); err != nil {
+		panic(err) // json.Unmarshal has read it
+	}
+	b = compact.Bytes()
+	out := b[:0]
+	for len(b) > 0 {
+		n := 1
+		if b[0] == '\\' {
+			n = 2 // the escape of a backslash begins no other escape
+		}
+		if r := unescaped(b); r != 0 {
+			out = utf8.AppendRune(out, r)
+			n = len(`\u0026`)
+		} else {
+			out = append(out, b[:n]...)
+		}
+		b = b[n:]
+	}
+	return out
+}
+
+// unescaped returns the character whose escape json.Marshal makes, or 0 if b does not begin
+// with such an escape.
+func unescaped(b []byte) rune {
+	if len(b) < len(`\u0026`) || b[0] != '\\' {
+		return 0
+	}
+	switch string(bytes.ToLower(b[:len(`\u0026`)])) {
+	case `\u003c`:
+		return '<'
+	case `\u003e`:
+		return '>'
+	case `\u0026`:
+		return '&'
+	case `\u2028`:
+		return '\u2028'
+	case `\u2029`:
+		return '\u2029'
+	}
+	return 0
+}
