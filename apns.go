@@ -117,5 +117,5 @@ const (
 	MaxPayload       = 4096 // a payload over HTTP/2
 	MaxVoIPPayload   = 5120 // the payload of a VoIP push or a broadcast
 	MaxBinaryPayload = 2048 // a payload on the binary protocol
-	MaxTokenSize     = 100  // a device token, decoded from hexadecimal
+	MaxTokenSize     = 100  // a device token on the binary protocol, decoded from hexadecimal
 )

@@ -240,7 +240,7 @@ func ruleSituations() (table []situation) {
 		"no token":                       func(m *apns.Message) { m.Token = "" },
 		"a token that is no hex":         func(m *apns.Message) { m.Token = strings.Repeat("xy", 32) },
 		"a token of half a byte":         func(m *apns.Message) { m.Token = "abc" },
-		"a token that is too long":       func(m *apns.Message) { m.Token = strings.Repeat("ab", 101) },
+		"a token that is too long":       func(m *apns.Message) { m.Token = strings.Repeat("ab", 2049) },
 		"no payload":                     func(m *apns.Message) { m.Payload = nil },
 		"a payload that is too large":    func(m *apns.Message) { m.Payload = make([]byte, 5121) },
 		"a priority that does not exist": func(m *apns.Message) { m.Priority = 7 },
@@ -254,6 +254,7 @@ func ruleSituations() (table []situation) {
 		"a long collapse ID":         func(m *apns.Message) { m.CollapseID = strings.Repeat("x", 65) },
 		"a collapse ID in UTF-8":     func(m *apns.Message) { m.CollapseID = "é" },
 		"an APNs ID that is no UUID": func(m *apns.Message) { m.APNsID = "7" },
+		"a forgotten push type":      func(m *apns.Message) { m.Payload = []byte(`{"aps":{"content-available":1}}`) },
 	} {
 		table = append(table, situation{name: name, http2: server, message: change, want: "invalid"})
 	}

@@ -32,12 +32,8 @@ type Feedback struct {
 // matches ErrInvalid, and the Status or Reason with which a server would reject a message
 // to the token.
 func (f Feedback) Check() error {
-	if badTokenSize(f.Token) {
-		return tokenSizeError(f.Token)
-	}
-	var b [MaxTokenSize]byte
-	if _, ok := appendToken(b[:0], f.Token); !ok {
-		return tokenDigitError(f.Token)
+	if badTokenSize(f.Token, MaxTokenSize) || !isHexadecimal(f.Token) {
+		return tokenError(f.Token, MaxTokenSize)
 	}
 	return nil
 }
@@ -86,13 +82,8 @@ func (c *Conn) Feedback(ctx context.Context) iter.Seq2[Feedback, error] {
 // token, a token that is not hexadecimal and a time that does not fit into 32 bits are
 // errors. On an error AppendFeedback returns b unchanged.
 func AppendFeedback(b []byte, f Feedback) ([]byte, error) {
-	switch n := len(f.Token); {
-	case n > 2*math.MaxUint16:
-		return b, &fieldError{StatusInvalidTokenSize, fmt.Sprintf(
-			"token has %d characters, expected at most %d hexadecimal digits", n, 2*math.MaxUint16)}
-	case n%2 != 0:
-		return b, &fieldError{StatusInvalidToken, fmt.Sprintf(
-			"token has %d characters, expected an even number of hexadecimal digits", n)}
+	if len(f.Token) > 2*math.MaxUint16 || len(f.Token)%2 != 0 {
+		return b, tokenError(f.Token, math.MaxUint16)
 	}
 	if int64(expirySeconds(f.DeadAt)) != f.DeadAt.Unix() {
 		return b, fmt.Errorf("apns: time of death is %v, expected 1970 to 2106", f.DeadAt)
@@ -101,7 +92,7 @@ func AppendFeedback(b []byte, f Feedback) ([]byte, error) {
 	out = binary.BigEndian.AppendUint16(out, uint16(len(f.Token)/2))
 	out, ok := appendToken(out, f.Token)
 	if !ok {
-		return b, tokenDigitError(f.Token)
+		return b, tokenError(f.Token, math.MaxUint16)
 	}
 	return out, nil
 }

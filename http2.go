@@ -75,6 +75,11 @@ func (t *topics) of(pushType PushType) string {
 	return t.bundleID
 }
 
+// maxHTTP2TokenSize is the size in bytes of the longest device token that is sent over HTTP/2.
+// Apple states no limit. This one leaves a request below the header limits of servers in
+// common use, since a server may end the connection for a larger one.
+const maxHTTP2TokenSize = 2048
+
 // check says which rule a message breaks, or returns nil.
 func (p *provider) check(m *Message) error {
 	limit := MaxPayload
@@ -84,10 +89,8 @@ func (p *provider) check(m *Message) error {
 			return err
 		}
 		limit = MaxVoIPPayload
-	case badTokenSize(m.Token):
-		return tokenSizeError(m.Token)
-	case !isHexadecimal(m.Token):
-		return tokenDigitError(m.Token)
+	case badTokenSize(m.Token, maxHTTP2TokenSize) || !isHexadecimal(m.Token):
+		return tokenError(m.Token, maxHTTP2TokenSize)
 	case m.PushType == PushTypeVoIP:
 		limit = MaxVoIPPayload
 	}
@@ -111,10 +114,22 @@ func (p *provider) check(m *Message) error {
 	}
 	switch priority {
 	case 0, PriorityImmediate, PriorityPowerSaving, PriorityLowest:
-		return nil
+		return checkImpliedType(m, pushType)
 	}
 	return &fieldError{ReasonBadPriority, fmt.Sprintf("priority is %d, expected %d, %d or %d, or 0 to leave it out",
 		m.Priority, PriorityImmediate, PriorityPowerSaving, PriorityLowest)}
+}
+
+// checkImpliedType checks that the payload of a message without a push type does not require
+// another one than the default.
+func checkImpliedType(m *Message, byDefault PushType) error {
+	if m.PushType != "" {
+		return nil
+	}
+	if implied := impliedPushType(m.Payload); implied != "" && implied != byDefault {
+		return &fieldError{ReasonInvalidPushType, fmt.Sprintf("push type is empty, expected %q for the keys in the aps of the payload", implied)}
+	}
+	return nil
 }
 
 // defaults returns the fields of a message that have defaults.

@@ -155,7 +155,7 @@ func TestHTTP2LocalChecks(t *testing.T) {
 	}{
 		"no token":      {apns.Message{Payload: payload, Topic: "t"}, apns.ReasonMissingDeviceToken, "token is empty"},
 		"bad token":     {apns.Message{Token: "../0", Payload: payload, Topic: "t"}, apns.ReasonBadDeviceToken, "token has '.' at index 0"},
-		"long token":    {apns.Message{Token: strings.Repeat("ab", 101), Payload: payload, Topic: "t"}, apns.ReasonBadDeviceToken, "token has 202 characters"},
+		"long token":    {apns.Message{Token: strings.Repeat("ab", 2049), Payload: payload, Topic: "t"}, apns.ReasonBadDeviceToken, "token has 4098 characters, expected at most 4096 hexadecimal digits"},
 		"no payload":    {apns.Message{Token: token, Topic: "t"}, apns.ReasonPayloadEmpty, "payload is empty, expected 1 to 4096 bytes of JSON"},
 		"long payload":  {apns.Message{Token: token, Payload: make([]byte, 4097), Topic: "t"}, apns.ReasonPayloadTooLarge, "payload has 4097 bytes, expected at most 4096"},
 		"long VoIP":     {apns.Message{Token: token, Payload: make([]byte, 5121), Topic: "t", PushType: apns.PushTypeVoIP}, apns.ReasonPayloadTooLarge, "payload has 5121 bytes, expected at most 5120"},

@@ -21,6 +21,22 @@ import (
 //
 // Topic, PushType, CollapseID and APNsID exist only over HTTP/2. The binary protocol leaves
 // them out.
+//
+// encoding/json marshals a Message, for a queue or a log, and unmarshals an equal one:
+//
+//	{
+//	  "id": 7,
+//	  "token": "00c0ffee",
+//	  "payload": {"aps": {"alert": "Hi"}},
+//	  "expiry": "2026-11-30T12:00:00Z",
+//	  "priority": 10,
+//	  "topic": "com.example.app",
+//	  "push_type": "alert",
+//	  "collapse_id": "score",
+//	  "apns_id": "123e4567-e89b-12d3-a456-4266554400a0"
+//	}
+//
+// A field that is zero is left out. See [Message.MarshalJSON] and [Message.UnmarshalJSON].
 type Message struct {
 	// ID identifies the message in an error. Zero is valid. A binary gateway sends the ID
 	// back when it rejects the message, and uses it for nothing else. A gateway that cannot
@@ -28,8 +44,9 @@ type Message struct {
 	// a connection the IDs 1, 2, 3 and so on.
 	ID uint32
 
-	// Token is the device token: 1 to MaxTokenSize bytes in hexadecimal. The package
-	// itself writes tokens in lower case.
+	// Token is the device token in hexadecimal: 1 to MaxTokenSize bytes on the binary
+	// protocol. Over HTTP/2, where Apple states no limit, it may have up to 2,048 bytes. The
+	// package itself writes tokens in lower case.
 	Token string
 
 	// Channel is the ID of a broadcast channel, as Channels.Create returns it. Empty means
@@ -45,9 +62,9 @@ type Message struct {
 	Channel string
 
 	// Payload is the notification: a JSON object in UTF-8, of 1 to MaxPayload bytes. The
-	// limit is MaxVoIPPayload for PushTypeVoIP and for a broadcast, and MaxBinaryPayload
-	// on the binary protocol. AlertPayload and Payload.Encode make one. The package does not check that
-	// it is JSON.
+	// limit is MaxVoIPPayload for PushTypeVoIP and for a broadcast, and MaxBinaryPayload on
+	// the binary protocol. AlertPayload and Payload make one. The package does not check
+	// that it is JSON when it sends the message.
 	Payload []byte
 
 	// Expiry is the time after which the server need not try to reach the device any
@@ -78,7 +95,9 @@ type Message struct {
 	Topic string
 
 	// PushType is the apns-push-type header: what the payload is for. Empty means
-	// PushTypeAlert. In a broadcast it means PushTypeLiveActivity, and no other is allowed.
+	// PushTypeAlert, and in a broadcast PushTypeLiveActivity, which is the only one there. It
+	// may not be empty over HTTP/2 if the payload is one of a Live Activity or of a
+	// background push.
 	PushType PushType
 
 	// CollapseID is the apns-collapse-id header, of at most 64 bytes: on the device a
@@ -192,8 +211,8 @@ func appendMsg(b []byte, m *Message, id uint32) ([]byte, error) {
 	if m.Channel != "" {
 		return b, errBinaryBroadcast
 	}
-	if badTokenSize(m.Token) {
-		return b, tokenSizeError(m.Token)
+	if badTokenSize(m.Token, MaxTokenSize) {
+		return b, tokenError(m.Token, MaxTokenSize)
 	}
 	if badPayloadSize(m.Payload, MaxBinaryPayload) {
 		return b, payloadSizeError(m.Payload, MaxBinaryPayload)
@@ -207,7 +226,7 @@ func appendMsg(b []byte, m *Message, id uint32) ([]byte, error) {
 		out = binary.BigEndian.AppendUint32(out, expirySeconds(m.Expiry))
 		out = binary.BigEndian.AppendUint16(out, uint16(len(m.Token)/2))
 		if out, ok = appendToken(out, m.Token); !ok {
-			return b, tokenDigitError(m.Token)
+			return b, tokenError(m.Token, MaxTokenSize)
 		}
 		out = binary.BigEndian.AppendUint16(out, uint16(len(m.Payload)))
 		out = append(out, m.Payload...)
@@ -221,7 +240,7 @@ func appendMsg(b []byte, m *Message, id uint32) ([]byte, error) {
 		out = binary.BigEndian.AppendUint32(out, uint32(size))
 		out = appendItemHead(out, itemToken, len(m.Token)/2)
 		if out, ok = appendToken(out, m.Token); !ok {
-			return b, tokenDigitError(m.Token)
+			return b, tokenError(m.Token, MaxTokenSize)
 		}
 		out = appendItemHead(out, itemPayload, len(m.Payload))
 		out = append(out, m.Payload...)
@@ -342,7 +361,7 @@ var hexDigits = [256]byte{
 }
 
 // appendToken decodes a token of even length, and reports whether all of it is hexadecimal.
-// If not, tokenDigitError finds the place: the usual case need not keep track of it.
+// If not, tokenError finds the place: the usual case need not keep track of it.
 func appendToken(b []byte, token string) (_ []byte, ok bool) {
 	var bad uint64
 	for ; len(token) >= 8; token = token[8:] { // eight digits at a time
@@ -397,28 +416,27 @@ func notHexadecimal(x uint64) uint64 {
 	return (x | ^(isDigit | isLetter)) & (0x80 * ones)
 }
 
-func tokenDigitError(token string) error {
+func badTokenSize(token string, limit int) bool {
+	return len(token) == 0 || len(token)%2 != 0 || len(token) > 2*limit
+}
+
+// tokenError says what is wrong with a token that may have at most limit bytes. A character
+// that is no digit is named first, whatever the length: a blank, a bracket or a line break is
+// also the usual cause of a wrong length.
+func tokenError(token string, limit int) error {
 	for i, r := range token {
 		if r > 0xff || hexDigits[r] == 0 {
 			return &fieldError{StatusInvalidToken, fmt.Sprintf(
 				"token has %q at index %d, expected only hexadecimal digits", r, i)}
 		}
 	}
-	panic("apns: tokenDigitError was called for a token that is all hexadecimal")
-}
-
-func badTokenSize(token string) bool {
-	return len(token) == 0 || len(token)%2 != 0 || len(token) > 2*MaxTokenSize
-}
-
-func tokenSizeError(token string) error {
 	switch n := len(token); {
 	case n == 0:
 		return &fieldError{StatusMissingToken, fmt.Sprintf(
-			"token is empty, expected 1 to %d bytes in hexadecimal", MaxTokenSize)}
-	case n > 2*MaxTokenSize:
+			"token is empty, expected 1 to %d bytes in hexadecimal", limit)}
+	case n > 2*limit:
 		return &fieldError{StatusInvalidTokenSize, fmt.Sprintf(
-			"token has %d characters, expected at most %d hexadecimal digits", n, 2*MaxTokenSize)}
+			"token has %d characters, expected at most %d hexadecimal digits", n, 2*limit)}
 	default:
 		return &fieldError{StatusInvalidToken, fmt.Sprintf(
 			"token has %d characters, expected an even number of hexadecimal digits", n)}
