@@ -120,8 +120,9 @@ func (st *stream) isBroadcast() bool {
 	return false
 }
 
-// checkBroadcast checks a broadcast, and sets the fields of the message that the header has.
-func (a *authState) checkBroadcast(m *apns.Message, st *stream) error {
+// checkBroadcast returns the broadcast of a request, the rules that it breaks, and the error
+// with which it is rejected, if any.
+func (a *authState) checkBroadcast(m *apns.Message, st *stream) (*apns.Message, []Finding, error) {
 	header, duplicate := st.header()
 	bundleID := strings.TrimPrefix(header[":path"], broadcastPath)
 	m.Channel = header["apns-channel-id"]
@@ -132,36 +133,39 @@ func (a *authState) checkBroadcast(m *apns.Message, st *stream) error {
 	}
 	switch {
 	case duplicate:
-		return apns.ReasonDuplicateHeaders
+		return m, nil, apns.ReasonDuplicateHeaders
 	case bundleID == "" || strings.Contains(bundleID, "/"):
-		return apns.ReasonBadPath
+		return m, nil, apns.ReasonBadPath
 	case header[":method"] != "POST":
-		return apns.ReasonMethodNotAllowed
+		return m, nil, apns.ReasonMethodNotAllowed
 	}
 	if err := a.checkApp(header, bundleID); err != nil {
-		return err
+		return m, nil, err
 	}
 	switch {
 	case m.PushType == "":
-		return apns.ReasonMissingPushType
+		return m, nil, apns.ReasonMissingPushType
 	case m.PushType != apns.PushTypeLiveActivity:
-		return apns.ReasonInvalidPushType
+		return m, nil, apns.ReasonInvalidPushType
 	case header["apns-expiration"] == "":
-		return apns.ReasonBadExpirationDate
+		return m, nil, apns.ReasonBadExpirationDate
 	case header["apns-priority"] == "":
-		return apns.ReasonBadPriority
+		return m, nil, apns.ReasonBadPriority
 	}
-	if err := checkDelivery(m, header); err != nil {
-		return err
+	in := inspection{lenient: a.server.Lenient, broadcast: true, pushType: m.PushType}
+	in.delivery(m, header)
+	in.message(m)
+	if st.tooLarge {
+		return m, in.findings, apns.ReasonPayloadTooLarge // not all of it is in the message
+	}
+	if reason := in.reason(); reason != "" {
+		return m, in.findings, reason
 	}
 	storage, err := a.server.channel(bundleID, m.Channel)
-	switch {
-	case err != nil:
-		return err
-	case storage == apns.StoreNone && m.Expiry.Unix() != 0:
-		return apns.ReasonBadExpirationDate
+	if err == nil && storage == apns.StoreNone && m.Expiry.Unix() != 0 {
+		err = apns.ReasonBadExpirationDate
 	}
-	return checkPayload(m, st.tooLarge)
+	return m, in.findings, err
 }
 
 // checkApp checks the credentials for an app whose bundle ID is in the path of a request,

@@ -42,9 +42,10 @@ func (s *Server) servePush(c *conn) {
 			a.reply = nil // command 0 has no identifier that an error packet could give
 		}
 		if !isBarrier(m) {
-			s.record(Record{Message: m, Outcome: a.outcome, Err: err, Conn: c.number})
+			s.record(Record{Message: m, Outcome: a.outcome, Err: err, Findings: s.inspectBinary(m), Conn: c.number})
 		}
 		if a.ends {
+			a.fault.Delay += s.Latency
 			s.finish(c, a.fault, a.errorPacket(), s.discarder(c, r))
 			return
 		}
@@ -94,6 +95,16 @@ func (s *Server) decide(m *apns.Message) error {
 		return err
 	}
 	return s.Handler(m)
+}
+
+// inspectBinary returns the rules that the content of a message breaks. The gateway does not
+// reject it for that: no source says with which status Apple's did.
+func (s *Server) inspectBinary(m *apns.Message) []Finding {
+	in := inspection{binary: true, lenient: s.Lenient}
+	if len(m.Payload) > 0 {
+		in.payload(m)
+	}
+	return in.findings
 }
 
 func isBarrier(m *apns.Message) bool { return m.Token == "" && len(m.Payload) == 0 }

@@ -45,6 +45,8 @@ type http2Conn struct {
 	in        inflow // of the connection
 	out       outflow
 	blocked   []*stream // with a response that waits for a window; in the order of sending
+	late      []lateAction
+	lateTimer *time.Timer // runs actLate while late has actions
 
 	lastOpened uint32 // the last stream that was opened
 	highestID  uint32 // of the streams that the client has begun, including ignored ones

@@ -32,14 +32,19 @@ func (h *http2Conn) process(st *stream) {
 		return // it was reset in the meantime
 	}
 	st.processed = a.outcome != Discarded
-	if a.outcome == Accepted {
-		h.auth.trusted = true
-		h.announceLocked()
+	act := func() {
+		if a.outcome == Accepted {
+			h.auth.trusted = true
+			h.announceLocked()
+		}
+		h.actLocked(st, a)
 	}
-	act := func() { h.actLocked(st, a) }
-	if a.fault.Delay > 0 {
-		h.delayLocked(st, act, a.fault.Delay)
-	} else {
+	switch {
+	case a.fault.Delay > 0:
+		h.delayLocked(st, act, h.server.Latency+a.fault.Delay)
+	case h.server.Latency > 0:
+		h.delayInOrderLocked(st, act, h.server.Latency)
+	default:
 		act()
 	}
 }
@@ -55,12 +60,12 @@ type success struct {
 // decide decides about a message, and records it.
 func (h *http2Conn) decide(st *stream) action {
 	s := h.server
-	m, err := h.auth.check(st)
+	m, findings, err := h.auth.check(st)
 	if err == nil && s.Handler != nil {
 		err = s.Handler(m)
 	}
 	a := actionFor(err, m.ID).overHTTP2()
-	s.record(Record{Message: m, Outcome: a.outcome, Err: err, Conn: h.conn.number})
+	s.record(Record{Message: m, Outcome: a.outcome, Err: err, Findings: findings, Conn: h.conn.number})
 	id := "apns-id"
 	if st.isBroadcast() {
 		id = "apns-request-id"
@@ -81,16 +86,64 @@ func (h *http2Conn) delayLocked(st *stream, act func(), delay time.Duration) {
 		defer h.timers.Done()
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		if h.streams[st.id] == st && st.delayed != nil {
-			st.delayed = nil
-			act()
-			h.w.Flush()
-		}
-		if h.goAwaySent && len(h.streams) == 0 {
-			h.conn.tls.CloseWrite()
-			h.conn.raw.CloseWrite()
-		}
+		h.actNowLocked(st)
+		h.flushDelayedLocked()
 	})
+}
+
+// A lateAction is an action that is delayed by Server.Latency.
+type lateAction struct {
+	st  *stream
+	due time.Time
+}
+
+// delayInOrderLocked calls act after the delay, which is the same for every call. So one
+// timer serves all streams.
+func (h *http2Conn) delayInOrderLocked(st *stream, act func(), delay time.Duration) {
+	st.delayed = act
+	h.late = append(h.late, lateAction{st, time.Now().Add(delay)})
+	if len(h.late) == 1 {
+		h.timers.Add(1)
+		h.lateTimer = time.AfterFunc(delay, h.actLate)
+	}
+}
+
+// actLate performs the late actions that are due, and waits for the next.
+func (h *http2Conn) actLate() {
+	defer h.timers.Done()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := time.Now()
+	for len(h.late) > 0 && !h.late[0].due.After(now) {
+		st := h.late[0].st
+		h.late[0] = lateAction{} // so that the stream can be collected
+		h.late = h.late[1:]
+		h.actNowLocked(st)
+	}
+	h.flushDelayedLocked()
+	if len(h.late) > 0 {
+		h.timers.Add(1)
+		h.lateTimer.Reset(h.late[0].due.Sub(now))
+	}
+}
+
+// actNowLocked performs the delayed action of a stream, unless the stream has ended or
+// actDelayedLocked was faster.
+func (h *http2Conn) actNowLocked(st *stream) {
+	if act := st.delayed; act != nil && h.streams[st.id] == st {
+		st.delayed = nil
+		act()
+	}
+}
+
+// flushDelayedLocked sends what delayed actions have written, and ends the connection if
+// they were the last after a GOAWAY.
+func (h *http2Conn) flushDelayedLocked() {
+	h.w.Flush()
+	if h.goAwaySent && len(h.streams) == 0 {
+		h.conn.tls.CloseWrite()
+		h.conn.raw.CloseWrite()
+	}
 }
 
 // actDelayedLocked performs all delayed actions now.

@@ -175,6 +175,10 @@ func (h *http2Conn) cancelDelayed() {
 	for _, st := range h.streams {
 		h.removeLocked(st)
 	}
+	h.late = nil
+	if h.lateTimer != nil && h.lateTimer.Stop() {
+		h.timers.Done()
+	}
 	h.mu.Unlock()
 	h.timers.Wait()
 }

@@ -18,15 +18,15 @@ import (
 	"example.com/apns"
 )
 
-// check returns the message of a request, and the error with which the HTTP/2 provider API
-// rejects it, if any. The sources are "Sending notification requests to APNs" and
-// "Handling notification responses from APNs".
-func (a *authState) check(st *stream) (*apns.Message, error) {
+// check returns the message of a request, the rules that it breaks, and the error with which
+// the HTTP/2 provider API rejects it, if any. The sources are "Sending notification requests
+// to APNs" and "Handling notification responses from APNs".
+func (a *authState) check(st *stream) (*apns.Message, []Finding, error) {
 	m := &apns.Message{Payload: st.body}
-	header, duplicate := st.header()
 	if st.isBroadcast() {
-		return m, a.checkBroadcast(m, st)
+		return a.checkBroadcast(m, st)
 	}
+	header, duplicate := st.header()
 	token, ok := strings.CutPrefix(header[":path"], "/3/device/")
 	if ok {
 		m.Token = strings.ToLower(token)
@@ -34,40 +34,36 @@ func (a *authState) check(st *stream) (*apns.Message, error) {
 	m.Topic = header["apns-topic"]
 	m.PushType = apns.PushType(header["apns-push-type"])
 	m.CollapseID = header["apns-collapse-id"]
-	id := header["apns-id"]
-	if isUUID(id) {
+	if id := header["apns-id"]; isUUID(id) {
 		m.APNsID = id
 	}
 	switch {
 	case duplicate:
-		return m, apns.ReasonDuplicateHeaders
+		return m, nil, apns.ReasonDuplicateHeaders
 	case !ok || strings.Contains(token, "/"):
-		return m, apns.ReasonBadPath
+		return m, nil, apns.ReasonBadPath
 	case header[":method"] != "POST":
-		return m, apns.ReasonMethodNotAllowed
+		return m, nil, apns.ReasonMethodNotAllowed
 	}
 	if err := a.authenticate(header["authorization"]); err != nil {
-		return m, err
+		return m, nil, err
 	}
-	if m.APNsID != id {
-		return m, apns.ReasonBadMessageID
+	if m.Topic == "" && a.cert {
+		m.Topic = BundleID // that of the certificate
 	}
-	if err := checkDelivery(m, header); err != nil {
-		return m, err
+	in := inspection{lenient: a.server.Lenient}
+	in.header(m, header)
+	in.message(m)
+	if st.tooLarge {
+		return m, in.findings, apns.ReasonPayloadTooLarge // not all of it is in the message
 	}
-	if err := a.checkTopic(m); err != nil {
-		return m, err
+	if reason := in.reason(); reason != "" {
+		return m, in.findings, reason
 	}
-	if err := checkPayload(m, st.tooLarge); err != nil {
-		return m, err
+	if err := a.checkCredentials(m); err != nil {
+		return m, in.findings, err
 	}
-	if token == "" {
-		return m, apns.ReasonMissingDeviceToken
-	}
-	if _, err := hex.DecodeString(token); err != nil || len(token) > 2*apns.MaxTokenSize {
-		return m, apns.ReasonBadDeviceToken
-	}
-	return m, a.server.checkToken(m, m.Topic)
+	return m, in.findings, a.server.checkToken(m, m.Topic)
 }
 
 // header returns the header of a request, and reports whether it has a field twice.
@@ -82,85 +78,58 @@ func (st *stream) header() (header map[string]string, duplicate bool) {
 	return header, duplicate
 }
 
-// checkDelivery checks the header fields about the delivery of a message, and sets the
-// fields of the message that correspond to them.
-func checkDelivery(m *apns.Message, header map[string]string) error {
+// header checks the header fields of a request, and sets the fields of the message that
+// correspond to them.
+func (in *inspection) header(m *apns.Message, header map[string]string) {
+	if header["apns-id"] != m.APNsID {
+		in.badID()
+	}
+	in.delivery(m, header)
+	if m.Topic == "" {
+		in.refuse(apns.ReasonMissingTopic, "apns-topic", sourceRespond, "is missing, expected one with a provider token")
+	}
+	if in.pushType = m.PushType; in.pushType == "" {
+		in.pushType = apns.PushTypeAlert
+		if !in.lenient {
+			in.flag("apns-push-type", sourceSend, "is missing, expected one: without it the push may be delayed or dropped")
+		}
+	}
+}
+
+// delivery checks the header fields about the delivery of a message.
+func (in *inspection) delivery(m *apns.Message, header map[string]string) {
 	if s, ok := header["apns-expiration"]; ok {
 		n, err := strconv.ParseInt(s, 10, 64)
 		if err != nil || n < 0 {
-			return apns.ReasonBadExpirationDate
+			in.badExpiration()
 		}
 		m.Expiry = time.Unix(n, 0).UTC()
 	}
+	in.priority = apns.PriorityImmediate
 	if s, ok := header["apns-priority"]; ok {
 		n, err := strconv.ParseUint(s, 10, 8)
-		m.Priority = apns.Priority(n)
-		if err != nil || n != 10 && n != 5 && n != 1 {
-			return apns.ReasonBadPriority
+		if err != nil {
+			n = 0 // which is not a priority
 		}
+		m.Priority = apns.Priority(n)
+		in.priority = m.Priority
 	}
-	if m.PushType == apns.PushTypeBackground && m.Priority != apns.PriorityPowerSaving {
-		return apns.ReasonBadPriority
-	}
-	if len(m.CollapseID) > 64 {
-		return apns.ReasonBadCollapseID
-	}
-	return nil
 }
 
-func checkPayload(m *apns.Message, tooLarge bool) error {
-	limit := apns.MaxPayload
-	if m.PushType == apns.PushTypeVoIP || m.Channel != "" {
-		limit = apns.MaxVoIPPayload
+// checkCredentials checks the topic against the sender's certificate. With a provider token
+// every topic is allowed.
+func (a *authState) checkCredentials(m *apns.Message) error {
+	if !a.cert || m.PushType == apns.PushTypeMDM {
+		return nil
 	}
-	switch {
-	case len(m.Payload) > limit || tooLarge:
-		return apns.ReasonPayloadTooLarge
-	case len(m.Payload) == 0:
-		return apns.ReasonPayloadEmpty
-	case !json.Valid(m.Payload):
-		return apns.ReasonBadRequestPayload
-	}
-	return nil
-}
-
-// checkTopic checks the topic against the push type and the credentials. A message without
-// a topic gets that of the certificate.
-func (a *authState) checkTopic(m *apns.Message) error {
-	if m.Topic == "" && a.cert {
-		m.Topic = BundleID
-	}
-	pushType := m.PushType
-	if pushType == "" {
-		pushType = apns.PushTypeAlert
-	}
-	suffix := pushType.Topic("")
-	base, fits := strings.CutSuffix(m.Topic, suffix)
-	switch {
-	case m.Topic == "":
-		return apns.ReasonMissingTopic
-	case !isPushType(pushType):
-		return apns.ReasonInvalidPushType
-	case a.cert && pushType == apns.PushTypeLocation:
+	if m.PushType == apns.PushTypeLocation {
 		return apns.ReasonForbidden // this push type requires a provider token
-	case !fits || base == "":
-		return apns.ReasonBadTopic
-	case pushType == apns.PushTypeMDM && !strings.HasPrefix(m.Topic, "com.apple.mgmt."):
-		return apns.ReasonBadTopic
-	case a.cert && pushType != apns.PushTypeMDM && base != BundleID:
-		return apns.ReasonTopicDisallowed
 	}
-	return nil
-}
-
-func isPushType(t apns.PushType) bool {
-	switch t {
-	case apns.PushTypeAlert, apns.PushTypeBackground, apns.PushTypeLocation, apns.PushTypeVoIP,
-		apns.PushTypeComplication, apns.PushTypeFileProvider, apns.PushTypeMDM, apns.PushTypeLiveActivity,
-		apns.PushTypePushToTalk, apns.PushTypeWidgets, apns.PushTypeControls:
-		return true
+	base := strings.TrimSuffix(m.Topic, m.PushType.Topic(""))
+	if base == BundleID || a.server.Lenient && strings.HasPrefix(m.Topic, BundleID+".") {
+		return nil
 	}
-	return false
+	return apns.ReasonTopicDisallowed
 }
 
 // An authState has what a connection knows about the client's credentials.

@@ -108,9 +108,9 @@ func (r request) send(ctx context.Context, c http.RoundTripper) response {
 	return resp
 }
 
-// bytesOfJSON returns a JSON value of n bytes.
+// bytesOfJSON returns a JSON object of n bytes.
 func bytesOfJSON(n int) []byte {
-	return []byte(`"` + strings.Repeat("x", n-2) + `"`)
+	return []byte("{" + strings.Repeat(" ", n-2) + "}")
 }
 
 // fields returns header fields from names and values in turn.
@@ -218,6 +218,8 @@ var providerChecks = []providerCheck{
 	{"voip of 5121 bytes", "cert token", request{header: pushType("voip", apnstest.BundleID+".voip").header, body: bytesOfJSON(5121)}, "413 PayloadTooLarge"},
 	{"empty", "cert token", request{body: []byte{}}, "400 PayloadEmpty"},
 	{"no JSON", "cert token", request{body: []byte(`{"aps":`)}, "400 BadRequestPayload"},
+	{"an array", "cert token", request{body: []byte(`[]`)}, "400 BadRequestPayload"},
+	{"a string", "cert token", request{body: []byte(`"aps"`)}, "400 BadRequestPayload"},
 }
 
 func TestProviderChecks(t *testing.T) {

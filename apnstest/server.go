@@ -34,9 +34,14 @@
 // breaks another rule, such as the size of a window, gets the error that the RFC
 // prescribes.
 //
+// Every message is checked against the rules of Apple's documentation: see [Check] and
+// [Record].
+//
 // The server can produce what goes wrong between a client and a gateway: a handler
 // returns a [Fault] for a message, OnConnect returns one for a connection, and
 // RefuseConnections refuses connections.
+//
+// [Scenarios] are tests of other clients, and of programs that pass messages on.
 //
 // For tests with testing/synctest the server runs on a network in memory: see the
 // field InMemory.
@@ -59,13 +64,20 @@ import (
 type Server struct {
 	// Handler decides the outcome of a message. The server calls it for the messages of
 	// one connection one after the other, and for those of several connections
-	// concurrently. A nil Handler accepts every message.
+	// concurrently. So a Handler must guard what it shares, such as a counter or a map,
+	// even if the client has one connection: it may open another. A nil Handler accepts
+	// every message.
+	//
+	// A Handler may keep the message. It must not modify it, since the Record shares it.
+	// It should return soon: while it runs, the server neither reads nor answers the other
+	// messages of the connection. Latency and Fault.Delay answer later and block nothing.
+	// It may call the methods of the Server except Close, which waits for the Handler.
 	//
 	// A broadcast has a Channel and no Token.
 	//
-	// A message that fails the server's own checks is not passed to it. On the binary
-	// protocol these are messages without a token or payload, or with one that is too
-	// long.
+	// A message that fails the server's own checks is not passed to it: see the field
+	// Lenient. On the binary protocol these are messages without a token or payload, or
+	// with one that is too long.
 	//
 	// A nil error accepts the message. So does apns.StatusNoError, which is what a map of
 	// statuses returns for a token that is not in it. An apns.Status or apns.Reason
@@ -99,6 +111,26 @@ type Server struct {
 	// has the same meaning as one that a Handler returns. Nil means
 	// apns.StatusMissingToken. With apns.StatusNoError the gateway never answers.
 	Barrier error
+
+	// Lenient turns off the checks of what a message says: the content of the payload, and
+	// whether push type, topic, priority and payload fit together. Sizes, the form of
+	// header fields and credentials are still checked.
+	//
+	// By default the server is as strict as Apple's. Over HTTP/2 it rejects what Apple's
+	// server rejects. What Apple's server accepts, and Apple may then drop silently, it
+	// accepts. Record.Findings says which rules a message breaks: see Check.
+	Lenient bool
+
+	// Latency is how long after a message the server answers it. Zero means at once. Over
+	// HTTP/2 the server goes on with later messages in the meantime, so that the stream
+	// limit decides how many messages a second a connection takes. On the binary protocol
+	// only a rejection is an answer: the server discards what follows the message while it
+	// waits to send the error packet. A Fault.Delay is in addition.
+	Latency time.Duration
+
+	// MaxRecords is how many records the server keeps: the latest. Zero means 100,000. A
+	// negative number means none. A record needs about 700 bytes and its payload.
+	MaxRecords int
 
 	// StreamLimit is how many messages a connection may have in flight over HTTP/2.
 	// Zero means 1,000. A negative number allows none until SetStreamLimit does.
@@ -142,7 +174,7 @@ type Server struct {
 
 	mu       sync.Mutex // protects following
 	changed  *sync.Cond // signals a change of records or closed
-	records  []Record
+	records  recordList
 	feedback []apns.Feedback
 	conns    map[*conn]struct{}
 	accepted int  // how many connections were accepted
