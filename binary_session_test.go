@@ -49,7 +49,7 @@ func TestClientOnLoopback(t *testing.T) {
 		}
 		test.bad.Err = apns.StatusInvalidToken
 		var good, silences atomic.Int64
-		s := apnstest.NewServer(func(m *apns.Message) error {
+		s := apnstest.NewUnstartedServer(func(m *apns.Message) error {
 			switch {
 			case bad(m):
 				return test.bad
@@ -59,6 +59,8 @@ func TestClientOnLoopback(t *testing.T) {
 			}
 			return nil
 		})
+		s.MaxRecords = 1 << 20 // most are of messages that the gateway discards
+		s.Start()
 		defer s.Close()
 		c := newClient(t, s)
 		if test.silent {

@@ -88,9 +88,11 @@ func run() error {
 
 	for printed := 0; ; {
 		err := server.Wait(ctx, printed+1)
-		for _, r := range server.Records()[printed:] {
-			printRecord(r)
-			printed++
+		for _, r := range server.Records() {
+			if r.Number > printed { // the server keeps the latest records
+				printRecord(r)
+				printed = r.Number
+			}
 		}
 		if err != nil { // Ctrl-C has ended ctx
 			return nil
