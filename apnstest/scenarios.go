@@ -112,11 +112,11 @@ func Scenarios() []Scenario {
 	return append(answerScenarios(), connectionScenarios()...)
 }
 
-// scenarioDeadAt is when the devices of the scenarios died. Message number n has n ms more.
+// scenarioDeadAt is when the devices of the scenarios died, each a second after the other.
 var scenarioDeadAt = time.Date(2026, 5, 4, 3, 2, 1, 234e6, time.UTC)
 
 func unregistered(number int) (apns.PushError, expectation) {
-	deadAt := scenarioDeadAt.Add(time.Duration(number) * time.Millisecond)
+	deadAt := scenarioDeadAt.Add(time.Duration(number) * time.Second)
 	e := rejected(apns.ReasonUnregistered)
 	e.deadAt = deadAt
 	return apns.PushError{HTTPStatus: 410, Reason: apns.ReasonUnregistered, DeadAt: deadAt}, e
@@ -165,7 +165,7 @@ func answerScenarios() []Scenario {
 	}, {
 		Name:   "unregistered",
 		Server: "responds that the device lost the app, and when",
-		Client: "reports the time, which is in milliseconds since 1970",
+		Client: "reports the time, which is in milliseconds since 1970, at least to the second",
 		Source: sourceRespond,
 		handle: func(a arrival) error { e, _ := unregistered(a.number); return &e },
 		steps:  []scenarioStep{step(dead)},

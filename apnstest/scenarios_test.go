@@ -266,7 +266,7 @@ func TestScenariosFail(t *testing.T) {
 			wrap(func(push pushFunc, ctx context.Context, m *apns.Message) error {
 				err := push(ctx, m)
 				if e := pushErr(err); e != nil {
-					e.DeadAt = e.DeadAt.Truncate(time.Second)
+					e.DeadAt = time.Unix(e.DeadAt.UnixMilli(), 0)
 				}
 				return err
 			}),

@@ -5,7 +5,7 @@
 //	interop/install.sh
 //	apt-get install nodejs npm
 //	npm install --no-package-lock --prefix interop
-//	(cd interop/sideshow && go mod download)
+//	(cd interop/sideshow && go mod download && go test .)
 //	go test -v ./interop
 //	go test -v ./interop -run TestServers -pushes 10000
 //

@@ -8,6 +8,9 @@ require (
 )
 
 require (
+	example.com/apns v0.0.0
 	golang.org/x/net v0.0.0-20220403103023-749bd193bc2b // indirect
 	golang.org/x/text v0.3.7 // indirect
 )
+
+replace example.com/apns => ../..

@@ -3,7 +3,7 @@
 //
 //	sideshow <folder> <port> key|certificate <clock-offset-in-seconds> <token>...
 //
-// The folder is the -dir of examples/local. This is a module of its own, so that the module
+// The folder is the -dir of examples/local. The test runs the scenarios of apnstest. This is a module of its own, so that the module
 // of package apns has no requirements.
 package main
 
