@@ -71,6 +71,7 @@ var checkTests = []checkTest{
 	{"fileprovider", "fileprovider", `{"domain":"d"}`, nil, ""},
 	{"complication", "complication", `{"data":1}`, nil, ""},
 	{"a pass of Wallet", "alert", `{}`, withTopic("pass.com.example"), ""},
+	{"the last of two keys counts", "alert", `{"aps":1,"aps":{"badge":1}}`, nil, ""},
 	{"an escaped key", "alert", `{"\u0061ps" : { "a\u006cert" : "\"}" } }`, nil, ""},
 
 	{"priority 7", "alert", alertPayload, withPriority(7), "apns-priority (BadPriority)"},
@@ -233,6 +234,30 @@ func TestServerChecks(t *testing.T) {
 			if got := listFindings(r.Findings); got != want || resp.status != wantStatus {
 				t.Errorf("lenient %v, %s: got %v and the findings %q, want status %d and %q", lenient, test.name, resp, got, wantStatus, want)
 			}
+		}
+	}
+}
+
+// A lenient server takes push types and topics that are not in Apple's documentation yet.
+// With a certificate the topic must still be of its app.
+func TestLenientTopic(t *testing.T) {
+	s := start(t, false, nil, func(s *apnstest.Server) { s.Lenient = true })
+	for _, test := range []struct {
+		cert        bool
+		topic, want string
+	}{
+		{true, apnstest.BundleID + ".push-type.new", "200"},
+		{true, apnstest.BundleID + "new", "400 TopicDisallowed"},
+		{true, "com.example.other", "400 TopicDisallowed"},
+		{false, "com.example.other.push-type.new", "200"},
+		{false, "-", "400 MissingTopic"},
+	} {
+		req := pushType("new", test.topic)
+		if !test.cert {
+			req.header["authorization"] = jwt{}.sign(t, s)
+		}
+		if resp := req.send(t.Context(), connect(t, s, test.cert)); resp.String() != test.want {
+			t.Errorf("certificate %v, topic %s: got %v, want %s", test.cert, test.topic, resp, test.want)
 		}
 	}
 }

@@ -242,6 +242,24 @@ func TestScenariosFail(t *testing.T) {
 			}),
 			"cut cut-accepted reset",
 		},
+		"says not sent of what was accepted": {
+			wrap(func(push pushFunc, ctx context.Context, m *apns.Message) error {
+				if err := push(ctx, m); err != nil || m.ID != 3 {
+					return err
+				}
+				return apns.ErrNotSent
+			}),
+			"accepted cut cut-accepted goaway many no-stream one-stream refused-stream rejected reset server-error shutdown too-many-requests unavailable",
+		},
+		"says rejected of what was accepted": {
+			wrap(func(push pushFunc, ctx context.Context, m *apns.Message) error {
+				if err := push(ctx, m); err != nil || m.ID != 2 {
+					return err
+				}
+				return &apns.PushError{HTTPStatus: 429, Reason: apns.ReasonTooManyRequests}
+			}),
+			"accepted goaway goaway-idle many no-stream one-stream reasons refused-stream server-error shutdown too-many-requests unavailable",
+		},
 		"gets the reason wrong": {
 			wrap(func(push pushFunc, ctx context.Context, m *apns.Message) error {
 				err := push(ctx, m)

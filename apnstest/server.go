@@ -129,7 +129,7 @@ type Server struct {
 	Latency time.Duration
 
 	// MaxRecords is how many records the server keeps: the latest. Zero means 100,000. A
-	// negative number means none. A record needs about 700 bytes and its payload.
+	// negative number means none. A record needs about 400 bytes and the payload.
 	MaxRecords int
 
 	// StreamLimit is how many messages a connection may have in flight over HTTP/2.
