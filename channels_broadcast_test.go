@@ -80,7 +80,7 @@ func TestBroadcast(t *testing.T) {
 			stores := s.CreateChannel(apnstest.BundleID, apns.StoreMostRecent)
 			other := s.CreateChannel("com.example.other", apns.StoreNone)
 			soon := time.Now().Add(time.Hour).Truncate(time.Second)
-			large := []byte(`"` + strings.Repeat("x", apns.MaxVoIPPayload-2) + `"`)
+			large := []byte(`{"x":"` + strings.Repeat("x", apns.MaxVoIPPayload-8) + `"}`)
 			msgs := []struct {
 				m      apns.Message
 				reason apns.Reason // with which it is rejected

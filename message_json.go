@@ -12,6 +12,7 @@ import (
 type messageJSON struct {
 	ID         uint32          `json:"id,omitzero"`
 	Token      string          `json:"token,omitzero"`
+	Channel    string          `json:"channel,omitzero"`
 	Payload    json.RawMessage `json:"payload,omitempty"`
 	Expiry     time.Time       `json:"expiry,omitzero"`
 	Priority   Priority        `json:"priority,omitzero"`
@@ -32,6 +33,7 @@ func (m Message) MarshalJSON() ([]byte, error) {
 		said        error
 	}{
 		{"token", m.Token, StatusInvalidToken},
+		{"channel ID", m.Channel, ReasonBadChannelID},
 		{"topic", m.Topic, ReasonBadTopic},
 		{"push type", string(m.PushType), ReasonInvalidPushType},
 		{"collapse ID", m.CollapseID, ReasonBadCollapseID},
@@ -49,7 +51,7 @@ func (m Message) MarshalJSON() ([]byte, error) {
 		return nil, &fieldError{ReasonBadExpirationDate, fmt.Sprintf("expiry is in the year %d, expected 0 to 9999", year)}
 	}
 	var b bytes.Buffer
-	err := writeJSON(&b, messageJSON{m.ID, m.Token, m.Payload, expiry, m.Priority, m.Topic, m.PushType, m.CollapseID, m.APNsID})
+	err := writeJSON(&b, messageJSON{m.ID, m.Token, m.Channel, m.Payload, expiry, m.Priority, m.Topic, m.PushType, m.CollapseID, m.APNsID})
 	if err != nil {
 		return nil, fmt.Errorf("apns: message: %w", err)
 	}
@@ -70,7 +72,7 @@ func (m *Message) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &j); err != nil {
 		return fmt.Errorf("apns: message: %w", err)
 	}
-	m.ID, m.Token, m.Payload = j.ID, j.Token, minimal(j.Payload)
+	m.ID, m.Token, m.Channel, m.Payload = j.ID, j.Token, j.Channel, minimal(j.Payload)
 	m.Expiry, m.Priority = j.Expiry.UTC(), j.Priority
 	m.Topic, m.PushType, m.CollapseID, m.APNsID = j.Topic, j.PushType, j.CollapseID, j.APNsID
 	return nil

@@ -20,6 +20,7 @@ func fullMessage() apns.Message {
 	return apns.Message{
 		ID:         7,
 		Token:      "00c0ffee",
+		Channel:    "AAAA",
 		Payload:    []byte(`{"aps":{"alert":"Tom & Jerry <3"}}`),
 		Expiry:     time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC),
 		Priority:   apns.PriorityPowerSaving,
@@ -36,7 +37,7 @@ func TestMessageJSON(t *testing.T) {
 		m    apns.Message
 		want string
 	}{
-		{"all fields", fullMessage(), `{"id":7,"token":"00c0ffee","payload":{"aps":{"alert":"Tom \u0026 Jerry \u003c3"}},"expiry":"2026-11-30T12:00:00Z","priority":5,` +
+		{"all fields", fullMessage(), `{"id":7,"token":"00c0ffee","channel":"AAAA","payload":{"aps":{"alert":"Tom \u0026 Jerry \u003c3"}},"expiry":"2026-11-30T12:00:00Z","priority":5,` +
 			`"topic":"com.example.app","push_type":"alert","collapse_id":"score","apns_id":"123e4567-e89b-12d3-a456-4266554400a0"}`},
 		{"none", apns.Message{}, `{}`},
 		{"now or never", apns.Message{Expiry: time.Unix(0, 0).UTC()}, `{"expiry":"1970-01-01T00:00:00Z"}`},
