@@ -1,0 +1,171 @@
+package apns_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"example.com/apns"
+	"example.com/apns/apnstest"
+)
+
+// This tells all outcomes of a message apart, and what to do about each.
+func ExampleClient_Push_outcomes() {
+	server := apnstest.NewServer(nil)
+	defer server.Close()
+	server.Register(apnstest.BundleID, "c0ffee", "decade")
+	server.Unregister("decade", time.Unix(1700000000, 0))
+	client := &apns.Client{Config: server.TokenConfig()}
+	defer client.Close()
+
+	for _, token := range []string{"c0ffee", "decade", "facade", "token"} {
+		_, err := client.Push(context.Background(), &apns.Message{Token: token, Payload: apns.AlertPayload("Hello")})
+		rejected, isRejected := errors.AsType[*apns.PushError](err)
+		switch {
+		case err == nil:
+			fmt.Println("accepted")
+		case isRejected && !rejected.DeadAt.IsZero():
+			fmt.Println("remove the token, unless the app registered it after", rejected.DeadAt)
+		case isRejected && rejected.Retryable():
+			fmt.Println("send it once more later:", rejected.Reason)
+		case isRejected:
+			fmt.Println("correct the message:", rejected.Reason)
+		case errors.Is(err, apns.ErrRefused):
+			fmt.Println("correct the credentials:", err)
+		case errors.Is(err, apns.ErrNotSent):
+			fmt.Println("send it once more, it did not arrive:", err)
+		case errors.Is(err, apns.ErrInDoubt):
+			fmt.Println("it may have arrived:", err)
+		case errors.Is(err, apns.ErrExpired):
+			fmt.Println("too late")
+		default: // it matches apns.ErrInvalid
+			fmt.Println("correct the message:", err)
+		}
+	}
+	// Output:
+	// accepted
+	// remove the token, unless the app registered it after 2023-11-14 22:13:20 +0000 UTC
+	// correct the message: BadDeviceToken
+	// correct the message: apns: token has 't' at index 0, expected only hexadecimal digits
+}
+
+// A key serves all apps of a team, so one Client serves them too: each message names its
+// topic. Another team, or another environment, has a Client of its own.
+func ExampleClient_teams() {
+	server := apnstest.NewServer(nil)
+	defer server.Close()
+	blueKey, err := apns.ParseAuthKey(server.AddAuthKey("BLUEKEY001", "BLUETEAM01"), "BLUEKEY001", "BLUETEAM01")
+	if err != nil {
+		log.Fatal(err)
+	}
+	blue := server.TokenConfig()
+	blue.Key, blue.BundleID = blueKey, ""
+
+	clients := map[string]*apns.Client{
+		"red":  {Config: server.TokenConfig()},
+		"blue": {Config: blue},
+	}
+	for _, client := range clients {
+		defer client.Close()
+	}
+	for _, to := range []struct{ team, app, token string }{
+		{"red", apnstest.BundleID, "c0ffee"},
+		{"blue", "com.example.lunch", "decade"},
+		{"blue", "com.example.dinner", "facade"},
+	} {
+		_, err := clients[to.team].Push(context.Background(), &apns.Message{
+			Token:   to.token,
+			Topic:   to.app,
+			Payload: apns.AlertPayload("Hello"),
+		})
+		fmt.Println(to.app, err)
+	}
+	// Output:
+	// com.example.app <nil>
+	// com.example.lunch <nil>
+	// com.example.dinner <nil>
+}
+
+// All requests of a web server share one Client. A request that is cancelled cancels its
+// push.
+func ExampleClient_handler() {
+	server := apnstest.NewServer(nil)
+	defer server.Close()
+	client := &apns.Client{Config: server.TokenConfig()}
+	defer client.Close()
+
+	greet := func(w http.ResponseWriter, r *http.Request) {
+		receipt, err := client.Push(r.Context(), &apns.Message{
+			Token:   r.PathValue("token"),
+			Payload: apns.AlertPayload(r.FormValue("text")),
+			APNsID:  r.FormValue("id"),
+		})
+		switch {
+		case err == nil:
+			fmt.Fprintln(w, receipt.APNsID)
+		case errors.Is(err, apns.ErrInvalid):
+			http.Error(w, err.Error(), http.StatusBadRequest)
+		default:
+			http.Error(w, err.Error(), http.StatusBadGateway)
+		}
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /greet/{token}", greet)
+
+	for _, path := range []string{
+		"/greet/c0ffee?text=Hello&id=123e4567-e89b-12d3-a456-4266554400a0",
+		"/greet/coffee?text=Hello",
+	} {
+		w := httptest.NewRecorder()
+		mux.ServeHTTP(w, httptest.NewRequest("POST", path, nil))
+		fmt.Println(w.Code, strings.TrimSpace(w.Body.String()))
+	}
+	// Output:
+	// 200 123e4567-e89b-12d3-a456-4266554400a0
+	// 400 apns: token has 'o' at index 1, expected only hexadecimal digits
+}
+
+// A service takes messages from a channel until SIGTERM. Then those that it has taken have 20
+// seconds: what was written and has no answer by then is in doubt, the rest is not sent.
+func ExampleClient_PushChan() {
+	server := apnstest.NewServer(nil)
+	defer server.Close()
+	client := &apns.Client{Config: server.TokenConfig()}
+	defer client.Close()
+
+	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer cancel()
+	messages := make(chan *apns.Message)
+	var accepted, others int
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		for r := range client.PushChan(context.Background(), messages) {
+			if r.Err == nil {
+				accepted++
+			} else {
+				others++
+			}
+		}
+	})
+	for i := range 1000 {
+		messages <- &apns.Message{Token: fmt.Sprintf("%08x", i), Payload: apns.AlertPayload("Hello")}
+	}
+	cancel() // in place of a signal
+
+	<-stop.Done()
+	close(messages) // the loop ends when each message has its outcome
+	late := time.AfterFunc(20*time.Second, func() { client.Close() })
+	defer late.Stop()
+	sending.Wait()
+	fmt.Println(accepted, "accepted,", others, "others")
+	// Output: 1000 accepted, 0 others
+}

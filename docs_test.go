@@ -1,0 +1,108 @@
+package apns_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var goBlock = regexp.MustCompile("(?ms)^```go\n(.*?)^```$")
+
+// The Go code of the README and of the pages under docs compiles, in a module of its own. A
+// block without a package clause is the body of a function with the parameters below. Code
+// for another library is checked in interop.
+func TestDocumentedCode(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it runs the go command")
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob("docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	module, n := t.TempDir(), 0
+	write := func(name, text string) {
+		t.Helper()
+		name = filepath.Join(module, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("go.mod", fmt.Sprintf("module example.com/documented\n\ngo 1.26\n\nrequire example.com/apns v0.0.0\n\nreplace example.com/apns => %s\n", here))
+	for _, file := range append(files, "README.md") {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, block := range goBlock.FindAllStringSubmatch(string(text), -1) {
+			code := block[1]
+			if strings.Contains(code, "sideshow") {
+				continue
+			}
+			if !strings.HasPrefix(code, "package ") {
+				code = asFunction(code)
+			}
+			write(fmt.Sprintf("%s%d/main.go", strings.TrimSuffix(filepath.Base(file), ".md"), i), code)
+			n++
+		}
+	}
+	if n == 0 {
+		t.Fatal("no Go code was found")
+	}
+	vet := exec.Command("go", "vet", "./...")
+	vet.Dir = module
+	vet.Env = append(os.Environ(), "GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off")
+	if out, err := vet.CombinedOutput(); err != nil {
+		t.Errorf("%v: %v\n%s", vet, err, out)
+	}
+}
+
+// asFunction makes a program of the statements of a document.
+func asFunction(code string) string {
+	var imports strings.Builder
+	for name, path := range map[string]string{
+		"apns": "example.com/apns", "apnstest": "example.com/apns/apnstest", "context": "context", "errors": "errors",
+		"fmt": "fmt", "iter": "iter", "log": "log", "os": "os", "signal": "os/signal", "slices": "slices", "sql": "database/sql",
+		"syscall": "syscall", "testing": "testing", "time": "time", "tls": "crypto/tls", "http": "net/http",
+	} {
+		if regexp.MustCompile(`\b` + name + `\.`).MatchString(code + parameters) {
+			fmt.Fprintf(&imports, "\t%q\n", path)
+		}
+	}
+	return "package main\n\nimport (\n" + imports.String() + ")\n\nfunc main() {}\n\nfunc documented(" + parameters + ") error {\n" + code + "\treturn nil\n}\n"
+}
+
+const parameters = "ctx context.Context, client *apns.Client, message *apns.Message, token string, certificate tls.Certificate"
+
+// Each reason and each status has a sentence on what it means and what to do.
+func TestDocumentedReasons(t *testing.T) {
+	text, err := os.ReadFile("docs/reasons.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := os.ReadFile("errors.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pattern := range []string{`(?m)^\tReason\w+ +Reason += "([^"]+)"`, `(?m)^\t(Status\w+) +Status += \d`} {
+		found := regexp.MustCompile(pattern).FindAllStringSubmatch(string(source), -1)
+		if len(found) < 12 {
+			t.Fatalf("%q matches %d constants, want all", pattern, len(found))
+		}
+		for _, constant := range found {
+			if !strings.Contains(string(text), "`"+constant[1]+"`") {
+				t.Errorf("docs/reasons.md does not say what %s means", constant[1])
+			}
+		}
+	}
+}
