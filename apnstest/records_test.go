@@ -3,6 +3,7 @@ package apnstest_test
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -82,15 +83,7 @@ func TestMaxRecords(t *testing.T) {
 			}, func(s *apnstest.Server) { s.MaxRecords = test.max })
 			c := connect(t, s, true)
 			for round := range 2 {
-				rejected := 0
-				for i := 1; i <= test.messages; i++ {
-					token := fmt.Sprintf("%04x", i)
-					if i%2 == 0 {
-						token = "bad0"
-						rejected++
-					}
-					request{path: "/3/device/" + token}.send(t.Context(), c)
-				}
+				rejected := pushAlternating(t, c, test.messages)
 				if err := s.Wait(t.Context(), test.messages); err != nil {
 					t.Errorf("Wait: %v", err)
 				}
@@ -123,6 +116,20 @@ func TestMaxRecords(t *testing.T) {
 	if s := start(t, false, nil, nil); s.Count(-1) != 0 || s.Count(99) != 0 {
 		t.Error("an unknown outcome was counted")
 	}
+}
+
+// pushAlternating pushes n messages, each second of them to the token "bad0", and returns how many
+// those are. The token of any other is its number.
+func pushAlternating(t *testing.T, c http.RoundTripper, n int) (bad int) {
+	for i := 1; i <= n; i++ {
+		token := fmt.Sprintf("%04x", i)
+		if i%2 == 0 {
+			token = "bad0"
+			bad++
+		}
+		request{path: "/3/device/" + token}.send(t.Context(), c)
+	}
+	return bad
 }
 
 // Wait waits for messages after ClearRecords, not before.

@@ -2,6 +2,7 @@ package apnstest
 
 import (
 	"crypto/tls"
+	"slices"
 	"time"
 
 	"example.com/apns"
@@ -109,7 +110,7 @@ const (
 // Scenarios returns the scenarios. Each has a server of its own, so that they may run in
 // parallel.
 func Scenarios() []Scenario {
-	return append(answerScenarios(), connectionScenarios()...)
+	return slices.Concat(answerScenarios(), retryScenarios(), connectionScenarios(), doubtScenarios(), limitScenarios())
 }
 
 // scenarioDeadAt is when the devices of the scenarios died, each a second after the other.
@@ -169,7 +170,12 @@ func answerScenarios() []Scenario {
 		Source: sourceRespond,
 		handle: func(a arrival) error { e, _ := unregistered(a.number); return &e },
 		steps:  []scenarioStep{step(dead)},
-	}, {
+	}, manyScenario()}
+}
+
+// retryScenarios are about rejections that may pass with time.
+func retryScenarios() []Scenario {
+	return []Scenario{{
 		Name:     "too-many-requests",
 		Server:   "rejects a message once with status 429 and a Retry-After of a second",
 		Client:   "reports that, or resends the message after a second or more",
@@ -192,7 +198,7 @@ func answerScenarios() []Scenario {
 		Source: sourceRespond,
 		handle: rejectOnce(apns.PushError{HTTPStatus: 500, Reason: apns.ReasonInternalServerError}),
 		steps:  []scenarioStep{step(accepted, retried(apns.ReasonInternalServerError), accepted)},
-	}, manyScenario()}
+	}}
 }
 
 // rejectOnce rejects the message number 2 at its first attempt.
@@ -249,9 +255,9 @@ func faultAt(n int, f Fault) func(arrival) error {
 	}
 }
 
-// connectionScenarios are about connections and the limits of streams.
+// connectionScenarios are about what the server has not processed.
 func connectionScenarios() []Scenario {
-	return append([]Scenario{{
+	return []Scenario{{
 		Name:   "goaway",
 		Server: "sends a GOAWAY whose last stream is before those of some messages, and closes the connection",
 		Client: "resends those messages on another connection, or reports them as not sent; each is accepted at most once",
@@ -282,7 +288,7 @@ func connectionScenarios() []Scenario {
 		Source: sourceHTTP2,
 		handle: faultAt(3, Fault{End: EndRefusedStream}),
 		steps:  []scenarioStep{step(accepted), {messages: repeat(resent, 10)}},
-	}}, append(doubtScenarios(), limitScenarios()...)...)
+	}}
 }
 
 // doubtScenarios leave a client without an answer. It cannot tell them apart.
@@ -315,6 +321,7 @@ func doubtScenarios() []Scenario {
 	}}
 }
 
+// limitScenarios are about the limit of messages in flight.
 func limitScenarios() []Scenario {
 	const messages = 50
 	return []Scenario{{

@@ -193,124 +193,131 @@ func wrap(f func(push pushFunc, ctx context.Context, m *apns.Message) error) ada
 	}
 }
 
+// wrongClients have a mistake each.
+var wrongClients = map[string]struct {
+	open adapter
+	want string // the scenarios that fail, in alphabetical order
+}{
+	"says accepted": {
+		wrap(func(push pushFunc, ctx context.Context, m *apns.Message) error {
+			push(ctx, m)
+			return nil
+		}),
+		"cut cut-accepted many reasons rejected reset unregistered",
+	},
+	"sends nothing": {
+		wrap(func(push pushFunc, ctx context.Context, m *apns.Message) error { return nil }),
+		"accepted cut cut-accepted goaway goaway-idle many no-stream one-stream reasons refused-stream rejected reset server-error shutdown too-many-requests unavailable unregistered",
+	},
+	"sends twice": {
+		wrap(func(push pushFunc, ctx context.Context, m *apns.Message) error {
+			push(ctx, m)
+			return push(ctx, m)
+		}),
+		"accepted cut cut-accepted goaway goaway-idle many no-stream one-stream reasons refused-stream rejected reset server-error shutdown too-many-requests unavailable",
+	},
+	"resends what is in doubt": {
+		client(http2Addr, (*apnstest.Server).TokenConfig, func(c *apns.Client) { c.InDoubt = apns.InDoubtResend }),
+		"cut cut-accepted reset",
+	},
+	"says rejected of what is in doubt": {
+		wrap(func(push pushFunc, ctx context.Context, m *apns.Message) error {
+			err := push(ctx, m)
+			if errors.Is(err, apns.ErrInDoubt) {
+				err = &apns.PushError{HTTPStatus: 500, Reason: apns.ReasonInternalServerError}
+			}
+			return err
+		}),
+		"cut cut-accepted reset",
+	},
+	"says not sent of what is in doubt": {
+		wrap(func(push pushFunc, ctx context.Context, m *apns.Message) error {
+			err := push(ctx, m)
+			if errors.Is(err, apns.ErrInDoubt) {
+				err = apns.ErrNotSent
+			}
+			return err
+		}),
+		"cut cut-accepted reset",
+	},
+	"says not sent of what was accepted": {
+		wrap(func(push pushFunc, ctx context.Context, m *apns.Message) error {
+			if err := push(ctx, m); err != nil || m.ID != 3 {
+				return err
+			}
+			return apns.ErrNotSent
+		}),
+		"accepted cut cut-accepted goaway many no-stream one-stream refused-stream rejected reset server-error shutdown too-many-requests unavailable",
+	},
+	"says rejected of what was accepted": {
+		wrap(func(push pushFunc, ctx context.Context, m *apns.Message) error {
+			if err := push(ctx, m); err != nil || m.ID != 2 {
+				return err
+			}
+			return &apns.PushError{HTTPStatus: 429, Reason: apns.ReasonTooManyRequests}
+		}),
+		"accepted goaway goaway-idle many no-stream one-stream reasons refused-stream server-error shutdown too-many-requests unavailable",
+	},
+	"gets the reason wrong": {
+		wrap(func(push pushFunc, ctx context.Context, m *apns.Message) error {
+			err := push(ctx, m)
+			if e := pushErr(err); e != nil && e.Reason == "NewReason" {
+				e.Reason = apns.ReasonBadDeviceToken
+			}
+			return err
+		}),
+		"reasons",
+	},
+	"gets the status wrong": {
+		wrap(func(push pushFunc, ctx context.Context, m *apns.Message) error {
+			err := push(ctx, m)
+			if e := pushErr(err); e != nil && e.HTTPStatus != 410 {
+				e.HTTPStatus = 410
+			}
+			return err
+		}),
+		"many reasons rejected",
+	},
+	"reads milliseconds as seconds": {
+		wrap(func(push pushFunc, ctx context.Context, m *apns.Message) error {
+			err := push(ctx, m)
+			if e := pushErr(err); e != nil {
+				e.DeadAt = time.Unix(e.DeadAt.UnixMilli(), 0)
+			}
+			return err
+		}),
+		"many unregistered",
+	},
+	"ignores Retry-After": {
+		func(t *testing.T, s *apnstest.Server) pushFunc {
+			open := client(http2Addr, (*apnstest.Server).TokenConfig, nil)
+			push, other := open(t, s), open(t, s)
+			return func(ctx context.Context, m *apns.Message) error {
+				short, cancel := context.WithTimeout(ctx, time.Second/2)
+				defer cancel()
+				err := push(short, m) // which fails, since the Client would wait longer
+				if e := pushErr(err); e != nil && e.Retryable() {
+					return other(ctx, m)
+				}
+				return err
+			}
+		},
+		"too-many-requests unavailable",
+	},
+	"mixes up the answers": {
+		swapped(),
+		"many reasons rejected",
+	},
+}
+
+func pushErr(err error) *apns.PushError {
+	e, _ := errors.AsType[*apns.PushError](err)
+	return e
+}
+
 // A client with a mistake fails the scenarios that are about it, and no others.
 func TestScenariosFail(t *testing.T) {
-	pushErr := func(err error) *apns.PushError { e, _ := errors.AsType[*apns.PushError](err); return e }
-	for name, test := range map[string]struct {
-		open adapter
-		want string // the scenarios that fail, in alphabetical order
-	}{
-		"says accepted": {
-			wrap(func(push pushFunc, ctx context.Context, m *apns.Message) error {
-				push(ctx, m)
-				return nil
-			}),
-			"cut cut-accepted many reasons rejected reset unregistered",
-		},
-		"sends nothing": {
-			wrap(func(push pushFunc, ctx context.Context, m *apns.Message) error { return nil }),
-			"accepted cut cut-accepted goaway goaway-idle many no-stream one-stream reasons refused-stream rejected reset server-error shutdown too-many-requests unavailable unregistered",
-		},
-		"sends twice": {
-			wrap(func(push pushFunc, ctx context.Context, m *apns.Message) error {
-				push(ctx, m)
-				return push(ctx, m)
-			}),
-			"accepted cut cut-accepted goaway goaway-idle many no-stream one-stream reasons refused-stream rejected reset server-error shutdown too-many-requests unavailable",
-		},
-		"resends what is in doubt": {
-			client(http2Addr, (*apnstest.Server).TokenConfig, func(c *apns.Client) { c.InDoubt = apns.InDoubtResend }),
-			"cut cut-accepted reset",
-		},
-		"says rejected of what is in doubt": {
-			wrap(func(push pushFunc, ctx context.Context, m *apns.Message) error {
-				err := push(ctx, m)
-				if errors.Is(err, apns.ErrInDoubt) {
-					err = &apns.PushError{HTTPStatus: 500, Reason: apns.ReasonInternalServerError}
-				}
-				return err
-			}),
-			"cut cut-accepted reset",
-		},
-		"says not sent of what is in doubt": {
-			wrap(func(push pushFunc, ctx context.Context, m *apns.Message) error {
-				err := push(ctx, m)
-				if errors.Is(err, apns.ErrInDoubt) {
-					err = apns.ErrNotSent
-				}
-				return err
-			}),
-			"cut cut-accepted reset",
-		},
-		"says not sent of what was accepted": {
-			wrap(func(push pushFunc, ctx context.Context, m *apns.Message) error {
-				if err := push(ctx, m); err != nil || m.ID != 3 {
-					return err
-				}
-				return apns.ErrNotSent
-			}),
-			"accepted cut cut-accepted goaway many no-stream one-stream refused-stream rejected reset server-error shutdown too-many-requests unavailable",
-		},
-		"says rejected of what was accepted": {
-			wrap(func(push pushFunc, ctx context.Context, m *apns.Message) error {
-				if err := push(ctx, m); err != nil || m.ID != 2 {
-					return err
-				}
-				return &apns.PushError{HTTPStatus: 429, Reason: apns.ReasonTooManyRequests}
-			}),
-			"accepted goaway goaway-idle many no-stream one-stream reasons refused-stream server-error shutdown too-many-requests unavailable",
-		},
-		"gets the reason wrong": {
-			wrap(func(push pushFunc, ctx context.Context, m *apns.Message) error {
-				err := push(ctx, m)
-				if e := pushErr(err); e != nil && e.Reason == "NewReason" {
-					e.Reason = apns.ReasonBadDeviceToken
-				}
-				return err
-			}),
-			"reasons",
-		},
-		"gets the status wrong": {
-			wrap(func(push pushFunc, ctx context.Context, m *apns.Message) error {
-				err := push(ctx, m)
-				if e := pushErr(err); e != nil && e.HTTPStatus != 410 {
-					e.HTTPStatus = 410
-				}
-				return err
-			}),
-			"many reasons rejected",
-		},
-		"reads milliseconds as seconds": {
-			wrap(func(push pushFunc, ctx context.Context, m *apns.Message) error {
-				err := push(ctx, m)
-				if e := pushErr(err); e != nil {
-					e.DeadAt = time.Unix(e.DeadAt.UnixMilli(), 0)
-				}
-				return err
-			}),
-			"many unregistered",
-		},
-		"ignores Retry-After": {
-			func(t *testing.T, s *apnstest.Server) pushFunc {
-				open := client(http2Addr, (*apnstest.Server).TokenConfig, nil)
-				push, other := open(t, s), open(t, s)
-				return func(ctx context.Context, m *apns.Message) error {
-					short, cancel := context.WithTimeout(ctx, time.Second/2)
-					defer cancel()
-					err := push(short, m) // which fails, since the Client would wait longer
-					if e := pushErr(err); e != nil && e.Retryable() {
-						return other(ctx, m)
-					}
-					return err
-				}
-			},
-			"too-many-requests unavailable",
-		},
-		"mixes up the answers": {
-			swapped(),
-			"many reasons rejected",
-		},
-	} {
+	for name, test := range wrongClients {
 		t.Run(name, func(t *testing.T) {
 			var failed []string
 			for _, scenario := range apnstest.Scenarios() {
