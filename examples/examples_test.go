@@ -4,7 +4,6 @@ package examples_test
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"log"
 	"os"
@@ -105,7 +104,7 @@ func TestPush(t *testing.T) {
 		return append(list("-addr", s.PushAddr, "-ca", ca, "-cert", cert, "-key", key), args...)
 	}
 	h2 := func(args ...string) []string {
-		return append(list("-addr", s.HTTP2Addr, "-ca", ca, "-topic", apnstest.BundleID, "-p8", p8, "-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID), args...)
+		return append(list("-addr", s.HTTP2Addr, "-ca", ca, "-bundle-id", apnstest.BundleID, "-p8", p8, "-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID), args...)
 	}
 	h2Cert := func(args ...string) []string {
 		return append(list("-addr", s.HTTP2Addr, "-ca", ca, "-cert", cert, "-key", key), args...)
@@ -121,76 +120,83 @@ func TestPush(t *testing.T) {
 	}{
 		"local": {list("-local", token, "7", "Grüße"),
 			received + `, topic "com.example.app", push type "alert", collapse ID "", priority 0, payload {"aps":{"alert":"Grüße"}}` + "\naccepted\n", "", 0},
-		"local h2 with flags": {list("-local", "-protocol", "h2", "-type", "voip", "-topic", "a.b.voip", "-collapse-id", "c", "-priority", "1", "-expiry", "0", "-payload", object, token, "7"),
+		"local h2 with flags": {list("-local", "-protocol", "h2", "-type", "voip", "-topic", "a.b.voip", "-collapse-id", "c", "-priority", "1", "-expiry", "0", "-payload", object, token),
 			received + `, topic "a.b.voip", push type "voip", collapse ID "c", priority 1, expiry now or never, payload {"aps": {"badge": 0}}` + "\n\naccepted\n", "", 0},
-		"local h2 rejected": {list("-local", "-type", "voip", token, "7", "Hi"),
-			received + `, topic "com.example.app", push type "voip", collapse ID "", priority 0, payload {"aps":{"alert":"Hi"}}` + "\n", "rejected: apns: message 7 rejected: BadTopic (HTTP status 400)\n", 1},
+		"local h2 type": {list("-local", "-type", "voip", token, "Hi"),
+			received + `, topic "com.example.app.voip", push type "voip", collapse ID "", priority 0, payload {"aps":{"alert":"Hi"}}` + "\naccepted\n", "", 0},
+		"local h2 bundle ID": {list("-local", "-bundle-id", "a.b", "-type", "voip", token, "Hi"),
+			received + `, topic "a.b.voip", push type "voip", collapse ID "", priority 0, payload {"aps":{"alert":"Hi"}}` + "\naccepted\n", "", 0},
+		"local h2 rejected": {list("-local", "-type", "voip", "-topic", "com.example.app", token, "7", "Hi"),
+			received + `, topic "com.example.app", push type "voip", collapse ID "", priority 0, payload {"aps":{"alert":"Hi"}}` + "\n", "rejected: BadTopic (HTTP status 400)\nThe topic does not fit the push type. Give the app's bundle ID in -bundle-id, ", 1},
 		"local binary": {list("-local", "-protocol", "binary", token, "7", "Hi"),
 			received + `, topic "", push type "", collapse ID "", priority 0, expiry now or never, payload {"aps":{"alert":"Hi"}}` + "\naccepted\n", "", 0},
 		"local binary priority": {list("-local", "-protocol", "binary", "-priority", "5", token, "7", "Hi"),
 			received + `, topic "", push type "", collapse ID "", priority 5, payload {"aps":{"alert":"Hi"}}` + "\naccepted\n", "", 0},
 
-		"h2 key":                     {h2(token, "1", "Hello"), ok, "", 0},
-		"h2 certificate":             {h2Cert(token, "1", "Hello"), ok, "", 0},
-		"h2 certificate file":        {list("-addr", s.HTTP2Addr, "-ca", ca, "-cert", both, token, "1", "Hello"), ok, "", 0},
-		"h2 rejected":                {h2(bad, "2", "Hello"), "", "rejected: apns: message 2 rejected: BadDeviceToken (HTTP status 400)\n", 1},
-		"h2 dead":                    {h2(dead, "2", "Hello"), "", "rejected: apns: message 2 rejected: Unregistered (HTTP status 410, dead since 2023-11-14T22:13:20Z)\n", 1},
-		"h2 wrong team":              {h2("-team-id", "APNSTESTT2", token, "2", "Hello"), "", "apns: not sent: the server refuses this sender: InvalidProviderToken (HTTP status 403)\n", 1},
-		"h2 in doubt":                {h2(cut, "3", "Hello"), "", "apns: in doubt: ", 1},
-		"h2 not sent":                {h2(unasked, "3", "Hello"), "", "apns: not sent: ", 1},
-		"h2 shutdown after":          {h2(last, "4", "Hello"), ok, "", 0},
-		"h2 bad token":               {h2("xyz0", "1", "Hello"), "", "not sent: apns: token has 'x' at index 0, expected only hexadecimal digits\n", 1},
-		"h2 payload":                 {h2("-payload", object, token, "1"), ok, "", 0},
-		"h2 payload and certificate": {list("-addr", s.HTTP2Addr, "-ca", ca, "-payload", object, cert, key, token, "1"), ok, "", 0},
+		"h2 key":              {h2(token, "1", "Hello"), ok, "", 0},
+		"h2 certificate":      {h2Cert(token, "1", "Hello"), ok, "", 0},
+		"h2 certificate file": {list("-addr", s.HTTP2Addr, "-ca", ca, "-cert", both, token, "1", "Hello"), ok, "", 0},
+		"h2 topic":            {list("-addr", s.HTTP2Addr, "-ca", ca, "-topic", apnstest.BundleID, "-p8", p8, "-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID, token, "Hello"), ok, "", 0},
+		"h2 rejected":         {h2(bad, "2", "Hello"), "", "rejected: BadDeviceToken (HTTP status 400)\nThe server does not know the token. It is valid in one environment alone: ", 1},
+		"h2 dead":             {h2(dead, "2", "Hello"), "", "rejected: Unregistered (HTTP status 410, dead since 2023-11-14T22:13:20Z)\nThe app was removed from the device. Delete the token, ", 1},
+		"h2 wrong team":       {h2("-team-id", "APNSTESTT2", token, "2", "Hello"), "", "not sent: the server refuses this sender: InvalidProviderToken (HTTP status 403)\nThe key, its key ID and the team ID do not belong together, ", 1},
+		"h2 in doubt":         {h2(cut, "3", "Hello"), "", "in doubt: ", 1},
+		"h2 not sent":         {h2(unasked, "3", "Hello"), "", "not sent: ", 1},
+		"h2 shutdown after":   {h2(last, "4", "Hello"), ok, "", 0},
+		"h2 bad token":        {h2("xyz0", "1", "Hello"), "", "invalid: token has 'x' at index 0, expected only hexadecimal digits\n", 1},
+		"h2 payload":          {h2("-payload", object, token), ok, "", 0},
 
 		"binary":                 {binary(token, "1", "Hello"), ok, "", 0},
 		"binary five arguments":  {list("-addr", s.PushAddr, "-ca", ca, cert, key, token, "1", "Hello"), ok, "", 0},
-		"binary rejected":        {binary(bad, "2", "Hello"), "", "rejected: apns: message 2 rejected: invalid token (status 8)\n", 1},
-		"binary in doubt":        {binary(cut, "3", "Hello"), "", "apns: in doubt: messages written: 1", 1},
+		"binary rejected":        {binary(bad, "2", "Hello"), "", "rejected: invalid token (status 8)\nThe server does not know the token.", 1},
+		"binary in doubt":        {binary(cut, "3", "Hello"), "", "in doubt: messages written: 1", 1},
 		"binary shutdown after":  {binary(last, "4", "Hello"), ok, "", 0},
-		"binary shutdown before": {binary(late, "5", "Hello"), "", "not sent: apns: server shut down after message 0, ", 1},
-		"binary bad token":       {binary("xyz0", "1", "Hello"), "", "not sent: apns: token has 'x' at index 0, expected only hexadecimal digits\n", 1},
-		"binary priority 1":      {binary("-priority", "1", token, "1", "Hello"), "", "not sent: apns: priority is 1, expected 10 or 5", 1},
+		"binary shutdown before": {binary(late, "5", "Hello"), "", "not sent: server shut down after message 0, ", 1},
+		"binary bad token":       {binary("xyz0", "1", "Hello"), "", "invalid: token has 'x' at index 0, expected only hexadecimal digits\n", 1},
+		"binary priority 1":      {binary("-priority", "1", token, "1", "Hello"), "", "invalid: priority is 1, expected 10 or 5", 1},
 		"binary with a key":      {h2("-addr", s.PushAddr, token, "1", "Hello"), "", "did not negotiate HTTP/2", 1},
 
-		"no such certificate": {list("-cert", "/nonexistent", token, "1", "Hello"), "", "not sent: apns: reading the certificate: open /nonexistent: ", 1},
-		"no such p8":          {h2("-p8", "/nonexistent", token, "1", "Hello"), "", "not sent: apns: reading the auth key: open /nonexistent: ", 1},
+		"no such certificate": {list("-cert", "/nonexistent", token, "1", "Hello"), "", "not sent: reading the certificate: open /nonexistent: ", 1},
+		"no such p8":          {h2("-p8", "/nonexistent", token, "1", "Hello"), "", "not sent: reading the auth key: open /nonexistent: ", 1},
 		"bad key ID":          {h2("-key-id", "1", token, "1", "Hello"), "", "key ID has a length of 1, expected 10 digits and capital letters\n", 1},
 		"CA is a key":         {h2("-ca", key, token, "1", "Hello"), "", "key.pem has no certificate in PEM\n", 1},
-		"unknown CA":          {h2("-ca", cert, token, "1", "Hello"), "", "not sent: apns: TLS handshake with ", 1},
-		"no such payload":     {h2("-payload", "/nonexistent", token, "1"), "", "not sent: open /nonexistent: ", 1},
-		"payload syntax":      {h2("-payload", syntax, token, "1"), "", "not sent: " + syntax + " is not JSON, at byte 8: invalid character '}'", 1},
-		"payload array":       {h2("-payload", array, token, "1"), "", "not sent: " + array + ` is not a JSON object, expected {"aps":...}` + "\n", 1},
-		"payload null":        {h2("-payload", null, token, "1"), "", null + " is not a JSON object", 1},
-		"nobody there":        {list("-addr", "127.0.0.1:1", cert, key, token, "1", "Hello"), "", "not sent: apns: connecting to 127.0.0.1:1: dial tcp 127.0.0.1:1: ", 1},
+		"unknown CA":          {h2("-ca", cert, token, "1", "Hello"), "", "not sent: TLS handshake with ", 1},
+		"no such payload":     {h2("-payload", "/nonexistent", token), "", "not sent: open /nonexistent: ", 1},
+		"payload syntax":      {h2("-payload", syntax, token), "", "not sent: " + syntax + ": payload is not JSON, at byte 8: invalid character '}'", 1},
+		"payload array":       {h2("-payload", array, token), "", "not sent: " + array + `: payload is not a JSON object, expected {"aps":...}` + "\n", 1},
+		"payload null":        {h2("-payload", null, token), "", null + ": payload is not a JSON object", 1},
+		"nobody there":        {list("-addr", "127.0.0.1:1", cert, key, token, "1", "Hello"), "", "not sent: connecting to 127.0.0.1:1: dial tcp 127.0.0.1:1: ", 1},
 
-		"one argument":        {h2(token), "", "push: got 1 arguments, expected 3: device token, numeric id, alert text; see push -h\n", 2},
-		"payload and text":    {h2("-payload", object, token, "1", "Hello"), "", "push: got 3 arguments, expected 2: device token, numeric id; see push -h\n", 2},
+		"one argument":        {h2(token), "", "push: number of arguments is 1, expected 2: device token, alert text; see push -h\n", 2},
+		"four arguments":      {h2(cert, key, token, "Hello"), "", "push: number of arguments is 4, expected 2: device token, alert text; see push -h\n", 2},
+		"payload and text":    {h2("-payload", object, token, "Hello"), "", "push: number of arguments is 2, expected 1 with -payload: device token; see push -h\n", 2},
+		"id twice":            {h2("-id", "7", token, "1", "Hello"), "", "push: an id both after the device token and in -id, expected one of them; see push -h\n", 2},
+		"-id":                 {h2("-id", token, token, "Hello"), "", "push: numeric id is no number or out of range, expected 0 to 4294967295; see push -h\n", 2},
+		"nobody's sandbox":    {h2("-sandbox", token, "Hello"), "", "push: both -sandbox and -addr, expected one of them; see push -h\n", 2},
 		"bad id":              {h2(token, "-1", "Hello"), "", "push: numeric id is no number or out of range, expected 0 to 4294967295; see push -h\n", 2},
 		"no credentials":      {list(token, "1", "Hello"), "", "push: no credentials, expected -p8 with -key-id and -team-id, or -cert with -key; or -local, which needs none; see push -h\n", 2},
-		"p8 alone":            {list("-p8", p8, "-topic", "a", token, "1", "Hello"), "", "-p8, -key-id and -team-id go together", 2},
-		"p8 without team":     {list("-p8", p8, "-key-id", apnstest.KeyID, token, "1", "Hello"), "", "-p8, -key-id and -team-id go together", 2},
+		"p8 alone":            {list("-p8", p8, "-bundle-id", "a", token, "1", "Hello"), "", "-p8, -key-id and -team-id go together", 2},
+		"p8 without team":     {list("-p8", p8, "-key-id", apnstest.KeyID, "-bundle-id", "a", token, "1", "Hello"), "", "-p8, -key-id and -team-id go together", 2},
 		"key ID alone":        {list("-key-id", apnstest.KeyID, "-cert", cert, token, "1", "Hello"), "", "-p8, -key-id and -team-id go together", 2},
-		"p8 without topic":    {list("-p8", p8, "-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID, token, "1", "Hello"), "", "-p8 without -topic", 2},
+		"p8 without topic":    {list("-p8", p8, "-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID, token, "1", "Hello"), "", "push: -p8 without -bundle-id, expected the app's bundle ID: ", 2},
 		"p8 and cert":         {h2("-cert", cert, token, "1", "Hello"), "", "both -p8 and a certificate, expected one of them", 2},
 		"p8 and five":         {h2(cert, key, token, "1", "Hello"), "", "both -p8 and a certificate, expected one of them", 2},
 		"cert and five":       {h2Cert(cert, key, token, "1", "Hello"), "", "a certificate both in front of the device token and in -cert or -key", 2},
 		"key without cert":    {list("-key", key, token, "1", "Hello"), "", "-key without -cert", 2},
-		"production, addr":    {h2("-production", token, "1", "Hello"), "", "both -production and -addr", 2},
 		"not local":           {h2("-protocol", "h2", token, "1", "Hello"), "", "-protocol without -local", 2},
 		"unknown protocol":    {list("-local", "-protocol", "spdy", token, "1", "Hello"), "", `-protocol is "spdy", expected h2 or binary`, 2},
 		"local and addr":      {list("-local", "-addr", s.PushAddr, token, "1", "Hello"), "", "-local with an address or credentials", 2},
 		"local and five":      {list("-local", cert, key, token, "1", "Hello"), "", "-local with an address or credentials", 2},
-		"local, production":   {list("-local", "-production", token, "1", "Hello"), "", "-local with an address or credentials", 2},
+		"local, sandbox":      {list("-local", "-sandbox", token, "1", "Hello"), "", "-local with an address or credentials", 2},
 		"priority 7":          {list("-local", "-priority", "7", token, "1", "Hello"), "", "expected 10, 5 or 1, or 0 to leave it to the server", 2},
 		"priority 266":        {list("-local", "-priority", "266", token, "1", "Hello"), "", "expected 10, 5 or 1, or 0 to leave it to the server", 2},
 		"expiry without unit": {list("-local", "-expiry", "30", token, "1", "Hello"), "", "expected a duration from now, as 90m or 24h, or 0 for now or never", 2},
 		"expiry gone by":      {list("-local", "-expiry", "-1h", token, "1", "Hello"), "", "expected a duration from now", 2},
-		"unknown flag":        {list("-x"), "", "flag provided but not defined: -x", 2},
+		"unknown flag":        {list("-x"), "", "push: flag provided but not defined: -x; see push -h\n", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			stdout, stderr, status := run(t, nil, "push", test.args...)
-			if stdout != test.stdout || !strings.Contains(stderr, test.stderr) || test.stderr == "" && stderr != "" || status != test.status {
+			if stdout != test.stdout || !strings.Contains(stderr, test.stderr) || strings.Count(stderr, "rejected") > 1 || status == 2 && strings.Count(stderr, "\n") != 1 || test.stderr == "" && stderr != "" || status != test.status {
 				t.Errorf("got  %q, %q, %d\nwant %q, %q, %d", stdout, stderr, status, test.stdout, test.stderr, test.status)
 			}
 		})
@@ -211,13 +217,13 @@ func TestPushFlags(t *testing.T) {
 	}{
 		"h2 none": {append(auth, "-topic", "a.b", token, "1", "Hi"),
 			apns.Message{Token: token, Topic: "a.b", PushType: "alert", Payload: apns.AlertPayload("Hi")}, 0},
-		"h2 all": {append(auth, "-topic", "a.b", "-type", "background", "-collapse-id", "c", "-priority", "5", "-expiry", "90m", "-payload", payload, token, "1"),
+		"h2 all": {append(auth, "-topic", "a.b", "-type", "background", "-collapse-id", "c", "-priority", "5", "-expiry", "90m", "-payload", payload, token),
 			apns.Message{Token: token, Topic: "a.b", PushType: "background", CollapseID: "c", Priority: 5, Payload: []byte(`{"aps":{"content-available":1}}`)}, 90 * time.Minute},
 		"h2 now or never": {append(auth, "-topic", "a.b", "-priority", "10", "-expiry", "0", token, "1", "Hi"),
 			apns.Message{Token: token, Topic: "a.b", PushType: "alert", Priority: 10, Payload: apns.AlertPayload("Hi"), Expiry: time.Unix(0, 0).UTC()}, 0},
 		"binary none": {[]string{"-addr", s.PushAddr, "-ca", ca, cert, key, token, "8", "Hi"},
 			apns.Message{ID: 8, Token: token, Payload: apns.AlertPayload("Hi"), Expiry: time.Unix(0, 0).UTC()}, 0},
-		"binary all": {[]string{"-addr", s.PushAddr, "-ca", ca, "-topic", "a.b", "-type", "background", "-collapse-id", "c", "-priority", "5", "-expiry", "90m", "-payload", payload, cert, key, token, "9"},
+		"binary all": {[]string{"-addr", s.PushAddr, "-ca", ca, "-topic", "a.b", "-type", "background", "-collapse-id", "c", "-priority", "5", "-expiry", "90m", "-payload", payload, "-cert", cert, "-key", key, "-id", "9", token},
 			apns.Message{ID: 9, Token: token, Priority: 5, Payload: []byte(`{"aps":{"content-available":1}}`)}, 90 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -262,75 +268,6 @@ func TestOutputError(t *testing.T) {
 		if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 || !strings.HasPrefix(stderr.String(), test.want) {
 			t.Errorf("%s: got %v, %q; want status 1 and %q", program, err, stderr.String(), test.want)
 		}
-	}
-}
-
-func TestPrune(t *testing.T) {
-	var cut int
-	s := apnstest.NewUnstartedServer(nil)
-	s.OnConnect = func(port int, _ tls.ConnectionState) error {
-		if port == apns.FeedbackPort {
-			return apnstest.Fault{Cut: cut}
-		}
-		return nil
-	}
-	s.Start()
-	defer s.Close()
-	cert, key, ca, _ := files(t, s)
-	dead := []apns.Feedback{
-		{Token: token, DeadAt: time.Unix(1700000000, 0)},
-		{Token: "0a", DeadAt: time.Unix(1700000001, 0)},
-	}
-	s.AddFeedback(dead...)
-	stdout, stderr, status := run(t, nil, "prune", "-addr", s.FeedbackAddr, "-ca", ca, cert, key)
-	if want := token + " dead_at: 1700000000\n0a dead_at: 1700000001\n2 dead devices.\n"; stdout != want || stderr != "" || status != 0 {
-		t.Errorf("got %q, %q, %d; want %q", stdout, stderr, status, want)
-	}
-	stdout, _, status = run(t, nil, "prune", "-addr", s.FeedbackAddr, "-ca", ca, "-cert", cert, "-key", key)
-	if stdout != "0 dead devices.\n" || status != 0 {
-		t.Errorf("got %q, %d; want no dead devices", stdout, status)
-	}
-	cut = 1
-	s.AddFeedback(dead...)
-	stdout, stderr, status = run(t, nil, "prune", "-addr", s.FeedbackAddr, "-ca", ca, cert, key)
-	want := "error: the list ends early, after 1 dead devices: apns: feedback record is cut short after 6 bytes, expected at least 7\n"
-	if stdout != token+" dead_at: 1700000000\n" || stderr != want || status != 1 {
-		t.Errorf("got %q, %q, %d; want one device and %q", stdout, stderr, status, want)
-	}
-	cut = 0
-	long, longest := strings.Repeat("ab", 101), strings.Repeat("ab", 65535)
-	invalid := []apns.Feedback{dead[0], {DeadAt: dead[0].DeadAt}, {Token: long, DeadAt: dead[1].DeadAt}, {Token: longest, DeadAt: dead[1].DeadAt}, dead[1]}
-	s.AddFeedback(invalid...)
-	stdout, stderr, status = run(t, nil, "prune", "-addr", s.FeedbackAddr, "-ca", ca, cert, key)
-	said := `invalid: "" dead_at: 1700000000: token is empty, expected 1 to 100 bytes in hexadecimal` + "\n" +
-		`invalid: "` + long + `" dead_at: 1700000001: token has 202 characters, expected at most 200 hexadecimal digits` + "\n" +
-		`invalid: "` + longest + `" dead_at: 1700000001: token has 131070 characters, expected at most 200 hexadecimal digits` + "\n"
-	const count = "records with an invalid token: 3 (printed to standard error, not listed)\n"
-	if want := token + " dead_at: 1700000000\n0a dead_at: 1700000001\n2 dead devices.\n"; stdout != want || stderr != said+"error: "+count || status != 1 {
-		t.Errorf("invalid tokens: got %q, %.2000q, %d; want %q, %.2000q", stdout, stderr, status, want, said+"error: "+count)
-	}
-	cut = 1
-	s.AddFeedback(invalid...)
-	stdout, stderr, status = run(t, nil, "prune", "-addr", s.FeedbackAddr, "-ca", ca, cert, key)
-	if stdout != token+" dead_at: 1700000000\n" || stderr != said+want+count || status != 1 {
-		t.Errorf("invalid tokens, cut short: got %q, %.2000q, %d; want one device and %.2000q", stdout, stderr, status, said+want+count)
-	}
-	s.AddFeedback(invalid[1], dead[1])
-	stdout, stderr, status = run(t, nil, "prune", "-addr", s.FeedbackAddr, "-ca", ca, cert, key)
-	if want := strings.Replace(want, "1 dead", "0 dead", 1); stdout != "" || !strings.HasSuffix(stderr, want+strings.Replace(count, "3", "1", 1)) || status != 1 {
-		t.Errorf("no dead device, cut short: got %q, %q, %d; want %q", stdout, stderr, status, want)
-	}
-	stdout, _, status = run(t, nil, "prune", "-local")
-	if !strings.HasSuffix(stdout, "\n3 dead devices.\n") || status != 0 {
-		t.Errorf("-local: got %q, %d; want 3 dead devices", stdout, status)
-	}
-	stdout, stderr, status = run(t, nil, "prune", "-addr", s.HTTP2Addr, "-ca", ca, cert, key)
-	if stdout != "" || !strings.HasPrefix(stderr, "error: "+s.HTTP2Addr+" speaks HTTP/2, where there is no feedback service.\n") ||
-		!strings.Contains(stderr, "apns.ReasonUnregistered") || status != 1 {
-		t.Errorf("HTTP/2: got %q, %q, %d; want what to do instead", stdout, stderr, status)
-	}
-	if _, stderr, status := run(t, nil, "prune", "x"); status != 2 || !strings.Contains(stderr, "got 1 arguments, expected none or 2") {
-		t.Errorf("got %q, %d; want the usage", stderr, status)
 	}
 }
 
@@ -413,10 +350,18 @@ func TestHelp(t *testing.T) {
 	defer s.Close()
 	cert, key, ca, p8 := files(t, s)
 	list := file(t, "tokens.txt", []byte(token+"\n"))
+	h2 := " -addr " + s.HTTP2Addr + " -ca " + ca
+	accepted := file(t, "accepted.txt", []byte("c0ffee\n"))
 	replacer := strings.NewReplacer(
-		"./examples/prune -probe", "./prune -addr "+s.HTTP2Addr+" -ca "+ca+" -probe",
-		"./examples/push -p8", "./push -addr "+s.HTTP2Addr+" -ca "+ca+" -p8",
-		"./examples/push -cert", "./push -addr "+s.HTTP2Addr+" -ca "+ca+" -cert",
+		"./examples/prune -probe -sandbox", "./prune -probe"+h2,
+		"./examples/prune -probe", "./prune -probe"+h2,
+		"./examples/push -sandbox", "./push"+h2,
+		"./examples/push -p8", "./push"+h2+" -p8",
+		"./examples/push -cert", "./push"+h2+" -cert",
+		"./examples/doctor -sandbox", "./doctor"+h2,
+		"./examples/doctor -p8", "./doctor"+h2+" -p8",
+		"./examples/doctor -probe -p8", "./doctor -probe"+h2+" -p8",
+		"./examples/prune -local -probe", "./prune -local -probe",
 		"./examples/", "./",
 		"gateway.example.com:2195", s.PushAddr+" -ca "+ca,
 		"feedback.example.com:2196", s.FeedbackAddr+" -ca "+ca,
@@ -428,21 +373,29 @@ func TestHelp(t *testing.T) {
 		"<device-token>", token,
 		"tokens.txt", list,
 		"retry.txt", filepath.Join(t.TempDir(), "retry.txt"),
+		"accepted.txt", accepted,
 	)
-	for program, want := range map[string]int{"push": 7, "prune": 5, "build": 2} {
-		_, help, status := run(t, nil, program, "-h")
-		if status != 0 {
-			t.Errorf("%s -h: exit status %d, want 0", program, status)
+	for program, want := range map[string]int{"push": 10, "prune": 5, "doctor": 4, "build": 2} {
+		help, stderr, status := run(t, nil, program, "-h")
+		if stderr != "" || status != 0 {
+			t.Errorf("%s -h: got %q, exit status %d; want 0", program, stderr, status)
+		}
+		if first, _, _ := strings.Cut(help, "\n\n"); program != "build" && !strings.Contains(first, "Apple's\nproduction") && !strings.Contains(first, "Apple's production") {
+			t.Errorf("%s -h: got %q first, want the default environment in it", program, first)
 		}
 		commands := 0
 		for line := range strings.Lines(help) {
 			line = strings.TrimSpace(line)
-			if !strings.HasPrefix(line, "go run ") {
+			if !strings.HasPrefix(line, "go run ") && !strings.Contains(line, " | go run ") && !strings.HasPrefix(line, "grep ") {
 				continue
 			}
 			commands++
-			line = replacer.Replace(line)
-			if out, err := exec.CommandContext(t.Context(), sh, "-c", line).CombinedOutput(); err != nil {
+			line = strings.ReplaceAll(replacer.Replace(line), "go run ./", bin+"/")
+			out, err := exec.CommandContext(t.Context(), sh, "-c", line).CombinedOutput()
+			if strings.HasPrefix(line, "grep ") && len(out) == 0 {
+				continue // all lines were accepted, and grep has status 1
+			}
+			if err != nil {
 				t.Errorf("%s: %v\n%s", line, err, out)
 			}
 		}
@@ -450,7 +403,10 @@ func TestHelp(t *testing.T) {
 			t.Errorf("%s -h: ran %d commands, want %d", program, commands, want)
 		}
 	}
-	if n := len(s.Messages(apnstest.Accepted)); n != 7 {
-		t.Errorf("%d messages arrived, want 7: with a key, with a certificate, on the binary protocol; and twice each, push and prune with -tokens", n)
+	if n := len(s.Messages(apnstest.Accepted)); n != 8 {
+		t.Errorf("%d messages arrived, want 8: with a key, with a certificate, on the binary protocol; twice each, push and prune with -tokens; and the doctor's", n)
+	}
+	if got := readTokens(t, accepted); !slices.Equal(got, []string{"c0ffee", token}) {
+		t.Errorf("the accepted file has %q, want what it had and %s", got, token)
 	}
 }

@@ -207,7 +207,7 @@ func TestLocal(t *testing.T) {
 		if status != 1 || !strings.HasPrefix(stderr, "error: apnstest: cannot listen: ") {
 			t.Errorf("on a port that is taken: got %q, %d", stderr, status)
 		}
-		if _, stderr, status := run(t, nil, "local", "x"); status != 2 || !strings.Contains(stderr, "got 1 arguments, expected none") {
+		if _, stderr, status := run(t, nil, "local", "x"); status != 2 || !strings.Contains(stderr, "number of arguments is 1, expected none") {
 			t.Errorf("got %q, %d; want the usage", stderr, status)
 		}
 	})

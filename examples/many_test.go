@@ -31,7 +31,7 @@ func protocols(t *testing.T, s *apnstest.Server) []protocol {
 	t.Helper()
 	cert, key, ca, p8 := files(t, s)
 	return []protocol{
-		{"h2", []string{"-addr", s.HTTP2Addr, "-ca", ca, "-topic", apnstest.BundleID, "-p8", p8, "-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID}},
+		{"h2", []string{"-addr", s.HTTP2Addr, "-ca", ca, "-bundle-id", apnstest.BundleID, "-p8", p8, "-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID}},
 		{"binary", []string{"-addr", s.PushAddr, "-ca", ca, "-cert", cert, "-key", key}},
 	}
 }
@@ -89,7 +89,7 @@ func TestPushMany(t *testing.T) {
 		return name + ":4: token has 'x' at index 0, expected only hexadecimal digits\n" +
 			name + ":9: token has 3 characters, expected an even number of hexadecimal digits\n" +
 			name + ":10: token has 202 characters, expected at most 200 hexadecimal digits\n" +
-			name + ":11: line has 100001 bytes, expected a token of at most 200 hexadecimal digits\n"
+			name + ":11: line has 100001 bytes, expected a device token, or one with a payload after a tab\n"
 	}
 	list := file(t, "tokens.txt", []byte(mixed))
 	empty := file(t, "empty.txt", nil)
@@ -123,7 +123,8 @@ func TestPushMany(t *testing.T) {
 			"all sorts":   {with("-tokens", list, "Hi"), "", mixedOut, quote(invalid(list)), 1, fault + "\n"},
 			"stdin":       {with("-tokens", "-", "Hi"), mixed, mixedOut, quote(invalid("standard input")), 1, fault + "\n"},
 			"all good":    {with("-tokens", "-", "Hi"), all, "accepted: 2\n", "", 0, ""},
-			"twice":       {with("-tokens", "-", "Hi"), all + all, "accepted: 4\n", "", 0, ""},
+			"twice":       {with("-tokens", "-", "Hi"), all + strings.ToUpper(all), "accepted: 2\nskipped, the same as a line before: 2\n", "", 0, ""},
+			"duplicates":  {with("-duplicates", "-tokens", "-", "Hi"), all + all, "accepted: 4\n", "", 0, ""},
 			"empty":       {with("-tokens", empty, "Hi"), "", "accepted: 0\n", "", 0, ""},
 			"blank":       {with("-tokens", blank, "Hi"), "", "accepted: 0\n", "", 0, ""},
 			"in doubt":    {append(with("-tokens", doubtful), "Hi"), "", "accepted: 0\nin doubt: 1\nto try again: 1, in RETRY\n", doubt, 1, cut + "\n"},
@@ -134,16 +135,18 @@ func TestPushMany(t *testing.T) {
 			"folder":      {with("-tokens", dir, "Hi"), "", "", "not sent: .* is a folder, expected a file of device tokens, one a line\n", 1, "untouched"},
 			"no payload":  {with("-tokens", list, "-payload", "/nonexistent"), "", "", "not sent: open /nonexistent: .*\n", 1, "untouched"},
 			"no CA":       {with("-ca", "/nonexistent", "-tokens", list, "Hi"), "", "", "not sent: open /nonexistent: .*\n", 1, "untouched"},
-			"no text":     {with("-tokens", list), "", "", quote("push: got 0 arguments, expected 1: alert text; see push -h\n"), 2, "untouched"},
-			"old style":   {with("-tokens", list, token, "1", "Hi"), "", "", "push: a certificate both in front .*\n|push: both -p8 and a certificate, .*\n", 2, "untouched"},
-			"two texts":   {with("-tokens", list, "Hi", "Hello"), "", "", quote("push: got 2 arguments, expected 1: alert text; see push -h\n"), 2, "untouched"},
-			"text and":    {with("-tokens", list, "-payload", large, "Hi"), "", "", quote("push: got 1 arguments, expected 0: -tokens and -payload say it all; see push -h\n"), 2, "untouched"},
+			"no text":     {with("-tokens", doubtful), "", "accepted: 0\ninvalid: 1\n", "DOUBTFUL:1: line has only a token, and there is no alert text: expected a tab and a payload after the token\n", 1, ""},
+			"old style":   {with("-tokens", list, token, "1", "Hi"), "", "", quote("push: number of arguments is 3, expected only the alert text: with -tokens the device tokens are in its file; see push -h\n"), 2, "untouched"},
+			"two texts":   {with("-tokens", list, "Hi", "Hello"), "", "", "push: number of arguments is 2, expected only the alert text: .*\n", 2, "untouched"},
+			"text and":    {with("-tokens", list, "-payload", large, "Hi"), "", "", "push: number of arguments is 1, expected none: .*\n", 2, "untouched"},
+			"with an id":  {with("-tokens", list, "-id", "1", "Hi"), "", "", "push: -id with -tokens, expected one of them: .*\n", 2, "untouched"},
 			"credentials": {[]string{"-tokens", list, "Hi"}, "", "", "push: no credentials, expected .*\n", 2, "untouched"},
 		} {
 			t.Run(p.name+"/"+name, func(t *testing.T) {
 				retry := file(t, "retry.txt", []byte("untouched"))
-				names := strings.NewReplacer("RETRY", retry, "HOPELESS", hopeless, "LIST", list)
+				names := strings.NewReplacer("RETRY", retry, "HOPELESS", hopeless, "DOUBTFUL", doubtful, "LIST", list)
 				stdout, stderr, status := run(t, []byte(test.stdin), "push", append([]string{"-retry-file", retry}, test.args...)...)
+				stderr = withoutAdvice(stderr)
 				wantErr := regexp.MustCompile("^(?:" + names.Replace(test.stderr) + ")$")
 				if want := names.Replace(test.stdout); stdout != want || !wantErr.MatchString(stderr) || status != test.status {
 					t.Errorf("got  %q, %q, %d\nwant %q, %q, %d", stdout, stderr, status, want, wantErr, test.status)
@@ -169,7 +172,7 @@ func TestPushManyRefused(t *testing.T) {
 	if want := "accepted: 0\nnot sent: 5000\nto try again: 5000, in " + retry + "\n"; stdout != want || status != 1 {
 		t.Errorf("got %q, %d; want %q, 1", stdout, status, want)
 	}
-	if !regexp.MustCompile(`^error: not sent: .*InvalidProviderToken \(HTTP status 403\)\n$`).MatchString(stderr) {
+	if !regexp.MustCompile(`^error: not sent: .*InvalidProviderToken \(HTTP status 403\)\nThe key, its key ID and the team ID .*\n$`).MatchString(stderr) {
 		t.Errorf("got %q, want the error once", stderr)
 	}
 	if got := readTokens(t, retry); !slices.Equal(sorted(got), all) {
@@ -211,14 +214,6 @@ func TestPushManyFlags(t *testing.T) {
 			t.Errorf("%s: got %d tokens, want each of 100 once", p.name, len(got))
 		}
 	}
-	// A certificate and a key come before the other arguments.
-	cert, key, ca, _ := files(t, s)
-	for _, args := range [][]string{{"-payload", payload, cert, key}, {cert, key, "Hi"}} {
-		stdout, stderr, status := run(t, nil, "push", append([]string{"-addr", s.PushAddr, "-ca", ca, "-tokens", list}, args...)...)
-		if stdout != "accepted: 100\n" || stderr != "" || status != 0 {
-			t.Errorf("%v: got %q, %q, %d", args, stdout, stderr, status)
-		}
-	}
 	for _, name := range []string{"h2", "binary"} {
 		stdout, stderr, status := run(t, nil, "push", "-local", "-protocol", name, "-tokens", list, "Hi")
 		if stdout != "accepted: 100\n" || stderr != "" || status != 0 {
@@ -240,12 +235,14 @@ func TestRetryFile(t *testing.T) {
 	}{
 		"same file":     {[]string{"-tokens", list, "-retry-file", list}, "", "push: -retry-file " + list + " is the file of -tokens, expected another one; see push -h\n", 2},
 		"another name":  {[]string{"-tokens", list, "-retry-file", link}, "", "push: -retry-file " + link + " is the file of -tokens, expected another one; see push -h\n", 2},
+		"accepted":      {[]string{"-tokens", list, "-accepted-file", link}, "", "push: -accepted-file " + link + " is the file of -tokens, expected another one; see push -h\n", 2},
+		"the same":      {[]string{"-tokens", list, "-accepted-file", "x", "-retry-file", "x"}, "", "push: -accepted-file and -retry-file are the same, expected two files; see push -h\n", 2},
 		"from stdin":    {[]string{"-tokens", "-", "-retry-file", list}, "", "push: -retry-file " + list + " is the file of -tokens, expected another one; see push -h\n", 2},
 		"a folder":      {[]string{"-tokens", list, "-retry-file", t.TempDir()}, "", "not sent: open ", 1},
 		"in no folder":  {[]string{"-tokens", list, "-retry-file", "/nonexistent/retry"}, "", "not sent: open /nonexistent/retry: ", 1},
-		"for no tokens": {[]string{"-retry-file", "x", token, "1"}, "", "push: -retry-file without -tokens, expected both; see push -h\n", 2},
-		"-v no tokens":  {[]string{"-v", token, "1"}, "", "push: -v without -tokens, expected both; see push -h\n", 2},
-		"stdout":        {[]string{"-tokens", list, "-retry-file", "-"}, "", "push: -retry-file is -, expected the name of a file; see push -h\n", 2},
+		"for no tokens": {[]string{"-retry-file", "x", token}, "", "push: -retry-file or -accepted-file without -tokens, expected both; see push -h\n", 2},
+		"-v no tokens":  {[]string{"-v", token}, "", "push: -v or -duplicates without -tokens, expected both; see push -h\n", 2},
+		"stdout":        {[]string{"-tokens", list, "-retry-file", "-"}, "", "push: -retry-file or -accepted-file is -, expected the name of a file; see push -h\n", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "push"), slices.Concat([]string{"-local"}, test.args, []string{"Hi"})...)
@@ -278,7 +275,7 @@ func TestRetryFile(t *testing.T) {
 		stdout, stderr, status := run(t, []byte(token), "push", slices.Concat(protocols(t, s)[0].args, []string{"-tokens", "-", "-retry-file", retry, "Hi"})...)
 		want := ""
 		if retry == "/dev/full" {
-			want = "error: /dev/full is not complete, tokens to try again are missing: write /dev/full: "
+			want = "error: /dev/full is not complete: write /dev/full: "
 		}
 		if !strings.HasPrefix(stderr, want) || want == "" && stderr != "" || !strings.HasPrefix(stdout, "accepted: 0\nrejected: 1\n") || status != 1 {
 			t.Errorf("got %q, %q, %d; want %q", stdout, stderr, status, want)
@@ -326,10 +323,22 @@ func (p *process) interrupt(t *testing.T) {
 	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
-	if line, err := p.stderr.ReadString('\n'); line != "interrupted\n" {
-		t.Fatalf("got %q, %v; want interrupted", line, err)
+	for {
+		if line, err := p.stderr.ReadString('\n'); line == "interrupted\n" {
+			return
+		} else if withoutAdvice(line) != "" || err != nil {
+			t.Fatalf("got %q, %v; want interrupted", line, err)
+		}
 	}
 }
+
+// withoutAdvice returns what a program wrote to standard error, without the lines that say what
+// to do about a rejection.
+func withoutAdvice(stderr string) string {
+	return adviceLines.ReplaceAllString(stderr, "")
+}
+
+var adviceLines = regexp.MustCompile(`(?m)^([A-Za-z ]+: )?The .*\n`)
 
 // wait waits for the end of the program, and returns what it wrote and its exit status.
 func (p *process) wait(t *testing.T) (stdout, stderr string, status int) {
@@ -339,7 +348,7 @@ func (p *process) wait(t *testing.T) (stdout, stderr string, status int) {
 		t.Fatal(err)
 	}
 	p.cmd.Wait()
-	return p.stdout.String(), string(rest), p.cmd.ProcessState.ExitCode()
+	return p.stdout.String(), withoutAdvice(string(rest)), p.cmd.ProcessState.ExitCode()
 }
 
 // After Ctrl-C the retry file has every token that was not accepted.
@@ -517,124 +526,5 @@ func TestProgress(t *testing.T) {
 		if last := lines[len(lines)-1]; strings.Contains(last[strings.LastIndex(last, "\r")+1:], "/s") {
 			t.Errorf("%s: %q has progress at the end", program, out)
 		}
-	}
-}
-
-func TestProbe(t *testing.T) {
-	const bad, dead1, dead2 = "bad0", "dead01", "dead02"
-	s := apnstest.NewServer(func(m *apns.Message) error {
-		switch m.Token {
-		case bad:
-			return apns.ReasonBadDeviceToken
-		case "0e":
-			return &apns.PushError{HTTPStatus: 410, Reason: apns.ReasonExpiredToken, DeadAt: time.Unix(1700000002, 0)}
-		case "0c":
-			return apnstest.Fault{End: apnstest.EndRST}
-		}
-		return nil
-	})
-	defer s.Close()
-	s.Unregister(dead1, time.Unix(1700000000, 0))
-	s.Unregister(dead2, time.Unix(1700000001, 0))
-	cert, key, ca, p8 := files(t, s)
-	h2, binary := protocols(t, s)[0].args, protocols(t, s)[1].args
-	list := file(t, "tokens.txt", []byte(token+"\n"+dead1+"\n\n0e\n"+dead2))
-	const deadOut = dead1 + " dead_at: 1700000000\n" + dead2 + " dead_at: 1700000001\n0e dead_at: 1700000002\n3 dead devices.\n"
-	probe := func(args ...string) []string { return append([]string{"-probe"}, args...) }
-	with := func(args ...string) []string { return slices.Concat(h2, probe(args...)) }
-	h2Cert := []string{"-probe", "-addr", s.HTTP2Addr, "-ca", ca, "-tokens", list}
-	for name, test := range map[string]struct {
-		args           []string
-		stdin          string
-		stdout, stderr string // stderr is how it begins
-		status         int
-	}{
-		"key":          {with("-tokens", list), "", deadOut, "", 0},
-		"certificate":  {append(h2Cert, "-cert", cert, "-key", key), "", deadOut, "", 0},
-		"arguments":    {append(h2Cert, cert, key), "", deadOut, "", 0},
-		"stdin":        {with("-tokens", "-"), token + "\n" + dead1, dead1 + " dead_at: 1700000000\n1 dead devices.\n", "", 0},
-		"none dead":    {with("-tokens", "-"), token, "0 dead devices.\n", "", 0},
-		"no tokens":    {with("-tokens", "-"), "", "0 dead devices.\n", "", 0},
-		"not all":      {with("-tokens", "-"), token + "\nxyz0\n" + bad + "\n" + dead1 + "\n" + bad, dead1 + " dead_at: 1700000000\n1 dead devices.\n", "standard input:2: token has 'x' at index 0, expected only hexadecimal digits\nerror: of 3 tokens it is not known whether they are dead: BadDeviceToken: 2, invalid: 1\n", 1},
-		"in doubt":     {with("-tokens", "-"), "0c", "0 dead devices.\n", "error: of 1 tokens it is not known whether they are dead: in doubt: 1\nthe first of those errors: apns: in doubt: ", 1},
-		"wrong team":   {with("-team-id", "APNSTESTT2", "-tokens", "-"), token, "0 dead devices.\n", "error: of 1 tokens it is not known whether they are dead: not sent: 1\nthe first of those errors: apns: not sent: the server refuses this sender: InvalidProviderToken (HTTP status 403)\n", 1},
-		"binary":       {slices.Concat(binary, probe("-tokens", list)), "", "", "error: " + s.PushAddr + " speaks the binary protocol, where the answer to a push does not say whether its device is dead; expected HTTP/2.", 1},
-		"binary key":   {with("-addr", s.PushAddr, "-tokens", list), "", "", "error: apns: ", 1},
-		"nobody there": {with("-addr", "127.0.0.1:1", "-tokens", list), "", "", "error: apns: connecting to 127.0.0.1:1: ", 1},
-		"no such file": {with("-tokens", "/nonexistent"), "", "", "error: open /nonexistent: ", 1},
-		"no such p8":   {with("-p8", "/nonexistent", "-tokens", list), "", "", "error: apns: reading the auth key: open /nonexistent: ", 1},
-
-		"without tokens":   {with(), "", "", "prune: -probe without -tokens, expected a file of device tokens, or - for standard input; see prune -h\n", 2},
-		"without probe":    {[]string{"-tokens", list}, "", "", "prune: -tokens without -probe, expected both: the feedback service has no use for it; see prune -h\n", 2},
-		"p8 alone":         {probe("-tokens", list, "-p8", p8, "-topic", "a"), "", "", "prune: -p8, -key-id and -team-id go together, expected all three or none; see prune -h\n", 2},
-		"p8 without topic": {with("-tokens", list, "-topic", ""), "", "", "prune: -p8 without -topic, ", 2},
-		"p8 and cert":      {with("-tokens", list, "-cert", cert), "", "", "prune: both -p8 and a certificate, ", 2},
-		"no credentials":   {probe("-tokens", list), "", "", "prune: no credentials, ", 2},
-		"production, addr": {with("-tokens", list, "-production"), "", "", "prune: both -production and -addr, ", 2},
-		"local and addr":   {with("-tokens", list, "-local"), "", "", "prune: -local with an address or credentials, ", 2},
-		"one argument":     {with("-tokens", list, "x"), "", "", "prune: got 1 arguments, expected none or 2; see prune -h\n", 2},
-	} {
-		t.Run(name, func(t *testing.T) {
-			before := len(s.Records())
-			stdout, stderr, status := run(t, []byte(test.stdin), "prune", test.args...)
-			wantLines, gotLines := sorted(strings.Split(test.stdout, "\n")), sorted(strings.Split(stdout, "\n"))
-			if !slices.Equal(gotLines, wantLines) || !strings.HasPrefix(stderr, test.stderr) || test.stderr == "" && stderr != "" || status != test.status {
-				t.Errorf("got  %q, %q, %d\nwant %q, %q, %d", stdout, stderr, status, test.stdout, test.stderr, test.status)
-			}
-			for _, r := range s.Records()[before:] {
-				m := r.Message
-				if errors.Is(r.Err, apns.ReasonInvalidProviderToken) {
-					continue // the server did not check the rest
-				}
-				if m.PushType != apns.PushTypeBackground || string(m.Payload) != `{"aps":{"content-available":1}}` || !m.Expiry.Equal(time.Unix(0, 0)) {
-					t.Errorf("sent %+v, want a background push, now or never", m)
-				}
-				if strings.HasPrefix(name, "binary") {
-					t.Errorf("sent %+v on the binary protocol", m)
-				}
-			}
-		})
-	}
-	if n := len(s.Messages(apnstest.Accepted)); n == 0 {
-		t.Error("nothing was sent")
-	}
-
-	stdout, stderr, status := run(t, nil, "prune", "-local", "-probe")
-	if strings.Count(stdout, " dead_at: ") != 3 || !strings.HasSuffix(stdout, "\n3 dead devices.\n") || stderr != "" || status != 0 {
-		t.Errorf("-local: got %q, %q, %d; want 3 dead devices", stdout, stderr, status)
-	}
-	if full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0); err == nil {
-		defer full.Close()
-		cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "prune"), "-local", "-probe")
-		var stderr bytes.Buffer
-		cmd.Stdout, cmd.Stderr = full, &stderr
-		if err := cmd.Run(); err == nil || !strings.HasPrefix(stderr.String(), "error: write /dev/stdout: ") {
-			t.Errorf("on a full disk: got %v, %q; want an error", err, &stderr)
-		}
-	}
-	const one = "deadbeef00112233445566778899aabbccddeeff0102030405060708090a0b0c"
-	stdout, stderr, status = run(t, []byte(numbered(2)[1]+"\n"+one), "prune", "-local", "-probe", "-tokens", "-")
-	if !strings.HasPrefix(stdout, one+" dead_at: ") || !strings.HasSuffix(stdout, "\n1 dead devices.\n") || stderr != "" || status != 0 {
-		t.Errorf("-local -tokens: got %q, %q, %d; want one dead device", stdout, stderr, status)
-	}
-}
-
-// After Ctrl-C prune says that the list is not complete.
-func TestProbeInterrupted(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Skip("nothing can be interrupted there")
-	}
-	s := apnstest.NewServer(nil)
-	defer s.Close()
-	s.Unregister("dead", time.Unix(1700000000, 0))
-	program := start(t, "prune", slices.Concat(protocols(t, s)[0].args, []string{"-probe", "-tokens", "-"})...)
-	fmt.Fprintf(program.stdin, "dead\n%s\n", token)
-	if err := s.Wait(t.Context(), 2); err != nil {
-		t.Fatal(err)
-	}
-	program.interrupt(t)
-	stdout, stderr, status := program.wait(t)
-	if want := "error: the rest of standard input was not asked about\n"; stdout != "dead dead_at: 1700000000\n1 dead devices.\n" || stderr != want || status != 1 {
-		t.Errorf("got %q, %q, %d; want one dead device and %q", stdout, stderr, status, want)
 	}
 }

@@ -20,7 +20,7 @@ func TestSecretsInArguments(t *testing.T) {
 		lines := strings.Split(strings.TrimSpace(string(pem)), "\n")
 		return strings.Join(lines[1:len(lines)-1], "")
 	}
-	ids := []string{"-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID, "-topic", apnstest.BundleID}
+	ids := []string{"-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID, "-bundle-id", apnstest.BundleID}
 	h2 := append([]string{"-addr", s.HTTP2Addr, "-ca", ca, "-p8", p8}, ids...)
 	const object = `{"aps":{"alert":"secret-text"}}`
 	dir := t.TempDir()
@@ -35,23 +35,27 @@ func TestSecretsInArguments(t *testing.T) {
 		"p8 on one line":            {"push", append([]string{"-p8", strings.ReplaceAll(string(certs.AuthKey), "\n", " ")}, append(ids, token, "1", "Hi")...)},
 		"p8 is a line":              {"push", append([]string{"-p8", base64Of(certs.AuthKey)[:64]}, append(ids, token, "1", "Hi")...)},
 		"p8 of prune":               {"prune", append([]string{"-probe", "-tokens", ca, "-p8", base64Of(certs.AuthKey)}, ids...)},
-		"key ID is the key":         {"push", []string{"-p8", p8, "-key-id", base64Of(certs.AuthKey), "-team-id", apnstest.TeamID, "-topic", "t", token, "1", "Hi"}},
-		"team ID is the key":        {"push", []string{"-p8", p8, "-team-id", base64Of(certs.AuthKey), "-key-id", apnstest.KeyID, "-topic", "t", token, "1", "Hi"}},
+		"key ID is the key":         {"push", []string{"-p8", p8, "-key-id", base64Of(certs.AuthKey), "-team-id", apnstest.TeamID, "-bundle-id", "t", token, "1", "Hi"}},
+		"team ID is the key":        {"push", []string{"-p8", p8, "-team-id", base64Of(certs.AuthKey), "-key-id", apnstest.KeyID, "-bundle-id", "t", token, "1", "Hi"}},
 		"key is PEM":                {"push", []string{"-cert", cert, "-key", string(certs.ClientKey), token, "1", "Hi"}},
 		"key is base64":             {"push", []string{"-cert", cert, "-key", base64Of(certs.ClientKey), token, "1", "Hi"}},
 		"cert is the key":           {"push", []string{"-cert", string(certs.ClientKey), "-key", key, token, "1", "Hi"}},
 		"key in front is PEM":       {"push", []string{cert, string(certs.ClientKey), token, "1", "Hi"}},
-		"key of prune":              {"prune", []string{"-cert", cert, "-key", base64Of(certs.ClientKey)}},
-		"key of prune, no cert":     {"prune", []string{"-key", base64Of(certs.ClientKey)}},
-		"key of prune, in front":    {"prune", []string{cert, string(certs.ClientKey)}},
+		"key of prune":              {"prune", []string{"-addr", s.FeedbackAddr, "-cert", cert, "-key", base64Of(certs.ClientKey)}},
+		"key of prune, no cert":     {"prune", []string{"-addr", s.FeedbackAddr, "-key", base64Of(certs.ClientKey)}},
+		"key of prune, in front":    {"prune", []string{"-addr", s.FeedbackAddr, cert, string(certs.ClientKey)}},
 		"CA is the key":             {"push", []string{"-cert", cert, "-key", key, "-ca", base64Of(certs.ClientKey), token, "1", "Hi"}},
-		"CA of prune is the key":    {"prune", []string{"-cert", cert, "-key", key, "-ca", string(certs.ClientKey)}},
-		"payload is JSON":           {"push", append(h2, "-payload", object, token, "1")},
+		"CA of prune is the key":    {"prune", []string{"-addr", s.FeedbackAddr, "-cert", cert, "-key", key, "-ca", string(certs.ClientKey)}},
+		"payload is JSON":           {"push", append(h2, "-payload", object, token)},
 		"tokens is a token":         {"push", append(h2, "-tokens", token, "Hi")},
 		"tokens of prune":           {"prune", append([]string{"-probe", "-tokens", token}, h2...)},
 		"retry file in a token":     {"push", append(h2, "-tokens", ca, "-retry-file", filepath.Join(dir, "none", token), "Hi")},
 		"ID and token swapped":      {"push", append(h2, "1", token, "Hi")},
 		"ID and text swapped":       {"push", append(h2, token, "secret-text", "1")},
+		"-id is a token":            {"push", append(h2, "-id", token, token, "Hi")},
+		"accepted file is a token":  {"push", append(h2, "-tokens", ca, "-accepted-file", filepath.Join(dir, "none", token), "Hi")},
+		"doctor, p8 is base64":      {"doctor", append([]string{"-p8", base64Of(certs.AuthKey)}, ids...)},
+		"doctor, key is PEM":        {"doctor", []string{"-cert", cert, "-key", string(certs.ClientKey)}},
 		"build, ID and token":       {"build", []string{"1", token, "Hi"}},
 		"build, ID and text":        {"build", []string{token, "secret-text", "1"}},
 		"token with < and >":        {"push", append(h2, "<"+token+">", "1", "Hi")},
@@ -59,7 +63,7 @@ func TestSecretsInArguments(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			stdout, stderr, status := run(t, nil, test.program, test.args...)
-			if status == 0 || stderr == "" {
+			if status == 0 || stdout+stderr == "" {
 				t.Errorf("got %q, %q, %d; want an error", stdout, stderr, status)
 			}
 			secrets := []string{"secret-text", token, base64Of(certs.AuthKey), base64Of(certs.ClientKey), base64.StdEncoding.EncodeToString(certs.AuthKey)}

@@ -13,9 +13,10 @@ import (
 	"time"
 
 	"example.com/apns"
+	"example.com/apns/examples/internal/cli"
 )
 
-const usage = `Build writes a notification to standard output, encoded for the binary protocol. On a
+const help = `Build writes a notification to standard output, encoded for the binary protocol. On a
 terminal it writes a dump of the bytes, with a line for each field.
 
 	build [flags] <device-token> <numeric-id> <alert-text>
@@ -29,36 +30,22 @@ For example:
 Flags:
 `
 
-func main() {
-	err := run()
-	switch {
-	case errors.Is(err, errUsage):
-		os.Exit(2)
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "error:", err)
-		os.Exit(1)
-	}
-}
-
-var errUsage = errors.New("usage")
+func main() { cli.Exit(run()) }
 
 func run() error {
 	dumped := flag.Bool("hex", false, "write the dump even if standard output is not a terminal")
 	decode := flag.Bool("decode", false, "read messages in any format from standard input, and dump them")
 	priority := flag.Uint("priority", 0, "the priority, 10 or 5, which selects the framed format; 0 selects the extended format,\nwhich has no priority")
 	expiry := flag.Duration("expiry", 0, "how long the server keeps the message for a device that it cannot reach; 0: not at all")
-	flag.Usage = func() {
-		fmt.Fprint(flag.CommandLine.Output(), usage)
-		flag.PrintDefaults()
+	if err := cli.Parse(help); err != nil {
+		return err
 	}
-	flag.Parse()
 	want := 3
 	if *decode {
 		want = 0
 	}
 	if flag.NArg() != want {
-		fmt.Fprintf(os.Stderr, "build: got %d arguments, expected %d; see build -h\n", flag.NArg(), want)
-		return errUsage
+		return cli.Usagef("number of arguments is %d, expected %d", flag.NArg(), want)
 	}
 	if *decode {
 		b, err := io.ReadAll(os.Stdin)

@@ -19,9 +19,10 @@ import (
 
 	"example.com/apns"
 	"example.com/apns/apnstest"
+	"example.com/apns/examples/internal/cli"
 )
 
-const usage = `Local runs a server that stands in for Apple's, for clients in any language:
+const help = `Local runs a server that stands in for Apple's, for clients in any language:
 the HTTP/2 provider API, the binary gateway and the feedback service. It writes
 the certificates and keys that a client needs into a folder, prints commands to
 try, and shows each push as it arrives. Ctrl-C ends it.
@@ -41,32 +42,18 @@ const (
 	deadToken = "dead00c0c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00"
 )
 
-func main() {
-	err := run()
-	switch {
-	case errors.Is(err, errUsage):
-		os.Exit(2)
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "error:", err)
-		os.Exit(1)
-	}
-}
-
-var errUsage = errors.New("usage")
+func main() { cli.Exit(run()) }
 
 func run() error {
 	http2 := flag.Int("http2", 8443, "the `port` of the HTTP/2 provider API; 0 means any free port, for each of the three")
 	push := flag.Int("push", 2195, "the `port` of the binary gateway")
 	feedback := flag.Int("feedback", 2196, "the `port` of the feedback service")
 	dir := flag.String("dir", "apns-local", "the `folder` for certificates and keys, which are new at each start")
-	flag.Usage = func() {
-		fmt.Fprint(flag.CommandLine.Output(), usage)
-		flag.PrintDefaults()
+	if err := cli.Parse(help); err != nil {
+		return err
 	}
-	flag.Parse()
 	if flag.NArg() != 0 {
-		fmt.Fprintf(os.Stderr, "local: got %d arguments, expected none; see local -h\n", flag.NArg())
-		return errUsage
+		return cli.Usagef("number of arguments is %d, expected none", flag.NArg())
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -101,7 +88,7 @@ func run() error {
 }
 
 // handler returns a handler that accepts every token, except those that begin with bad or
-// dead: see usage.
+// dead: see help.
 func handler(server *apnstest.Server, deadAt time.Time) func(*apns.Message) error {
 	var listed sync.Map // dead tokens that were added to the feedback list
 	return func(m *apns.Message) error {
@@ -185,19 +172,19 @@ feedback service     %s
 To trust:            %s
 Provider token:      %s, key ID %s, team ID %s
 Or certificate:      %s with %s
-Topic:               %s
+Bundle ID:           %s
 
 `, server.HTTP2Addr, server.PushAddr, server.FeedbackAddr,
 		files.ca, files.p8, apnstest.KeyID, apnstest.TeamID, files.cert, files.key, apnstest.BundleID)
 	cert := []string{"-cert", files.cert, "-key", files.key}
-	token := []string{"-p8", files.p8, "-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID, "-topic", apnstest.BundleID}
+	token := []string{"-p8", files.p8, "-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID, "-bundle-id", apnstest.BundleID}
 	for _, c := range []struct {
 		what, program, addr string
 		credentials, args   []string
 	}{
-		{"A push over HTTP/2, with a provider token", "push", server.HTTP2Addr, token, []string{goodToken, "1", "Hello"}},
-		{"with the certificate", "push", server.HTTP2Addr, cert, []string{goodToken, "1", "Hello"}},
-		{"and on the binary protocol", "push", server.PushAddr, cert, []string{goodToken, "1", "Hello"}},
+		{"A push over HTTP/2, with a provider token", "push", server.HTTP2Addr, token, []string{goodToken, "Hello"}},
+		{"with the certificate", "push", server.HTTP2Addr, cert, []string{goodToken, "Hello"}},
+		{"and on the binary protocol", "push", server.PushAddr, cert, []string{goodToken, "Hello"}},
 		{"The dead devices", "prune", server.FeedbackAddr, cert, nil},
 	} {
 		command := []string{"go", "run", "./examples/" + c.program, "-addr", c.addr, "-ca", files.ca}

@@ -3,11 +3,10 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"time"
@@ -15,43 +14,48 @@ import (
 	"example.com/apns"
 	"example.com/apns/apnstest"
 	"example.com/apns/examples/internal/bulk"
-	"example.com/apns/internal/secret"
+	"example.com/apns/examples/internal/cli"
 )
 
-const usage = `Prune lists the devices that are dead according to the feedback service: a line
-"<token> dead_at: <seconds since 1970>" for each, and their number. Reading the list
-empties it on the server, so keep what prune prints. If the list ends within a record,
-prune prints the records before it, says so, and exits with status 1.
+const help = `Prune lists dead devices: those that a feedback service names or, with -probe, those that
+Apple's production server (-sandbox: the sandbox) calls dead. It prints a line
+"<token> dead_at: <seconds since 1970>" for each to standard output, and their number to
+standard error.
 
-A record may have a token that no device can have, with 0 bytes or more than 100.
-Prune prints that record to standard error, says what is wrong with its token, and
-continues with the next record. At the end it prints how many such records there were,
-and exits with status 1. The list on standard output is valid all the same.
-
-The feedback service is part of the binary protocol. HTTP/2 has none: the answer to
-each push says whether its device is dead. With -probe, prune sends a push to each
-token of a file, and lists the dead devices in the same form.
-
-	prune [flags]
-	prune [flags] <certificate-file> <key-file>
+	prune -addr <host:port> [flags]
+	prune -addr <host:port> [flags] <certificate-file> <key-file>
 	prune -probe -tokens <file> [flags]
-	prune -probe -tokens <file> [flags] <certificate-file> <key-file>
 
-To try it without an Apple account, use the built-in test server, which has a few dead
-devices:
+The second form is that of the original program, which prints the number to standard
+output. To try it without an Apple account, use the built-in test server, which has a few
+dead devices:
 
 	go run ./examples/prune -local
 	go run ./examples/prune -local -probe
 
-To read from a feedback service (Apple closed its own in 2021), give its address:
+FEEDBACK SERVICE
+
+The feedback service is part of the binary protocol. Apple closed its own in 2021, so give
+the address of another one:
 
 	go run ./examples/prune -addr feedback.example.com:2196 -cert cert.pem -key key.pem
 
-To probe tokens with Apple's servers, use an authentication key or a certificate. The
-tokens are those of the sandbox or, with -production, those of production:
+Reading the list empties it on the server, so keep what prune prints. If the list ends
+within a record, prune prints the records before it, says so, and exits with status 1.
 
-	go run ./examples/prune -probe -p8 AuthKey_ABC123DEFG.p8 -key-id ABC123DEFG -team-id DEF123GHIJ -topic com.example.app -tokens tokens.txt
-	go run ./examples/prune -probe -cert cert.pem -key key.pem -tokens - <tokens.txt
+A record may have a token that no device can have, with 0 bytes or more than 100. Prune
+prints that record to standard error, says what is wrong with its token, and continues
+with the next record. At the end it prints how many such records there were, and exits
+with status 1. The list on standard output is valid all the same.
+
+PROBING
+
+HTTP/2 has no feedback service: the answer to each push says whether its device is dead.
+With -probe, prune sends a push to each token of a file, with an authentication key or a
+certificate, and lists the dead devices in the same form:
+
+	go run ./examples/prune -probe -p8 AuthKey_ABC123DEFG.p8 -key-id ABC123DEFG -team-id DEF123GHIJ -bundle-id com.example.app -tokens tokens.txt
+	go run ./examples/prune -probe -sandbox -cert cert.pem -key key.pem -tokens - <tokens.txt
 
 A probe has a cost. It is one background push for each token. It may wake each device
 that is alive, which runs the app for a moment and uses battery. An app may get only
@@ -69,113 +73,66 @@ may not be complete.
 The app may have registered a token after the time that prune prints. Delete the token
 only if it did not.
 
-Flags:
+FLAGS
+
 `
 
 var (
-	addr       = flag.String("addr", "feedback.sandbox.push.apple.com:2196", "the `host:port` of the feedback service; with -probe, that of the server, by default\n"+apns.Sandbox)
-	cert       = flag.String("cert", "", "the provider certificate, a PEM `file`")
-	key        = flag.String("key", "", "the private key of the certificate, a PEM `file`; if empty, the file of -cert")
-	ca         = flag.String("ca", "", "the certificate authority to trust instead of the system's, a PEM `file`")
-	local      = flag.Bool("local", false, "read from the built-in test server, or probe it")
-	probing    = flag.Bool("probe", false, "send a background push to each token of -tokens; the flags -tokens, -production, -p8,\n-key-id, -team-id and -topic are only for that")
-	tokens     = flag.String("tokens", "", "the device tokens, a `file` with one per line; - means standard input")
-	production = flag.Bool("production", false, "probe with "+apns.Production)
-	p8         = flag.String("p8", "", "the authentication key, a .p8 `file`")
-	keyID      = flag.String("key-id", "", "the `ID` of the authentication key, 10 letters and digits")
-	teamID     = flag.String("team-id", "", "the `ID` of the key's team, 10 letters and digits")
-	topic      = flag.String("topic", "", "the app's bundle `ID`")
+	server  cli.Server
+	probing = flag.Bool("probe", false, "send a background push to each token of -tokens; the flags -tokens, -sandbox, -p8, -key-id,\n-team-id and -bundle-id are only for that")
+	tokens  = flag.String("tokens", "", "the device tokens, a `file` with one per line; - means standard input")
 )
 
-func main() {
-	err := run()
-	_, wrongUsage := errors.AsType[usageError](err)
-	switch {
-	case wrongUsage:
-		fmt.Fprintf(os.Stderr, "prune: %v; see prune -h\n", err)
-		os.Exit(2)
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "error:", err)
-		os.Exit(1)
-	}
-}
-
-type usageError string
-
-func (e usageError) Error() string { return string(e) }
+func main() { cli.Exit(run()) }
 
 func run() error {
-	flag.Usage = func() {
-		fmt.Fprint(flag.CommandLine.Output(), usage)
-		flag.PrintDefaults()
+	server.AddFlags("with -probe, if empty, " + apns.Production)
+	if err := cli.Parse(help); err != nil {
+		return err
 	}
-	flag.Parse()
+	count := os.Stderr
 	switch flag.NArg() {
 	case 0:
 	case 2:
-		*cert, *key = flag.Arg(0), flag.Arg(1)
+		server.Cert, server.Key = flag.Arg(0), flag.Arg(1)
+		count = os.Stdout
 	default:
-		return usageError(fmt.Sprintf("got %d arguments, expected none or 2", flag.NArg()))
+		return cli.Usagef("number of arguments is %d, expected none or 2: certificate file, key file", flag.NArg())
 	}
 	if err := check(); err != nil {
 		return err
 	}
-	switch {
-	case *probing && *local:
-		return probeLocal(*tokens)
-	case *probing:
-		return probeFile(*tokens)
+	if *probing {
+		return probe(count)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	if *local {
-		return pruneLocal(ctx)
+	if server.Local {
+		return pruneLocal(ctx, count)
 	}
-	config, err := load()
+	config, err := server.Config()
 	if err != nil {
 		return err
 	}
-	return prune(ctx, *addr, config)
+	return prune(ctx, server.Addr, config, count)
 }
 
 // check returns an error if flags are missing or contradict each other.
 func check() error {
-	given := make(map[string]bool)
-	flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
-	hasKey := *p8 != ""
-	if !*probing {
-		for _, name := range []string{"tokens", "production", "p8", "key-id", "team-id", "topic"} {
-			if given[name] {
-				return usageError(fmt.Sprintf("-%s without -probe, expected both: the feedback service has no use for it", name))
-			}
-		}
-		return nil
-	}
 	switch {
-	case *local && (given["addr"] || *production || *p8+*keyID+*teamID+*topic+*cert+*key+*ca != ""):
-		return usageError("-local with an address or credentials, expected neither: it has its own")
-	case *local:
-		return nil
-	case *tokens == "":
-		return usageError("-probe without -tokens, expected a file of device tokens, or - for standard input")
-	case *production && given["addr"]:
-		return usageError("both -production and -addr, expected one of them")
-	case hasKey != (*keyID != "") || hasKey != (*teamID != ""):
-		return usageError("-p8, -key-id and -team-id go together, expected all three or none")
-	case hasKey && *cert != "":
-		return usageError("both -p8 and a certificate, expected one of them")
-	case !hasKey && *cert == "":
-		return usageError("no credentials, expected -p8 with -key-id and -team-id, or -cert with -key; or -local, which needs none")
-	case hasKey && *topic == "":
-		return usageError("-p8 without -topic, expected the app's bundle ID: the key is for all of a team's apps")
-	case *production:
-		*addr = apns.Production
-	case !given["addr"]:
-		*addr = apns.Sandbox
+	case *probing && *tokens == "" && !server.Local:
+		return cli.UsageError("-probe without -tokens, expected a file of device tokens, or - for standard input")
+	case *probing && server.P8 != "" && server.BundleID == "":
+		return cli.UsageError("-p8 without -bundle-id, expected the app's bundle ID: the key is for all of a team's apps")
+	case *probing:
+	case server.Sandbox || *tokens+server.P8+server.KeyID+server.TeamID+server.BundleID != "":
+		return cli.UsageError("-tokens, -sandbox, -p8, -key-id, -team-id or -bundle-id without -probe, expected both: a feedback service has no use for it")
+	case server.Addr == "" && !server.Local:
+		return cli.UsageError("no -addr, expected that of a feedback service (Apple closed its own in 2021), or -probe to ask the HTTP/2 server")
 	}
-	return nil
+	return server.Check()
 }
 
 // localDead are the dead devices of -local.
@@ -183,16 +140,17 @@ var localDead = []string{"00c0ffee" + localRest, "0badcafe" + localRest, "deadbe
 
 const localRest = "00112233445566778899aabbccddeeff0102030405060708090a0b0c"
 
-func pruneLocal(ctx context.Context) error {
-	server := apnstest.NewServer(nil)
-	defer server.Close()
+func pruneLocal(ctx context.Context, count io.Writer) error {
+	test := apnstest.NewServer(nil)
+	defer test.Close()
 	for _, token := range localDead {
-		server.AddFeedback(apns.Feedback{Token: token, DeadAt: time.Now().Add(-time.Hour)})
+		test.AddFeedback(apns.Feedback{Token: token, DeadAt: time.Now().Add(-time.Hour)})
 	}
-	return prune(ctx, server.FeedbackAddr, server.Config())
+	return prune(ctx, test.FeedbackAddr, test.Config(), count)
 }
 
-func prune(ctx context.Context, addr string, config *apns.Config) error {
+// prune prints the list of a feedback service, and the number of devices to count.
+func prune(ctx context.Context, addr string, config *apns.Config, count io.Writer) error {
 	conn, err := apns.Dial(ctx, addr, config)
 	if err != nil {
 		return err
@@ -220,7 +178,7 @@ func prune(ctx context.Context, addr string, config *apns.Config) error {
 		}
 		n++
 	}
-	if _, err := fmt.Printf("%d dead devices.\n", n); err != nil {
+	if _, err := fmt.Fprintf(count, "%d dead devices.\n", n); err != nil {
 		return err
 	}
 	return invalidRecords(invalid)
@@ -243,35 +201,3 @@ time. So use -probe (see prune -h), or look at the errors of WritePushMsg:
 	if ok && (pushErr.Reason == apns.ReasonUnregistered || pushErr.Reason == apns.ReasonExpiredToken) {
 		// delete the token, unless it was registered again after pushErr.DeadAt
 	}`
-
-// load returns the configuration in the files. Each of them may be missing from the command
-// line.
-func load() (*apns.Config, error) {
-	config := &apns.Config{TLS: new(tls.Config), BundleID: *topic}
-	if *p8 != "" {
-		var err error
-		if config.Key, err = apns.LoadAuthKey(*p8, *keyID, *teamID); err != nil {
-			return nil, err
-		}
-	}
-	if *cert != "" {
-		pair, err := apns.LoadCertificate(*cert, *key, "")
-		if err != nil {
-			return nil, err
-		}
-		config.TLS.Certificates = []tls.Certificate{pair}
-	} else if *key != "" {
-		return nil, errors.New("-key is given without -cert, expected both")
-	}
-	if *ca != "" {
-		pem, err := os.ReadFile(*ca)
-		if err != nil {
-			return nil, secret.FileError(err)
-		}
-		config.TLS.RootCAs = x509.NewCertPool()
-		if !config.TLS.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s has no certificate in PEM", *ca)
-		}
-	}
-	return config, nil
-}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"os"
 	"slices"
@@ -15,43 +16,42 @@ import (
 	"example.com/apns/examples/internal/bulk"
 )
 
-// probeLocal probes the built-in test server with the tokens of the file. If its name is
-// empty, it probes with a few tokens, some of which are dead.
-func probeLocal(file string) error {
-	server := apnstest.NewServer(nil)
-	defer server.Close()
-	for _, token := range localDead {
-		server.Unregister(token, time.Now().Add(-time.Hour))
-	}
-	all := slices.Concat(localDead, []string{"c0ffee00" + localRest, "feedc0de" + localRest})
-	list := bulk.NewTokens("the list", strings.NewReader(strings.Join(all, "\n")))
-	if file != "" {
-		var err error
-		if list, err = bulk.Open(file); err != nil {
-			return err
+// probe probes the tokens of -tokens. With -local and without -tokens it probes a few tokens,
+// some of which are dead.
+func probe(count io.Writer) error {
+	if server.Local {
+		test := apnstest.NewServer(nil)
+		defer test.Close()
+		for _, token := range localDead {
+			test.Unregister(token, time.Now().Add(-time.Hour))
 		}
+		if *tokens == "" {
+			all := slices.Concat(localDead, []string{"c0ffee00" + localRest, "feedc0de" + localRest})
+			return probeList(test.HTTP2Addr, test.TokenConfig(), bulk.NewTokens("the list", strings.NewReader(strings.Join(all, "\n"))), count)
+		}
+		return probeFile(test.HTTP2Addr, test.TokenConfig(), count)
 	}
-	return probe(server.HTTP2Addr, server.TokenConfig(), list)
-}
-
-// probeFile probes the tokens of a file.
-func probeFile(file string) error {
-	config, err := load()
+	config, err := server.Config()
 	if err != nil {
 		return err
 	}
-	list, err := bulk.Open(file)
+	return probeFile(server.Address(), config, count)
+}
+
+func probeFile(addr string, config *apns.Config, count io.Writer) error {
+	list, err := bulk.Open(*tokens)
 	if err != nil {
 		return err
 	}
-	return probe(*addr, config, list)
+	return probeList(addr, config, list, count)
 }
 
-// probe sends a background push to each token of the list, and prints the dead ones.
-func probe(addr string, config *apns.Config, list *bulk.Tokens) error {
+// probeList sends a background push to each token of the list. It prints the dead ones, and
+// their number to count.
+func probeList(addr string, config *apns.Config, list *bulk.Tokens, count io.Writer) error {
 	progress := bulk.NewProgress(os.Stderr, list)
 	defer progress.Stop()
-	list.Invalid = func(err error) { progress.Println(err) }
+	list.Invalid = func(line int, err error) { progress.Println(fmt.Sprintf("%s:%d: %v", list.Name, line, err)) }
 	reading, sending, _, done := bulk.Interruptible(func() { progress.Println("interrupted") })
 	defer done()
 	if err := speaksHTTP2(reading, addr, config); err != nil {
@@ -87,7 +87,7 @@ func probe(addr string, config *apns.Config, list *bulk.Tokens) error {
 	if printErr != nil {
 		return printErr
 	}
-	if _, err := fmt.Printf("%d dead devices.\n", dead); err != nil {
+	if _, err := fmt.Fprintf(count, "%d dead devices.\n", dead); err != nil {
 		return err
 	}
 	return partial(list, &tally, first)
@@ -113,10 +113,10 @@ func speaksHTTP2(ctx context.Context, addr string, config *apns.Config) error {
 func probes(ctx context.Context, list *bulk.Tokens) iter.Seq[*apns.Message] {
 	payload := []byte(`{"aps":{"content-available":1}}`)
 	return func(yield func(*apns.Message) bool) {
-		for line, token := range list.All(ctx) {
+		for line := range list.All(ctx) {
 			m := &apns.Message{
-				ID:       uint32(line),
-				Token:    token,
+				ID:       uint32(line.Number),
+				Token:    line.Token,
 				Payload:  payload,
 				PushType: apns.PushTypeBackground,
 				Expiry:   time.Unix(0, 0), // a device that is off need not get it later

@@ -1,100 +1,112 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"log/slog"
-	"net/http"
 	"os"
-	"strings"
 	"time"
 
 	"example.com/apns"
 	"example.com/apns/apnstest"
 	"example.com/apns/examples/internal/bulk"
+	"example.com/apns/examples/internal/cli"
 )
 
 // errNotAll means that not all notifications were accepted. The summary has said so.
 var errNotAll = errors.New("not all was accepted")
 
-// runMany pushes the message to all tokens of -tokens.
-func runMany(out io.Writer, m *apns.Message) error {
-	if *local {
-		server := apnstest.NewServer(nil)
-		defer server.Close()
-		addr, config := localAddr(server)
+// runMany pushes the message to all tokens of -tokens. A line's own payload takes the place
+// of the message's.
+func runMany(out *bufio.Writer, m *apns.Message) error {
+	if *payload != "" {
+		var err error
+		if m.Payload, err = readPayload(*payload); err != nil {
+			return err
+		}
+	}
+	if server.Local {
+		test := apnstest.NewServer(nil)
+		defer test.Close()
+		addr, config := localAddr(test)
 		return pushMany(out, addr, config, m)
 	}
-	config, err := load()
+	config, err := server.Config()
 	if err != nil {
 		return err
 	}
-	return pushMany(out, *addr, config, m)
+	return pushMany(out, server.Address(), config, m)
 }
 
-func pushMany(out io.Writer, addr string, config *apns.Config, m *apns.Message) error {
+func pushMany(out *bufio.Writer, addr string, config *apns.Config, m *apns.Message) error {
 	list, err := bulk.Open(*tokens)
 	if err != nil {
 		return err
 	}
-	retry, err := createRetry(*retryFile, list)
+	list.Duplicates, list.NeedPayload = *duplicates, m.Payload == nil
+	if *acceptedFile != "" && *acceptedFile == *retryFile {
+		return cli.UsageError("-accepted-file and -retry-file are the same, expected two files")
+	}
+	accepted, err := createLineFile("-accepted-file", *acceptedFile, os.O_APPEND, list)
+	if err != nil {
+		return err
+	}
+	retry, err := createLineFile("-retry-file", *retryFile, 0, list)
 	if err != nil {
 		return err
 	}
 	progress := bulk.NewProgress(os.Stderr, list)
-	s := &summary{list: list, retry: retry, progress: progress, explained: make(map[string]bool)}
-	list.Invalid = func(err error) { progress.Println(err) }
 	if *verbose {
 		config.Logger = slog.New(slog.NewTextHandler(progress, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	}
 	reading, sending, stop, done := bulk.Interruptible(func() { progress.Println("interrupted") })
 	defer done()
+	s := &summary{out: out, list: list, accepted: accepted, retry: retry, progress: progress, common: m.Payload, explained: make(map[string]bool)}
+	list.Invalid = s.addInvalid
 
 	// A Client tries to connect until the Timeout of a message ends. One attempt before
 	// that shows at once if there can be no connection.
-	if err := reach(reading, addr, config); err != nil {
+	client := &apns.Client{Addr: addr, Config: config}
+	defer client.Close()
+	if err := connect(reading, client); err != nil {
 		s.explain(err)
 		stop()
 	}
-	client := &apns.Client{Addr: addr, Config: config}
-	defer client.Close()
 	for r := range client.PushAll(sending, messages(reading, list, m)) {
-		s.add(r)
-		if concernsAll(r.Err) {
-			stop() // all messages have the same error
+		if s.add(r) {
+			stop()
 		}
 	}
 	progress.Stop()
 
-	// The tokens that were not read are to be sent to another time. A terminal has no
-	// more of them.
+	// The lines that were not read are to be sent another time. A terminal has no more of
+	// them.
 	if retry != nil && !list.Ended() && !list.IsTerminal() {
 		fmt.Fprintf(os.Stderr, "the rest of %s goes to %s\n", list.Name, *retryFile)
 		s.NotSent += retry.addRest(list)
 	}
-	return s.print(out)
+	return s.print()
 }
 
-// reach returns an error if it cannot connect.
-func reach(ctx context.Context, addr string, config *apns.Config) error {
+func connect(ctx context.Context, client *apns.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	conn, err := apns.Dial(ctx, addr, config)
-	if err != nil {
-		return err
-	}
-	return conn.Close()
+	return client.Connect(ctx)
 }
 
-// messages yields the message for each token. Its ID is the number of the line.
+// messages yields the message for each line. Its ID is the number of the line.
 func messages(ctx context.Context, list *bulk.Tokens, template *apns.Message) iter.Seq[*apns.Message] {
 	return func(yield func(*apns.Message) bool) {
-		for line, token := range list.All(ctx) {
+		for line := range list.All(ctx) {
 			m := *template // the payload is shared
-			m.ID, m.Token = uint32(line), token
+			m.ID, m.Token = uint32(line.Number), line.Token
+			if line.Payload != nil {
+				m.Payload = line.Payload
+			}
 			if !yield(&m) {
 				return
 			}
@@ -102,98 +114,10 @@ func messages(ctx context.Context, list *bulk.Tokens, template *apns.Message) it
 	}
 }
 
-// concernsAll reports whether an error is about what all messages have in common: a local
-// check failed, for something else than the token, which was checked before; or the Expiry
-// passed.
-func concernsAll(err error) bool {
-	_, said := errors.AsType[*apns.PushError](err)
-	return err != nil && !said && !errors.Is(err, apns.ErrNotSent) && !errors.Is(err, apns.ErrInDoubt)
-}
-
-// mayPass reports whether a later attempt may succeed: the server was at fault, there were
-// too many requests, or the credentials were wrong.
-func mayPass(e *apns.PushError) bool {
-	if e.HTTPStatus == 0 {
-		return errors.Is(e, apns.ReasonInternalServerError) // status 1, 255 and unknown ones
+// own returns the payload of a message if its line had one, and nil otherwise.
+func own(m *apns.Message, common []byte) []byte {
+	if bytes.Equal(m.Payload, common) {
+		return nil
 	}
-	return e.HTTPStatus >= 500 || e.HTTPStatus == http.StatusTooManyRequests || e.HTTPStatus == http.StatusForbidden
-}
-
-// A summary counts the outcomes, explains the errors and keeps the tokens to try again.
-type summary struct {
-	bulk.Tally
-	list      *bulk.Tokens
-	retry     *retryWriter
-	progress  *bulk.Progress
-	explained map[string]bool // by error, without its digits
-}
-
-func (s *summary) add(r apns.Result) {
-	s.progress.Add(r.Err == nil)
-	rejection := s.Add(r.Err)
-	if r.Err == nil {
-		return
-	}
-	if rejection == nil || mayPass(rejection) {
-		s.retry.add(r.Message.Token)
-	}
-	switch {
-	case *verbose:
-		text := strings.TrimPrefix(bulk.Plain(r.Err), fmt.Sprintf("message %d ", r.Message.ID))
-		s.progress.Println(fmt.Sprintf("%s:%d: %s %s", s.list.Name, r.Message.ID, r.Message.Token, text))
-	case rejection == nil:
-		s.explain(r.Err)
-	}
-}
-
-// explain prints an error once: errors that differ only in their numbers count as the same.
-// It does not print the error of Ctrl-C.
-func (s *summary) explain(err error) {
-	kind := strings.Map(func(r rune) rune {
-		if '0' <= r && r <= '9' {
-			return -1
-		}
-		return r
-	}, err.Error())
-	if !s.explained[kind] && !errors.Is(err, context.Canceled) {
-		s.explained[kind] = true
-		s.progress.Println("error:", bulk.Plain(err))
-	}
-}
-
-// print closes the retry file and prints the summary. It returns errNotAll unless all
-// notifications were accepted.
-func (s *summary) print(out io.Writer) error {
-	whole := true
-	for _, err := range []error{s.list.Err(), s.retry.close()} {
-		if err != nil {
-			whole = false
-			fmt.Fprintln(os.Stderr, "error:", err)
-		}
-	}
-	count := func(name string, n int) {
-		if n > 0 {
-			whole = false
-			fmt.Fprintf(out, "%s: %d\n", name, n)
-		}
-	}
-	fmt.Fprintln(out, "accepted:", s.Accepted)
-	count("rejected", s.Rejected)
-	for reason, n := range s.Reasons() {
-		count("  "+reason, n)
-	}
-	count("in doubt", s.InDoubt)
-	count("not sent", s.NotSent)
-	count("invalid", s.list.InvalidLines())
-	if !s.list.Ended() {
-		whole = false
-		fmt.Fprintln(out, "not read: the rest of", s.list.Name)
-	}
-	if s.retry != nil && s.retry.n > 0 {
-		fmt.Fprintf(out, "to try again: %d, in %s\n", s.retry.n, *retryFile)
-	}
-	if !whole {
-		return errNotAll
-	}
-	return nil
+	return m.Payload
 }

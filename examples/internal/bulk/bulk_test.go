@@ -17,12 +17,16 @@ import (
 	"example.com/apns"
 )
 
-// all reads a list to its end. It returns "line token" for each token, and the error for each
-// invalid line.
+// all reads a list to its end. It returns "line token payload" for each line with a token, and
+// the error for each invalid line.
 func all(t *Tokens) (got []string) {
-	t.Invalid = func(err error) { got = append(got, err.Error()) }
-	for line, token := range t.All(context.Background()) {
-		got = append(got, fmt.Sprint(line, " ", token))
+	t.Invalid = func(line int, err error) { got = append(got, fmt.Sprintf("x:%d: %v", line, err)) }
+	for line := range t.All(context.Background()) {
+		text := fmt.Sprint(line.Number, " ", line.Token)
+		if line.Payload != nil {
+			text += " " + string(line.Payload)
+		}
+		got = append(got, text)
 	}
 	return got
 }
@@ -40,13 +44,17 @@ func TestTokens(t *testing.T) {
 		"one":           {"00c0ffee", []string{"1 00c0ffee"}},
 		"lines":         {"00\n01\n", []string{"1 00", "2 01"}},
 		"white space":   {"\ufeff 00 \r\n\n\t01\t\n\r\n02", []string{"1 00", "3 01", "5 02"}},
-		"twice":         {"00\n00\n", []string{"1 00", "2 00"}},
+		"twice":         {"00\n00\n01\n 00", []string{"1 00", "3 01"}},
+		"other case":    {"ab\nAB\n", []string{"1 ab"}},
+		"payloads":      {"00\t{\"a\":1}\n01 \t {} \r\n02\t\n", []string{`1 00 {"a":1}`, "2 01 {}", "3 02"}},
+		"payload twice": {"00\t{}\n00\n00\t{ }\n00\t{}\n00\n", []string{"1 00 {}", "2 00", "3 00 { }"}},
+		"bad payloads":  {"00\t{\n01\t[]\n02\tnull\n03\tx\n0x\t{}\n04\t{}\t{}", []string{"x:1: payload is not JSON, at byte 1: unexpected end of JSON input", `x:2: payload is not a JSON object, expected {"aps":...}`, `x:3: payload is not a JSON object, expected {"aps":...}`, "x:4: payload is not JSON, at byte 1: invalid character 'x' looking for beginning of value", "x:5: token has 'x' at index 1, expected only hexadecimal digits", "x:6: payload is not JSON, at byte 4: invalid character '{' after top-level value"}},
 		"longest":       {longest + "\n" + longest + "0", []string{"1 " + longest, "x:2: token has 201 characters, expected at most 200 hexadecimal digits"}},
 		"invalid":       {"0\n01\n0g\n0 0\n", []string{"x:1: token has 1 characters, expected an even number of hexadecimal digits", "2 01", "x:3: token has 'g' at index 1, expected only hexadecimal digits", "x:4: token has ' ' at index 1, expected only hexadecimal digits"}},
 		"mark later":    {"00\n\ufeff00\n", []string{"1 00", `x:2: token has '\ufeff' at index 0, expected only hexadecimal digits`}},
-		"very long":     {buffer + "\n00\n", []string{"x:1: line has 65537 bytes, expected a token of at most 200 hexadecimal digits", "2 00"}},
+		"very long":     {buffer + "\n00\n", []string{"x:1: line has 65537 bytes, expected a device token, or one with a payload after a tab", "2 00"}},
 		"fits":          {buffer[1:] + "\n00\n", []string{"x:1: token has 65535 characters, expected at most 200 hexadecimal digits", "2 00"}},
-		"very long end": {"00\n" + buffer + buffer, []string{"1 00", "x:2: line has 131072 bytes, expected a token of at most 200 hexadecimal digits"}},
+		"very long end": {"00\n" + buffer + buffer, []string{"1 00", "x:2: line has 131072 bytes, expected a device token, or one with a payload after a tab"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, in := range []io.Reader{strings.NewReader(test.list), iotest.OneByteReader(strings.NewReader(test.list)), iotest.DataErrReader(strings.NewReader(test.list))} {
@@ -59,6 +67,21 @@ func TestTokens(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Duplicates yields each line, and NeedPayload makes one without a payload invalid.
+func TestTokensFields(t *testing.T) {
+	list := NewTokens("x", strings.NewReader("00\n00\t{}\n00\t{}\n"))
+	list.Duplicates = true
+	if got, want := all(list), []string{"1 00", "2 00 {}", "3 00 {}"}; !slices.Equal(got, want) || list.Skipped() != 0 {
+		t.Errorf("Duplicates: got %q, %d skipped; want %q, 0", got, list.Skipped(), want)
+	}
+	list = NewTokens("x", strings.NewReader("00\n00\t{}\n00\t{}\n"))
+	list.NeedPayload = true
+	want := []string{"x:1: line has only a token, and there is no alert text: expected a tab and a payload after the token", "2 00 {}"}
+	if got := all(list); !slices.Equal(got, want) || list.Skipped() != 1 || list.InvalidLines() != 1 {
+		t.Errorf("NeedPayload: got %q, %d skipped, %d invalid; want %q, 1, 1", got, list.Skipped(), list.InvalidLines(), want)
 	}
 }
 
@@ -89,8 +112,8 @@ func TestTokensInParts(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var got []string
-	for _, token := range list.All(ctx) {
-		if got = append(got, token); len(got) == 2 {
+	for line := range list.All(ctx) {
+		if got = append(got, line.Token); len(got) == 2 {
 			time.AfterFunc(time.Millisecond, cancel)
 		}
 	}
@@ -101,12 +124,12 @@ func TestTokensInParts(t *testing.T) {
 		fmt.Fprint(out, "02\n03")
 		out.Close()
 	}()
-	for _, token := range list.All(t.Context()) {
-		got = append(got, token)
+	for line := range list.All(t.Context()) {
+		got = append(got, line.Token)
 		break
 	}
-	for _, token := range list.All(ctx) {
-		t.Errorf("got %q from a context that has ended", token)
+	for line := range list.All(ctx) {
+		t.Errorf("got %v from a context that has ended", line)
 	}
 	if others := all(list); !slices.Equal(got, []string{"00", "01", "02"}) || !slices.Equal(others, []string{"4 03"}) || !list.Ended() {
 		t.Errorf("got %q and then %q", got, others)
@@ -147,6 +170,7 @@ func TestProgressText(t *testing.T) {
 	for want, test := range map[string]struct {
 		size, at                  int64
 		taken, invalid, done, bad int64
+		skipped                   int64
 		ended                     bool
 		after                     time.Duration
 	}{
@@ -155,6 +179,7 @@ func TestProgressText(t *testing.T) {
 		"100 of about 1000, 50/s, 18s left": {size: 65000, at: 13000, taken: 200, done: 100, after: 2 * time.Second},
 		"103 of about 1000, 5 not accepted, 100/s, 9s left": {size: 65000, at: 13000, taken: 200, invalid: 3, done: 100, bad: 2, after: time.Second},
 		"0 of about 1000, 0/s":                              {size: 65000, at: 13000, taken: 200, after: time.Minute},
+		"103 of about 1000, 100/s, 9s left":                 {size: 65000, at: 13000, taken: 200, skipped: 3, done: 100, after: time.Second},
 		"100 of 200, 1/s, 1m40s left":                       {size: 65000, at: 65000, taken: 200, done: 100, ended: true, after: 100 * time.Second},
 		"199 of 200, 199/s, 1s left":                        {at: 65000, taken: 200, done: 199, ended: true, after: time.Second},
 		"200 of 200, 200/s":                                 {at: 65000, taken: 200, done: 200, ended: true, after: time.Second},
@@ -164,6 +189,7 @@ func TestProgressText(t *testing.T) {
 		list.at.Store(test.at)
 		list.taken.Store(test.taken)
 		list.invalid.Store(test.invalid)
+		list.skipped.Store(test.skipped)
 		list.ended.Store(test.ended)
 		p := &Progress{tokens: list, started: start}
 		p.done.Store(test.done)
@@ -233,10 +259,12 @@ func TestTally(t *testing.T) {
 		&apns.PushError{Status: apns.StatusInvalidToken},
 		fmt.Errorf("%w: %w", apns.ErrInDoubt, context.Canceled),
 		fmt.Errorf("%w: %w", apns.ErrNotSent, gone), // about another message
-		errors.New("a rule is broken"),
+		fmt.Errorf("%w: priority is 7", apns.ErrInvalid),
+		apns.ErrExpired,
+		&apns.PushError{Status: apns.StatusShutdown},
 	} {
 		rejection := tally.Add(err)
-		if want, _ := err.(*apns.PushError); rejection != want {
+		if want, _ := err.(*apns.PushError); rejection != want && (want == nil || want.Rejected()) {
 			t.Errorf("%v: got the rejection %v, want %v", err, rejection, want)
 		}
 	}
@@ -245,7 +273,7 @@ func TestTally(t *testing.T) {
 		reasons = append(reasons, fmt.Sprint(n, " ", reason))
 	}
 	want := []string{"2 Unregistered", "1 BadDeviceToken", "1 HTTP status 502", "1 invalid token"}
-	if tally.Accepted != 2 || tally.Rejected != 5 || tally.InDoubt != 1 || tally.NotSent != 2 || !slices.Equal(reasons, want) {
+	if tally.Accepted != 2 || tally.Rejected != 5 || tally.InDoubt != 1 || tally.NotSent != 4 || !slices.Equal(reasons, want) {
 		t.Errorf("got %+v, %q; want %q", tally, reasons, want)
 	}
 }

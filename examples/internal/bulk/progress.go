@@ -115,12 +115,13 @@ func (p *Progress) clearLocked() {
 // text returns, for example, "1200 of about 5000, 3 not accepted, 400/s, 9s left".
 func (p *Progress) text(now time.Time) string {
 	invalid := p.tokens.invalid.Load()
+	unsent := invalid + p.tokens.skipped.Load()
 	done, bad := p.done.Load(), p.bad.Load()+invalid
-	// Invalid tokens take no time, so they do not count for the rate.
+	// Lines that are not sent take no time, so they do not count for the rate.
 	rate := float64(done) / max(now.Sub(p.started).Seconds(), 0.001)
 	total, exact := p.tokens.total()
 
-	text := fmt.Sprint(done + invalid)
+	text := fmt.Sprint(done + unsent)
 	switch {
 	case exact:
 		text += fmt.Sprintf(" of %d", total)
@@ -131,7 +132,7 @@ func (p *Progress) text(now time.Time) string {
 		text += fmt.Sprintf(", %d not accepted", bad)
 	}
 	text += fmt.Sprintf(", %.0f/s", rate)
-	if left := total - done - invalid; left > 0 && rate > 0 {
+	if left := total - done - unsent; left > 0 && rate > 0 {
 		seconds := time.Duration(float64(left)/rate+0.5) * time.Second
 		text += fmt.Sprintf(", %v left", max(seconds, time.Second))
 	}

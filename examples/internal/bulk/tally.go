@@ -19,30 +19,51 @@ type Tally struct {
 	reasons map[string]int
 }
 
-// Add counts a message by the error that a Client returned for it. It returns the
-// PushError if the server rejected the message, and nil otherwise.
-func (t *Tally) Add(err error) (rejection *apns.PushError) {
+// Outcome returns what an error says about a message: accepted, rejected, in doubt, not sent,
+// invalid or expired.
+func Outcome(err error) string {
 	pushErr, said := errors.AsType[*apns.PushError](err)
 	switch {
 	case err == nil:
-		t.Accepted++
+		return "accepted"
 	case errors.Is(err, apns.ErrInDoubt):
+		return "in doubt"
+	case errors.Is(err, apns.ErrNotSent):
+		return "not sent"
+	case errors.Is(err, apns.ErrInvalid):
+		return "invalid"
+	case errors.Is(err, apns.ErrExpired):
+		return "expired"
+	case said && pushErr.Rejected():
+		return "rejected"
+	}
+	return "not sent"
+}
+
+// Add counts a message by the error that a Client returned for it. It returns the
+// PushError if the server rejected the message, and nil otherwise.
+func (t *Tally) Add(err error) (rejection *apns.PushError) {
+	switch Outcome(err) {
+	case "accepted":
+		t.Accepted++
+	case "in doubt":
 		t.InDoubt++
-	case errors.Is(err, apns.ErrNotSent) || !said:
-		t.NotSent++
-	default:
+	case "rejected":
 		t.Rejected++
 		if t.reasons == nil {
 			t.reasons = make(map[string]int)
 		}
-		t.reasons[reason(pushErr)]++
+		pushErr, _ := errors.AsType[*apns.PushError](err)
+		t.reasons[Reason(pushErr)]++
 		return pushErr
+	default:
+		t.NotSent++
 	}
 	return nil
 }
 
-// reason returns the name under which a rejection is counted.
-func reason(e *apns.PushError) string {
+// Reason returns the name under which a rejection is counted.
+func Reason(e *apns.PushError) string {
 	if e.Unwrap() != nil {
 		return e.Unwrap().Error()
 	}

@@ -6,6 +6,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,15 +20,22 @@ import (
 	"example.com/apns/internal/secret"
 )
 
-// Tokens is a list of device tokens, one per line, that is read in pieces. It ignores white
-// space around a token, a byte order mark and blank lines.
+// Tokens is a list of device tokens, one per line, that is read in pieces. After the token a
+// line may have a tab and a payload. White space around a token, a byte order mark and blank
+// lines are ignored, and so is a line that is the same as one before it.
 type Tokens struct {
 	// Name is the name of the list in error messages.
 	Name string
 
 	// Invalid is called for each line that is neither blank nor a token, by the goroutine
 	// that ranges over All. It must not be nil.
-	Invalid func(err error)
+	Invalid func(line int, err error)
+
+	// Duplicates yields a line as often as it is in the list.
+	Duplicates bool
+
+	// NeedPayload makes a line without a payload invalid.
+	NeedPayload bool
 
 	in      io.Reader
 	size    int64 // of the list in bytes; 0: not known
@@ -35,16 +44,25 @@ type Tokens struct {
 
 	taken   atomic.Int64 // entries that All has received
 	invalid atomic.Int64 // entries of taken with an error
+	skipped atomic.Int64 // entries of taken that were there before
 	at      atomic.Int64 // bytes of the list up to the last entry of taken
 	ended   atomic.Bool
+
+	seen map[[16]byte]struct{} // the beginning of a line's SHA-256, to save memory; used by All
+}
+
+// A Line is a line with a device token.
+type Line struct {
+	Number  int // counted from 1
+	Token   string
+	Payload []byte // a JSON object, or nil if the line has only a token
 }
 
 // An entry is a line that is not blank.
 type entry struct {
-	line  int // its number, counted from 1
-	token string
-	err   error // what is wrong with the token
-	end   int64 // bytes of the list up to the end of the line
+	Line
+	err error // what is wrong with the line
+	end int64 // bytes of the list up to the end of the line
 }
 
 // Open starts to read the list in a file, or in standard input if the name is -.
@@ -77,7 +95,7 @@ func fileSize(f *os.File) int64 {
 func NewTokens(name string, in io.Reader) *Tokens { return newTokens(name, in, 0) }
 
 func newTokens(name string, in io.Reader, size int64) *Tokens {
-	t := &Tokens{Name: name, in: in, size: size, entries: make(chan entry, 1024)}
+	t := &Tokens{Name: name, in: in, size: size, entries: make(chan entry, 1024), seen: make(map[[16]byte]struct{})}
 	// A terminal or a pipe may block forever. So a goroutine reads, and does not delay the
 	// program's end after Ctrl-C.
 	go func() {
@@ -87,10 +105,10 @@ func newTokens(name string, in io.Reader, size int64) *Tokens {
 	return t
 }
 
-// All yields line numbers and tokens until the list or ctx ends. A second loop over All
-// continues where the first one ended.
-func (t *Tokens) All(ctx context.Context) iter.Seq2[int, string] {
-	return func(yield func(int, string) bool) {
+// All yields lines until the list or ctx ends. A second loop over All continues where the
+// first one ended.
+func (t *Tokens) All(ctx context.Context) iter.Seq[Line] {
+	return func(yield func(Line) bool) {
 		for ctx.Err() == nil {
 			select {
 			case e, ok := <-t.entries:
@@ -100,10 +118,16 @@ func (t *Tokens) All(ctx context.Context) iter.Seq2[int, string] {
 				}
 				t.at.Store(e.end)
 				t.taken.Add(1)
-				if e.err != nil {
+				if e.err == nil && t.NeedPayload && e.Payload == nil {
+					e.err = errors.New("line has only a token, and there is no alert text: expected a tab and a payload after the token")
+				}
+				switch {
+				case e.err != nil:
 					t.invalid.Add(1)
-					t.Invalid(fmt.Errorf("%s:%d: %w", t.Name, e.line, e.err))
-				} else if !yield(e.line, e.token) {
+					t.Invalid(e.Number, e.err)
+				case !t.Duplicates && t.isDuplicate(e.Line):
+					t.skipped.Add(1)
+				case !yield(e.Line):
 					return
 				}
 			case <-ctx.Done():
@@ -111,6 +135,15 @@ func (t *Tokens) All(ctx context.Context) iter.Seq2[int, string] {
 			}
 		}
 	}
+}
+
+// isDuplicate reports whether an earlier line had the same token and the same payload.
+func (t *Tokens) isDuplicate(l Line) bool {
+	sum := sha256.Sum256(append([]byte(strings.ToLower(l.Token)+"\t"), l.Payload...))
+	key := [16]byte(sum[:16])
+	_, seen := t.seen[key]
+	t.seen[key] = struct{}{}
+	return seen
 }
 
 // Ended reports whether All has reached the end of the list.
@@ -126,6 +159,9 @@ func (t *Tokens) Err() error {
 
 // InvalidLines returns how often Invalid was called.
 func (t *Tokens) InvalidLines() int { return int(t.invalid.Load()) }
+
+// Skipped returns how many lines were skipped, because they were in the list before.
+func (t *Tokens) Skipped() int { return int(t.skipped.Load()) }
 
 // IsTerminal reports whether the list comes from a terminal.
 func (t *Tokens) IsTerminal() bool {
@@ -172,12 +208,19 @@ func (t *Tokens) read() error {
 		if number == 1 {
 			line = bytes.TrimPrefix(line, []byte("\ufeff"))
 		}
+		e := entry{Line: Line{Number: number}, end: end}
 		switch line = bytes.TrimSpace(line); {
 		case err == errLongLine:
-			t.entries <- entry{number, "", fmt.Errorf("line has %d bytes, expected a token of at most %d hexadecimal digits", size, 2*apns.MaxTokenSize), end}
+			e.err = fmt.Errorf("line has %d bytes, expected a device token, or one with a payload after a tab", size)
+			t.entries <- e
 		case len(line) > 0:
-			token := string(line)
-			t.entries <- entry{number, token, check(token), end}
+			token, payload, _ := bytes.Cut(line, []byte("\t"))
+			e.Token = string(bytes.TrimSpace(token))
+			if payload = bytes.TrimSpace(payload); len(payload) > 0 {
+				e.Payload = bytes.Clone(payload)
+			}
+			e.err = check(e.Line)
+			t.entries <- e
 		}
 		if err == io.EOF {
 			return nil
@@ -203,11 +246,27 @@ func readLine(r *bufio.Reader) (line []byte, size int64, err error) {
 	return nil, size, errLongLine // if it was the last line, the next call returns io.EOF
 }
 
-// check returns the error of package apns for a token, or nil.
-func check(token string) error {
-	_, err := apns.BuildMsg(&apns.Message{Token: token, Payload: []byte("{}")})
-	if err != nil {
+// check returns what is wrong with a line, or nil.
+func check(l Line) error {
+	_, err := apns.BuildMsg(&apns.Message{Token: l.Token, Payload: []byte("{}")})
+	switch {
+	case err != nil:
 		return errors.New(Plain(err))
+	case l.Payload != nil:
+		return CheckPayload(l.Payload)
+	}
+	return nil
+}
+
+// CheckPayload returns an error unless the payload is a JSON object.
+func CheckPayload(payload []byte) error {
+	var object map[string]json.RawMessage
+	err := json.Unmarshal(payload, &object)
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
+		return fmt.Errorf("payload is not JSON, at byte %d: %w", syntax.Offset, err)
+	}
+	if object == nil {
+		return errors.New(`payload is not a JSON object, expected {"aps":...}`)
 	}
 	return nil
 }

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"example.com/apns"
+	"example.com/apns/examples/internal/bulk"
+)
+
+// A report is what -json writes about a notification. The help describes the fields.
+type report struct {
+	Line     uint32    `json:"line,omitempty"`
+	Token    string    `json:"token,omitempty"`
+	Outcome  string    `json:"outcome"`
+	Reason   string    `json:"reason,omitempty"`
+	Status   int       `json:"status,omitempty"`
+	DeadAt   time.Time `json:"dead_at,omitzero"`
+	APNsID   string    `json:"apns_id,omitempty"`
+	UniqueID string    `json:"apns_unique_id,omitempty"`
+	Retry    bool      `json:"retry,omitempty"`
+	Error    string    `json:"error,omitempty"`
+}
+
+func newReport(m *apns.Message, receipt apns.Receipt, err error) report {
+	r := report{
+		Token:    m.Token,
+		Outcome:  strings.ReplaceAll(bulk.Outcome(err), " ", "_"),
+		APNsID:   receipt.APNsID,
+		UniqueID: receipt.UniqueID,
+		Retry:    mayPass(err) && !errors.Is(err, apns.ErrInvalid) && !errors.Is(err, apns.ErrExpired),
+	}
+	if err == nil {
+		return r
+	}
+	r.Error = bulk.Plain(err)
+	reason, _ := errors.AsType[apns.Reason](err)
+	r.Reason = string(reason)
+	if e, ok := errors.AsType[*apns.PushError](err); ok {
+		r.Reason, r.Status, r.DeadAt, r.APNsID = bulk.Reason(e), e.HTTPStatus, e.DeadAt, e.APNsID
+		if e.HTTPStatus == 0 {
+			r.Status = int(e.Status)
+		}
+	}
+	return r
+}
+
+// writeReport writes a report at once. The writer keeps an error.
+func writeReport(out *bufio.Writer, r report) {
+	e := json.NewEncoder(out)
+	e.SetEscapeHTML(false)
+	e.Encode(r)
+	out.Flush()
+}
+
+// mayPass reports whether a later attempt may succeed: the message was not sent or is in
+// doubt, the server was at fault, there were too many requests, or the credentials were
+// wrong.
+func mayPass(err error) bool {
+	if bulk.Outcome(err) != "rejected" {
+		return err != nil
+	}
+	e, _ := errors.AsType[*apns.PushError](err)
+	if e.HTTPStatus == 0 {
+		return errors.Is(e, apns.ReasonInternalServerError) // status 1, 255 and unknown ones
+	}
+	return e.HTTPStatus >= 500 || e.HTTPStatus == http.StatusTooManyRequests || e.HTTPStatus == http.StatusForbidden
+}
