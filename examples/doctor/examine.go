@@ -17,7 +17,9 @@ import (
 // whether it found no problem.
 func examine(ctx context.Context, addr string, config *apns.Config) bool {
 	var c chart
-	c.credentials(config)
+	if c.credentials(config); c.problems > 0 {
+		return c.isHealthy()
+	}
 	plain := config.TLS.Clone()
 
 	// The state of the connection is of interest even if the server then refuses it.

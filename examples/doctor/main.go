@@ -118,13 +118,10 @@ func (c *chart) problem(about string, err error) {
 }
 
 func (c *chart) isHealthy() bool {
-	switch c.problems {
-	case 0:
+	if c.problems == 0 {
 		fmt.Println("\nNo problem was found.")
-	case 1:
-		fmt.Println("\nOne problem was found.")
-	default:
-		fmt.Printf("\n%d problems were found.\n", c.problems)
+	} else {
+		fmt.Println("\nproblems:", c.problems)
 	}
 	return c.problems == 0
 }

@@ -71,7 +71,7 @@ without a value are left out:
 	line            its number in the file of -tokens; the order is that of the answers
 	token           the device token
 	outcome         accepted, rejected, not_sent, in_doubt, invalid or expired
-	reason          why it was rejected, such as Unregistered
+	reason          what the server said, such as Unregistered
 	status          the HTTP status of the rejection, or that of the binary protocol
 	dead_at         since when the device is dead (RFC 3339)
 	apns_id         the server's ID of the notification

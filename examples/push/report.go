@@ -38,8 +38,9 @@ func newReport(m *apns.Message, receipt apns.Receipt, err error) report {
 		return r
 	}
 	r.Error = bulk.Plain(err)
-	reason, _ := errors.AsType[apns.Reason](err)
-	r.Reason = string(reason)
+	if reason, ok := errors.AsType[apns.Reason](err); ok && !errors.Is(err, apns.ErrInvalid) {
+		r.Reason = string(reason) // of a server that refuses the sender
+	}
 	if e, ok := errors.AsType[*apns.PushError](err); ok {
 		r.Reason, r.Status, r.DeadAt, r.APNsID = bulk.Reason(e), e.HTTPStatus, e.DeadAt, e.APNsID
 		if e.HTTPStatus == 0 {
