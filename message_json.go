@@ -58,12 +58,11 @@ func (m Message) MarshalJSON() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// UnmarshalJSON sets the message to one that MarshalJSON returned. Fields that are left out
-// become zero. Unknown fields are ignored. A JSON null leaves the message as it is.
+// UnmarshalJSON reads what MarshalJSON wrote. Fields that are left out become zero. Unknown fields are ignored. A JSON null leaves the message as it is.
 //
-// The payload becomes the one that was marshalled, without white space around its values, and
-// with <, >, &, U+2028 and U+2029 where json.Marshal escaped them. So it is never larger than
-// it was.
+// The payload loses the white space between its values. The escapes of <, >, &, U+2028 and U+2029
+// become those characters, since json.Marshal writes such escapes. So the payload is never
+// larger than the one that was marshalled.
 func (m *Message) UnmarshalJSON(b []byte) error {
 	if string(b) == "null" {
 		return nil

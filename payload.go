@@ -14,9 +14,9 @@ import (
 // dictionary, and the app's own keys beside it. Encode leaves out a field that is zero.
 // Apple's page "Generating a remote notification" explains the keys in full.
 //
-// [Payload.Message] makes the whole Message for a device. [Payload.Encode] makes the bytes of
-// Message.Payload alone, which may be any JSON object, made in any other way. encoding/json
-// marshals a Payload as Encode does.
+// [Payload.Message] makes the whole Message for a device. [Payload.Encode] makes only the bytes
+// of Message.Payload, and so does encoding/json. Those bytes may be any JSON object: a Payload
+// is one way to make them.
 type Payload struct {
 	// Alert is the text to show.
 	Alert Alert
@@ -197,8 +197,8 @@ func (p *Payload) Encode() ([]byte, error) {
 	return b, nil
 }
 
-// MarshalJSON returns what [Payload.Encode] does. Around it, json.Marshal escapes <, > and &,
-// which makes a text with them larger. There is no UnmarshalJSON.
+// MarshalJSON returns what [Payload.Encode] returns. json.Marshal then escapes <, > and & in it,
+// which makes it larger. To avoid that, use Encode. A Payload cannot be unmarshalled.
 func (p Payload) MarshalJSON() ([]byte, error) { return p.Encode() }
 
 // encode is Encode without a limit.
