@@ -79,7 +79,7 @@ func asFunction(code string) string {
 			fmt.Fprintf(&imports, "\t%q\n", path)
 		}
 	}
-	return "package main\n\nimport (\n" + imports.String() + ")\n\nfunc main() {}\n\nfunc documented(" + parameters + ") error {\n" + code + "\treturn nil\n}\n"
+	return "package main\n\nimport (\n" + imports.String() + ")\n\nfunc main() {}\n\nfunc documented(" + parameters + ") error {\n{\n" + code + "}\n\treturn nil\n}\n"
 }
 
 const parameters = "ctx context.Context, client *apns.Client, message *apns.Message, token string, certificate tls.Certificate"
