@@ -27,7 +27,7 @@ import (
 // The fields are settings: they must not change after the first call, nor must what Config
 // points to. Any number of goroutines may call the methods. The calls are made one after
 // the other, on one connection, which the first call opens. A call whose context has no
-// deadline has one minute. Close closes the connection.
+// deadline has one minute, with the wait for its turn. Close closes the connection.
 //
 // # Outcomes
 //

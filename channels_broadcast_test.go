@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"iter"
 	"net/http"
 	"strings"
 	"testing"
@@ -61,6 +60,55 @@ func TestBroadcastHeaders(t *testing.T) {
 	}
 }
 
+// A broadcastCase is a message, and the reason with which the server rejects it, if it does.
+type broadcastCase struct {
+	m      apns.Message
+	reason apns.Reason
+}
+
+// broadcastCases returns broadcasts to channels that it creates, and a message for a device.
+func broadcastCases(s *apnstest.Server) []broadcastCase {
+	none := s.CreateChannel(apnstest.BundleID, apns.StoreNone)
+	stores := s.CreateChannel(apnstest.BundleID, apns.StoreMostRecent)
+	other := s.CreateChannel("com.example.other", apns.StoreNone)
+	soon := time.Now().Add(time.Hour).Truncate(time.Second)
+	large := []byte(`{"x":"` + strings.Repeat("x", apns.MaxVoIPPayload-8) + `"}`)
+	cases := []broadcastCase{
+		{apns.Message{Channel: none}, ""},
+		{apns.Message{Channel: stores}, ""},
+		{apns.Message{Channel: stores, Expiry: soon}, ""},
+		{apns.Message{Channel: none, Expiry: soon}, apns.ReasonBadExpirationDate},
+		{apns.Message{Channel: "AAAA"}, apns.ReasonChannelNotRegistered},
+		{apns.Message{Channel: other}, apns.ReasonChannelNotRegistered},
+		{apns.Message{Channel: "A"}, apns.ReasonBadChannelID},
+		{apns.Message{Channel: none, Payload: large}, ""},
+		{apns.Message{Channel: none, Payload: []byte("{}")}, apns.ReasonFeatureNotEnabled},
+		{apns.Message{Token: "c0ffee"}, ""},
+	}
+	for i := range cases {
+		m := &cases[i].m
+		m.ID = uint32(i)
+		if m.Payload == nil {
+			m.Payload = payload
+		}
+	}
+	return cases
+}
+
+func (c *broadcastCase) check(t *testing.T, err error) {
+	t.Helper()
+	if c.reason == "" {
+		if err != nil {
+			t.Errorf("message %d: got %v, want nil", c.m.ID, err)
+		}
+		return
+	}
+	e, ok := err.(*apns.PushError)
+	if !ok || e.Reason != c.reason || e.ID != c.m.ID || e.HTTPStatus != 400 || len(e.APNsID) != 36 || strings.Contains(err.Error(), c.m.Channel) {
+		t.Errorf("message %d: got %v, want a *PushError with %s and no channel", c.m.ID, err, c.reason)
+	}
+}
+
 // Broadcasts and messages for devices go through one Client or Conn, with the same outcomes.
 func TestBroadcast(t *testing.T) {
 	for _, token := range []bool{false, true} {
@@ -76,78 +124,42 @@ func TestBroadcast(t *testing.T) {
 				config = s.TokenConfig()
 			}
 			config.BundleID = apnstest.BundleID
-			none := s.CreateChannel(apnstest.BundleID, apns.StoreNone)
-			stores := s.CreateChannel(apnstest.BundleID, apns.StoreMostRecent)
-			other := s.CreateChannel("com.example.other", apns.StoreNone)
-			soon := time.Now().Add(time.Hour).Truncate(time.Second)
-			large := []byte(`{"x":"` + strings.Repeat("x", apns.MaxVoIPPayload-8) + `"}`)
-			msgs := []struct {
-				m      apns.Message
-				reason apns.Reason // with which it is rejected
-			}{
-				{apns.Message{Channel: none}, ""},
-				{apns.Message{Channel: stores}, ""},
-				{apns.Message{Channel: stores, Expiry: soon}, ""},
-				{apns.Message{Channel: none, Expiry: soon}, apns.ReasonBadExpirationDate},
-				{apns.Message{Channel: "AAAA"}, apns.ReasonChannelNotRegistered},
-				{apns.Message{Channel: other}, apns.ReasonChannelNotRegistered},
-				{apns.Message{Channel: "A"}, apns.ReasonBadChannelID},
-				{apns.Message{Channel: none, Payload: large}, ""},
-				{apns.Message{Channel: none, Payload: []byte("{}")}, apns.ReasonFeatureNotEnabled},
-				{apns.Message{Token: "c0ffee"}, ""},
-			}
-			want := make(map[*apns.Message]apns.Reason)
-			for i := range msgs {
-				m := &msgs[i].m
-				m.ID = uint32(i)
-				if m.Payload == nil {
-					m.Payload = payload
-				}
-				want[m] = msgs[i].reason
-			}
-			check := func(m *apns.Message, err error) {
-				t.Helper()
-				if want[m] == "" {
-					if err != nil {
-						t.Errorf("message %d: got %v, want nil", m.ID, err)
-					}
-					return
-				}
-				e, ok := err.(*apns.PushError)
-				if !ok || e.Reason != want[m] || e.ID != m.ID || e.HTTPStatus != 400 || len(e.APNsID) != 36 || strings.Contains(err.Error(), m.Channel) {
-					t.Errorf("message %d: got %v, want a *PushError with %s and no channel", m.ID, err, want[m])
-				}
-			}
+			cases := broadcastCases(s)
 			conn := dialHTTP2(t, config)
 			client := http2Client(t, config)
-			all := iter.Seq[*apns.Message](func(yield func(*apns.Message) bool) {
-				for m := range want {
-					if !yield(m) {
+			for i := range cases {
+				cases[i].check(t, conn.WritePushMsg(t.Context(), &cases[i].m))
+				_, err := client.Push(t.Context(), &cases[i].m)
+				cases[i].check(t, err)
+			}
+			all := func(yield func(*apns.Message) bool) {
+				for i := range cases {
+					if !yield(&cases[i].m) {
 						return
 					}
 				}
-			})
-			for m := range want {
-				check(m, conn.WritePushMsg(t.Context(), m))
-				_, err := client.Push(t.Context(), m)
-				check(m, err)
 			}
 			for r := range client.PushAll(t.Context(), all) {
-				check(r.Message, r.Err)
+				cases[r.Message.ID].check(t, r.Err)
 			}
-			rs := s.Records()
-			if len(rs) != 3*len(msgs) {
-				t.Errorf("got %d records, want %d", len(rs), 3*len(msgs))
-			}
-			for _, r := range rs {
-				if (r.Message.Channel == "") == (r.Message.Token == "") || r.Message.Topic != "" && r.Message.Channel != "" {
-					t.Errorf("got a record with the channel %q, the token %q and the topic %q", r.Message.Channel, r.Message.Token, r.Message.Topic)
-				}
-				if r.Message.Channel != "" && (r.Message.PushType != apns.PushTypeLiveActivity || r.Message.Priority != apns.PriorityImmediate) {
-					t.Errorf("got a record with push type %q and priority %d", r.Message.PushType, r.Message.Priority)
-				}
-			}
+			checkBroadcastRecords(t, s.Records(), 3*len(cases))
 		})
+	}
+}
+
+func checkBroadcastRecords(t *testing.T, rs []apnstest.Record, want int) {
+	t.Helper()
+	if len(rs) != want {
+		t.Errorf("got %d records, want %d", len(rs), want)
+	}
+	for _, r := range rs {
+		m := r.Message
+		switch {
+		case (m.Channel == "") == (m.Token == ""):
+			t.Errorf("got a record with the channel %q and the token %q, want one of them", m.Channel, m.Token)
+		case m.Channel != "" && (m.Topic != "" || m.PushType != apns.PushTypeLiveActivity || m.Priority != apns.PriorityImmediate):
+			t.Errorf("got a record with topic %q, push type %q and priority %d", m.Topic, m.PushType, m.Priority)
+		}
 	}
 }
 

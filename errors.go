@@ -158,15 +158,16 @@ const (
 	ReasonUnregistered                Reason = "Unregistered"                // 410
 	ReasonPayloadTooLarge             Reason = "PayloadTooLarge"             // 413
 	ReasonTooManyProviderTokenUpdates Reason = "TooManyProviderTokenUpdates" // 429
-	ReasonTooManyRequests             Reason = "TooManyRequests"             // 429; to this device
+	ReasonTooManyRequests             Reason = "TooManyRequests"             // 429; to this device or channel, or about channels
 	ReasonInternalServerError         Reason = "InternalServerError"         // 500
 	ReasonServiceUnavailable          Reason = "ServiceUnavailable"          // 503
 	ReasonShutdown                    Reason = "Shutdown"                    // 503
 )
 
-// More reasons, for broadcasts and their channels. The other reasons have the same meaning
-// there. Two mean more: ReasonBadExpirationDate is also for a broadcast with an Expiry to a
-// channel with StoreNone, and ReasonTopicDisallowed for a bundle ID with a suffix. The source is "Handling error responses
+// More reasons, for broadcasts and their channels. The reasons above have the same meaning
+// there, but two have another one in addition. ReasonBadExpirationDate is the answer to a
+// broadcast with an Expiry if its channel has StoreNone. ReasonTopicDisallowed is the answer
+// to a bundle ID with the suffix of a push type. The source is "Handling error responses
 // from Apple Push Notification service".
 const (
 	ReasonFeatureNotEnabled         Reason = "FeatureNotEnabled"         // 400; the app does not have the Broadcast Capability
@@ -247,8 +248,8 @@ func (r Reason) refusesSender() bool {
 
 // A PushError is what a server says about a message: it rejected the message, or it shuts
 // down and this is the last message that it accepted. It is also what a server says about
-// a call of [Channels] that it rejected. errors.Is compares a PushError with a
-// Status or a Reason.
+// a call of [Channels] that it rejected. errors.Is compares a PushError with a Status or a
+// Reason.
 //
 //	if pushErr, ok := errors.AsType[*apns.PushError](err); ok && pushErr.Rejected() {
 //		// the message pushErr.ID cannot be delivered

@@ -95,9 +95,9 @@ type Message struct {
 	Topic string
 
 	// PushType is the apns-push-type header: what the payload is for. Empty means
-	// PushTypeAlert, and in a broadcast PushTypeLiveActivity, which is the only one there. It
-	// may not be empty over HTTP/2 if the payload is one of a Live Activity or of a
-	// background push.
+	// PushTypeAlert. In a broadcast empty means PushTypeLiveActivity, the only type that it
+	// can have. Over HTTP/2 the push type may not be empty if the payload is one of a Live
+	// Activity or of a background push.
 	PushType PushType
 
 	// CollapseID is the apns-collapse-id header, of at most 64 bytes: on the device a
