@@ -159,12 +159,17 @@ func TestRetryAfterPausesAll(t *testing.T) {
 func TestRetryAfterLongest(t *testing.T) {
 	for _, waits := range [][]time.Duration{{30 * time.Second, 5 * time.Second}, {5 * time.Second, 30 * time.Second}} {
 		synctest.Test(t, func(t *testing.T) {
-			server := inMemory(t, inTurn(unavailableFor(waits[0]), unavailableFor(waits[1])))
+			// Both messages are in flight before the first is answered.
+			server := inMemory(t, inTurn(
+				apnstest.Fault{Err: unavailableFor(waits[0]), Delay: time.Second},
+				apnstest.Fault{Err: unavailableFor(waits[1]), Delay: time.Second},
+			))
 			c := newNetwork(server).client(t)
-			start := time.Now()
 			var wg sync.WaitGroup
 			wg.Go(func() { wantAccepted(t, allAtOnce(t.Context(), c, 2)) })
+			time.Sleep(time.Second)
 			synctest.Wait()
+			start := time.Now()
 			_, err := c.Push(t.Context(), device(2))
 			wantClass(t, err, "accepted")
 			wantTook(t, start, 30*time.Second, 31*time.Second)
