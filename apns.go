@@ -15,6 +15,9 @@
 //	})
 //	return err
 //
+// [Payload] makes payloads other than a text: badges, sounds, background pushes, Live
+// Activities. [Payload.Message] makes the whole Message.
+//
 // [Client.Push] sends one message. [Client.PushAll] sends the messages of an iterator,
 // a million of them if need be. [Client.PushChan] sends the messages of a channel, for a
 // source that may block. [Client.Connect] connects without sending, to find out at
@@ -24,9 +27,8 @@
 // [Conn.WritePushMsg] sends a message, and [Conn.Shutdown] ends it when all messages are
 // answered.
 //
-// In place of a key, Config.TLS may have a provider certificate. AlertPayload makes a
-// payload that shows a text. [Payload] makes all others: badges, sounds, background
-// pushes, Live Activities.
+// In place of a key, Config.TLS may have a provider certificate, from [LoadCertificate].
+// [Channels] manages broadcast channels; a Message with a Channel is a broadcast.
 //
 // # Two protocols
 //

@@ -169,3 +169,64 @@ func ExampleClient_PushChan() {
 	fmt.Println(accepted, "accepted,", others, "others")
 	// Output: 1000 accepted, 0 others
 }
+
+// This starts, updates and ends a Live Activity. Each event goes to the token that the app
+// has sent for it.
+func ExampleClient_liveActivity() {
+	server := apnstest.NewServer(nil)
+	defer server.Close()
+	client := &apns.Client{Config: server.TokenConfig()}
+	defer client.Close()
+
+	type delivery struct {
+		StopsAway int `json:"stopsAway"`
+	}
+	type parcel struct {
+		Number string `json:"number"`
+	}
+	const toStart, toUpdate = "c0ffee", "decade" // the app has sent both
+	now := time.Now()
+	for _, event := range []struct {
+		token    string
+		alert    apns.Alert
+		activity apns.LiveActivity
+	}{
+		{toStart, apns.Alert{Title: "Your parcel is on its way"}, apns.LiveActivity{
+			Event:          apns.ActivityStart,
+			Timestamp:      now,
+			AttributesType: "ParcelAttributes", // a type of the app
+			Attributes:     parcel{"4711"},
+			ContentState:   delivery{StopsAway: 9},
+		}},
+		{toUpdate, apns.Alert{}, apns.LiveActivity{
+			Event:        apns.ActivityUpdate,
+			Timestamp:    now.Add(time.Minute),
+			ContentState: delivery{StopsAway: 3},
+			StaleDate:    now.Add(time.Hour),
+		}},
+		{toUpdate, apns.Alert{}, apns.LiveActivity{
+			Event:         apns.ActivityEnd,
+			Timestamp:     now.Add(time.Hour),
+			ContentState:  delivery{StopsAway: 0},
+			DismissalDate: now.Add(2 * time.Hour),
+		}},
+	} {
+		payload := &apns.Payload{Alert: event.alert, LiveActivity: &event.activity}
+		m, err := payload.Message(event.token)
+		if err != nil {
+			log.Fatal(err)
+		}
+		_, err = client.Push(context.Background(), m)
+		fmt.Println(event.activity.Event, err)
+	}
+	for _, record := range server.Records() {
+		fmt.Println(record.Message.Topic, record.Findings)
+	}
+	// Output:
+	// start <nil>
+	// update <nil>
+	// end <nil>
+	// com.example.app.push-type.liveactivity []
+	// com.example.app.push-type.liveactivity []
+	// com.example.app.push-type.liveactivity []
+}

@@ -24,6 +24,24 @@ import (
 func Example() {
 	server := apnstest.NewServer(nil)
 	defer server.Close()
+
+	client := &apns.Client{Config: server.TokenConfig()}
+	defer client.Close()
+	_, err := client.Push(context.Background(), &apns.Message{
+		Token:   "00c0ffee00112233445566778899aabbccddeeff0102030405060708090a0b0c",
+		Payload: apns.AlertPayload("Hello"),
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("accepted")
+	// Output: accepted
+}
+
+// A Conn is a single connection, without reconnecting or resending.
+func ExampleDial() {
+	server := apnstest.NewServer(nil)
+	defer server.Close()
 	ctx := context.Background()
 
 	conn, err := apns.Dial(ctx, apns.Production, server.TokenConfig())
