@@ -80,6 +80,7 @@ const (
 	sourceLiveActivity = "Starting and updating Live Activities with ActivityKit push notifications"
 	sourceWidgets      = "Updating widgets with WidgetKit push notifications"
 	sourceControls     = "Updating controls locally and remotely"
+	sourceBroadcasts   = "Setting up broadcast push notifications"
 	sourceBroadcast    = "Handling error responses from Apple Push Notification service"
 	sourceBinary       = "Binary Provider API (Local and Remote Notification Programming Guide)"
 	sourceMDM          = "Device Management"

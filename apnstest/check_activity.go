@@ -60,6 +60,9 @@ func (in *inspection) liveActivity(aps object) {
 			}
 		}
 	}
+	if event == "start" && in.broadcast {
+		in.flag("aps.event", sourceBroadcasts, "is start, expected update or end in a broadcast")
+	}
 	switch event {
 	case "start":
 		require("alert", "attributes-type", "attributes", "content-state")

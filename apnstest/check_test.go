@@ -47,6 +47,8 @@ type checkTest struct {
 	want     string
 }
 
+func asBroadcast(m *apns.Message) { m.Token, m.Topic, m.Channel = "", "", "AAAA" }
+
 // The messages have the topic of their push type, unless change sets another.
 var checkTests = []checkTest{
 	{"alert", "alert", alertPayload, nil, ""},
@@ -65,6 +67,11 @@ var checkTests = []checkTest{
 	{"end", "liveactivity", endPayload, nil, ""},
 	{"widgets", "widgets", widgetPayload, nil, ""},
 	{"controls", "controls", widgetPayload, nil, ""},
+	{"broadcast", "liveactivity", updatePayload, asBroadcast, ""},
+	{"broadcast without a push type", "", endPayload, asBroadcast, ""},
+	{"largest broadcast", "liveactivity", updatePayload + strings.Repeat(" ", apns.MaxVoIPPayload-len(updatePayload)), asBroadcast, ""},
+	{"broadcast that starts", "liveactivity", startPayload, asBroadcast, "aps.event"},
+	{"too large broadcast", "liveactivity", updatePayload + strings.Repeat(" ", apns.MaxVoIPPayload+1-len(updatePayload)), asBroadcast, "payload (PayloadTooLarge)"},
 	{"voip without aps", "voip", `{"caller":"c"}`, nil, ""},
 	{"pushtotalk without aps", "pushtotalk", `{}`, nil, ""},
 	{"location", "location", `{"aps":{}}`, nil, ""},
