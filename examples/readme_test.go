@@ -1,0 +1,133 @@
+package examples_test
+
+import (
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/pem"
+	"math/big"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/apns"
+	"example.com/apns/apnstest"
+)
+
+// The commands of the README and of the pages under docs that run a program here.
+func TestDocumentedCommands(t *testing.T) {
+	s := apnstest.NewServer(nil)
+	defer s.Close()
+	_, _, ca, p8 := files(t, s)
+	replacer := strings.NewReplacer(
+		"-p8 AuthKey_ABC123DEFG.p8", "-addr "+s.HTTP2Addr+" -ca "+ca+" -p8 "+p8,
+		"ABC123DEFG", apnstest.KeyID,
+		"DEF123GHIJ", apnstest.TeamID,
+		"go run ./", bin+"/",
+		"./examples/", "./",
+		"examples/", "",
+	)
+	pages, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	commands := 0
+	for _, page := range append(pages, "../README.md") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, command := range regexp.MustCompile("(?m)^    (go run .*)$|`(go run [^`]*)`").FindAllStringSubmatch(string(text), -1) {
+			line := replacer.Replace(command[1] + command[2])
+			cmd := exec.CommandContext(t.Context(), "sh", "-c", line)
+			cmd.Env = append(os.Environ(), "TOKEN="+token)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%s: %s: %v\n%s", page, line, err, out)
+			}
+			commands++
+		}
+	}
+	if commands < 3 {
+		t.Errorf("%d commands were found, want 3 or more", commands)
+	}
+}
+
+// What the README says about certificates: a request, what Apple makes of it, and a .p12.
+func TestDocumentedCertificates(t *testing.T) {
+	if _, err := exec.LookPath("openssl"); err != nil {
+		t.Skip("there is no openssl")
+	}
+	text, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	commands := regexp.MustCompile("`(openssl [^`]*)`").FindAllStringSubmatch(string(text), -1)
+	if len(commands) != 3 {
+		t.Fatalf("the README has %d commands, want 3: a request, DER to PEM, .p12 to PEM", len(commands))
+	}
+	dir := t.TempDir()
+	sh := func(command string) {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", command)
+		cmd.Dir, cmd.Stdin = dir, strings.NewReader("\n")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", command, err, out)
+		}
+	}
+	sh(commands[0][1])
+	writeCertificate(t, dir)
+	sh(commands[1][1])
+	if _, err := apns.LoadCertificate(filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), apnstest.BundleID); err != nil {
+		t.Error(err)
+	}
+	sh("openssl pkcs12 -export -legacy -in cert.pem -inkey key.pem -out push.p12 -passout pass:")
+	sh(commands[2][1] + " -passin pass:")
+	if _, err := apns.LoadCertificate(filepath.Join(dir, "push.pem"), "", apnstest.BundleID); err != nil {
+		t.Error(err)
+	}
+}
+
+// writeCertificate does what the developer portal does: it makes aps.cer of request.csr.
+func writeCertificate(t *testing.T, dir string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(dir, "request.csr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(text)
+	request, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyText, err := os.ReadFile(filepath.Join(dir, "key.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyBlock, _ := pem.Decode(keyText)
+	key, err := x509.ParsePKCS8PrivateKey(keyBlock.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().Add(time.Hour),
+		Subject: pkix.Name{
+			CommonName: "Apple Push Services: " + apnstest.BundleID,
+			ExtraNames: []pkix.AttributeTypeAndValue{{Type: asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 1}, Value: apnstest.BundleID}},
+		},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, request.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "aps.cer"), der, 0o666); err != nil {
+		t.Fatal(err)
+	}
+}
