@@ -47,7 +47,9 @@ func actionFor(err error, id uint32) action {
 		reply.Status, reply.Reason, reply.HTTPStatus = toStatus(reason), reason, httpStatus(reason)
 	}
 	if reply.HTTPStatus == 410 && reply.DeadAt.IsZero() {
-		reply.DeadAt = time.Now() // a response with status 410 has a timestamp
+		// A response with status 410 has a timestamp. In whole milliseconds it is not before
+		// a registration that came before it.
+		reply.DeadAt = time.UnixMilli(time.Now().Add(time.Millisecond - 1).UnixMilli())
 	}
 	a := action{outcome: Rejected, reply: reply, ends: true}
 	switch {

@@ -1,10 +1,7 @@
 package apnstest_test
 
 import (
-	"context"
 	"errors"
-	"fmt"
-	"log"
 	"slices"
 	"syscall"
 	"testing"
@@ -14,26 +11,6 @@ import (
 	"example.com/apns"
 	"example.com/apns/apnstest"
 )
-
-// The server resets the connection at a message. The client cannot know whether the message
-// was accepted.
-func ExampleFault() {
-	server := apnstest.NewServer(func(m *apns.Message) error {
-		return apnstest.Fault{End: apnstest.EndRST}
-	})
-	defer server.Close()
-	ctx := context.Background()
-	conn, err := apns.Dial(ctx, "gateway.push.apple.com:2195", server.Config())
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer conn.Close()
-	if err := conn.WritePushMsg(ctx, &apns.Message{ID: 1, Token: "c0ffee", Payload: apns.AlertPayload("Hello")}); err != nil {
-		log.Fatal(err)
-	}
-	fmt.Println(errors.Is(conn.Shutdown(ctx), apns.ErrInDoubt))
-	// Output: true
-}
 
 // An error packet is one TLS record, unless Split asks for several.
 func TestSplit(t *testing.T) {

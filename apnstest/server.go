@@ -3,48 +3,60 @@
 //
 //	server := apnstest.NewServer(func(m *apns.Message) error {
 //		if m.Token == gone {
-//			return apns.StatusInvalidToken
+//			return apns.ReasonUnregistered
 //		}
 //		return nil
 //	})
 //	defer server.Close()
-//
-//	conn, err := apns.Dial(ctx, "gateway.push.apple.com:2195", server.Config())
+//	client := &apns.Client{Config: server.TokenConfig()}
+//	defer client.Close()
 //
 // The code under test keeps its addresses: the Config connects to the server for any
-// host name, and selects the service by the port. The Config trusts the server's
-// certificate, and has a client certificate that the server trusts.
+// host name. It trusts the server's certificate. [Server.TokenConfig] has an
+// authentication key, and [Server.Config] a client certificate.
 //
-// On the binary protocol a [Server] does what Apple's gateway did. It sends nothing
-// about a message that it accepts. For a message that it rejects it sends an error
-// packet, ends the stream, and discards the messages that follow. [Server.Records]
-// returns what it did with each message. The feedback service sends the records that
-// it was given, once.
+// The server checks requests and their credentials as Apple's server does, and then asks
+// the handler. [Server.Records] returns what it did with each message. Every device token
+// is valid until devices are registered with [Server.Register]. Every message is checked
+// against the rules of Apple's documentation: see [Check] and [Record].
 //
-// Over HTTP/2 the server has the provider API. It checks requests and their credentials
-// as Apple's server does, and asks the same handler. TokenConfig has an authentication
-// key in place of the certificate. Every device token is valid until devices are
-// registered with Register.
+// The server can produce what goes wrong between a client and Apple: a handler returns a
+// [Fault] for a message, OnConnect returns one for a connection, and
+// [Server.RefuseConnections] refuses connections.
 //
 // The server also manages broadcast channels, for apns.Channels, and takes broadcasts to
-// them. CreateChannel creates one, and Channels returns those that there are.
+// them. [Server.CreateChannel] creates one, and [Server.Channels] returns those that there
+// are.
+//
+// [Scenarios] are tests of other clients, and of programs that pass messages on.
+//
+// # Simulated time
+//
+// For tests with testing/synctest the server runs on a network in memory. Create it inside
+// the bubble:
+//
+//	synctest.Test(t, func(t *testing.T) {
+//		server := apnstest.NewUnstartedServer(nil)
+//		server.InMemory = true
+//		server.Start()
+//		defer server.Close()
+//		// ...
+//	})
+//
+// # HTTP/2
 //
 // The server's HTTP/2 is strict. A request that RFC 9113 calls malformed is reset with
 // PROTOCOL_ERROR: the handler is not called, and nothing is recorded. A client that
 // breaks another rule, such as the size of a window, gets the error that the RFC
 // prescribes.
 //
-// Every message is checked against the rules of Apple's documentation: see [Check] and
-// [Record].
+// # The binary protocol
 //
-// The server can produce what goes wrong between a client and a gateway: a handler
-// returns a [Fault] for a message, OnConnect returns one for a connection, and
-// RefuseConnections refuses connections.
-//
-// [Scenarios] are tests of other clients, and of programs that pass messages on.
-//
-// For tests with testing/synctest the server runs on a network in memory: see the
-// field InMemory.
+// The server is also a gateway and a feedback service of the binary protocol; the port of
+// the address selects the service. It does what Apple's gateway did: it sends nothing
+// about a message that it accepts. For a message that it rejects it sends an error
+// packet, ends the stream, and discards the messages that follow. The feedback service
+// sends the records that it was given, once.
 package apnstest
 
 import (
@@ -86,6 +98,9 @@ type Server struct {
 	// that it was the last. An *apns.PushError is sent as it is, with any ID. A Fault does
 	// what its fields say. Any other error rejects the message with
 	// apns.StatusProcessingError or, over HTTP/2, apns.ReasonInternalServerError.
+	//
+	// Over HTTP/2 apns.ReasonUnregistered and apns.ReasonExpiredToken say that the device
+	// is dead since now. For another time use Unregister, or an *apns.PushError with DeadAt.
 	Handler func(*apns.Message) error
 
 	// OnChannelCall, unless nil, is called for each call to the channel management service
@@ -197,7 +212,8 @@ type device struct {
 }
 
 // NewServer starts a server on loopback. The handler may be nil. NewServer panics if the
-// server cannot listen.
+// server cannot listen. In a testing/synctest bubble use InMemory instead, since a real
+// socket stops the simulated time.
 func NewServer(handler func(*apns.Message) error) *Server {
 	s := NewUnstartedServer(handler)
 	s.Start()

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"net"
 	"os"
 	"runtime"
@@ -45,39 +44,6 @@ const token = "00c0ffee00112233445566778899aabbccddeeff0102030405060708090a0b0c"
 
 func message(id uint32) *apns.Message {
 	return &apns.Message{ID: id, Token: token, Payload: []byte("{}")}
-}
-
-func ExampleServer() {
-	// The device "dead" has lost the app.
-	server := apnstest.NewServer(func(m *apns.Message) error {
-		if m.Token == "dead" {
-			return apns.StatusInvalidToken
-		}
-		return nil
-	})
-	defer server.Close()
-
-	// The code under test dials its usual address.
-	ctx := context.Background()
-	conn, err := apns.Dial(ctx, "gateway.push.apple.com:2195", server.Config())
-	if err != nil {
-		log.Fatal(err)
-	}
-	for i, token := range []string{"c0ffee", "dead", "decade"} {
-		m := &apns.Message{ID: uint32(i + 1), Token: token, Payload: apns.AlertPayload("Hello")}
-		if err := conn.WritePushMsg(ctx, m); err != nil {
-			break // the rejection has arrived already
-		}
-	}
-	fmt.Println(conn.Shutdown(ctx))
-
-	for _, r := range server.Records()[:2] {
-		fmt.Println(r.Message.Token, r.Outcome)
-	}
-	// Output:
-	// apns: message 2 rejected: invalid token (status 8)
-	// c0ffee accepted
-	// dead rejected
 }
 
 // onBothNetworks runs a test in memory, inside a synctest bubble, and on loopback.
