@@ -30,22 +30,6 @@
 // In place of a key, Config.TLS may have a provider certificate, from [LoadCertificate].
 // [Channels] manages broadcast channels; a Message with a Channel is a broadcast.
 //
-// # Two protocols
-//
-// Apple's servers speak the HTTP/2 provider API, on the ports [ProviderPort] and
-// [ProviderAltPort]. Its predecessor is the binary protocol, on the ports [PushPort] and
-// [FeedbackPort]. Apple closed that service on 31 March 2021; the protocol lives on in
-// private gateways, emulators and test suites. The package speaks both, through the same
-// methods. TLS negotiates the protocol: a server that selects h2 is spoken to over
-// HTTP/2, and a server that selects nothing is a binary gateway or feedback service.
-//
-// The protocols differ in when an outcome is known. Over HTTP/2 each message has its own
-// answer, and WritePushMsg waits for it. A binary gateway sends nothing about a message
-// that it accepts; it sends an error packet, some time later, for a message that it
-// rejects. [Conn.CheckForError] polls for that packet. Shutdown sends a barrier, which is
-// a message that the gateway must reject: its rejection confirms that all messages before
-// it were accepted. A Client sends barriers by itself.
-//
 // # Outcomes
 //
 // Each message has one outcome. The error is nil if the server accepted the message; from
@@ -64,6 +48,22 @@
 //     does not match ErrNotSent, since the same message would fail each time.
 //   - [ErrExpired]: expired. The message's Expiry passed while it waited in a Client, and
 //     it was not sent.
+//
+// # Two protocols
+//
+// Apple's servers speak the HTTP/2 provider API, on the ports [ProviderPort] and
+// [ProviderAltPort]. Its predecessor is the binary protocol, on the ports [PushPort] and
+// [FeedbackPort]. Apple closed that service on 31 March 2021; the protocol lives on in
+// private gateways, emulators and test suites. The package speaks both, through the same
+// methods. TLS negotiates the protocol: a server that selects h2 is spoken to over
+// HTTP/2, and a server that selects nothing is a binary gateway or feedback service.
+//
+// The protocols differ in when an outcome is known. Over HTTP/2 each message has its own
+// answer, and WritePushMsg waits for it. A binary gateway sends nothing about a message
+// that it accepts; it sends an error packet, some time later, for a message that it
+// rejects. [Conn.CheckForError] polls for that packet. Shutdown sends a barrier, which is
+// a message that the gateway must reject: its rejection confirms that all messages before
+// it were accepted. A Client sends barriers by itself.
 //
 // On the binary protocol a rejection also ends the connection: the server discards every
 // message that was written after the rejected one. A Client resends those. A caller of
