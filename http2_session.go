@@ -163,12 +163,12 @@ func (s *http2Session) capacityLocked() int {
 }
 
 // isFullLocked reports whether another connection would help: the server's limit keeps
-// messages waiting. Before the first message is accepted, the limit is our own. A server
-// that has lowered its limit to 1 wants less.
+// messages waiting, now and throughout the last measurement. Before the first message is
+// accepted, the limit is our own. A server that has lowered its limit to 1 wants less.
 func (s *http2Session) isFullLocked() bool {
 	limit := s.conn.Limit()
 	switch {
-	case !s.hasAccepted || s.pausedUntil != 0 || limit == 1 && s.largestLimit > 1:
+	case !s.hasAccepted || s.flight.n == 0 || s.pausedUntil != 0 || limit == 1 && s.largestLimit > 1:
 		return false
 	}
 	return s.limited && s.size.n >= limit
