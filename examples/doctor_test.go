@@ -97,7 +97,7 @@ func TestDoctor(t *testing.T) {
 		"wrong team": {with("-team-id", "APNSTESTT2", "-bundle-id", "com.example.app", "-probe"), []string{
 			strings.ReplaceAll(keyLine, "TT1", "TT2"), topicLine, h2Line, serverLine,
 			`problem  probe        not sent: the server refuses this sender: InvalidProviderToken \(HTTP status 403\)`,
-			advice + `The key, its key ID and the team ID do not belong together, or the key is revoked, or this machine's clock is wrong\. .*`, noDate, "", sick}, 1},
+			advice + `The key, its key ID and the team ID do not belong together, or the two IDs are swapped, or the key is revoked, or this machine's clock is wrong\. .*`, noDate, "", sick}, 1},
 		"wrong topic": {with("-bundle-id", "com.example.other", "-probe"), []string{
 			keyLine, `ok       topic        com.example.other`, h2Line, serverLine,
 			`problem  probe        message rejected: TopicDisallowed \(HTTP status 400\)`,
@@ -130,6 +130,7 @@ func TestDoctor(t *testing.T) {
 	}
 	for want, args := range map[string][]string{
 		"doctor: number of arguments is 1, expected none; see doctor -h\n":                                                                   {"-local", "x"},
+		"doctor: number of arguments is 2, expected none; see doctor -h\n":                                                                   {"extra", "x"},
 		"doctor: flag provided but not defined: -x; see doctor -h\n":                                                                         {"-x"},
 		"doctor: -probe with -p8 and without -bundle-id, expected the app's bundle ID: the key is for all of a team's apps; see doctor -h\n": with("-probe"),
 		"doctor: no credentials, expected -p8 with -key-id and -team-id, or -cert with -key; or -local, which needs none; see doctor -h\n":   nil,

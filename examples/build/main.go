@@ -1,4 +1,5 @@
 // Command build encodes a notification for the binary protocol, and decodes encoded ones.
+// Run build -h for its usage.
 package main
 
 import (

@@ -1,5 +1,5 @@
 // Command doctor examines credentials and the connection to a server, and says what is wrong
-// and what to do about it.
+// and what to do about it. Run doctor -h for its usage.
 package main
 
 import (
@@ -67,11 +67,12 @@ func run() (healthy bool, err error) {
 	if err := cli.Parse(help); err != nil {
 		return false, err
 	}
+	if flag.NArg() > 0 {
+		return false, cli.Usagef("number of arguments is %d, expected none", flag.NArg())
+	}
 	switch err := server.Check(); {
 	case err != nil:
 		return false, err
-	case flag.NArg() > 0:
-		return false, cli.Usagef("number of arguments is %d, expected none", flag.NArg())
 	case *probing && server.P8 != "" && server.BundleID == "":
 		return false, cli.UsageError("-probe with -p8 and without -bundle-id, expected the app's bundle ID: the key is for all of a team's apps")
 	}

@@ -1,5 +1,5 @@
 // Command local runs a server that stands in for Apple's push services on this machine. It
-// answers any client, and shows each push that it receives.
+// answers any client, and shows each push that it receives. Run local -h for its usage.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Command prune lists the devices from which the app was removed.
+// Command prune lists the devices from which the app was removed. Run prune -h for its usage.
 package main
 
 import (

@@ -35,7 +35,7 @@ var reasons = []struct {
 	// About the sender.
 	{apns.ReasonBadCertificate, "The server does not take the certificate. It may be revoked, or not for push notifications: make an Apple Push Notification service SSL certificate."},
 	{apns.ReasonBadCertificateEnvironment, "The certificate is for the other environment. Give -sandbox, or leave it out; or make a certificate for both."},
-	{apns.ReasonInvalidProviderToken, "The key, its key ID and the team ID do not belong together, or the key is revoked, or this machine's clock is wrong. Compare the IDs with Apple's pages Keys and Membership."},
+	{apns.ReasonInvalidProviderToken, "The key, its key ID and the team ID do not belong together, or the two IDs are swapped, or the key is revoked, or this machine's clock is wrong. Compare the IDs with Apple's pages Keys and Membership."},
 	{apns.ReasonMissingProviderToken, "No credentials reached the server. Give -p8 or -cert. If a proxy ends TLS on the way, a certificate cannot pass it: use a key."},
 	{apns.ReasonBadEnvironmentKeyIDInToken, "The key is for the other environment. Give -sandbox, or leave it out; or make a key for both."},
 	{apns.ReasonExpiredProviderToken, "The server's clock and this machine's differ by more than an hour. Set this machine's clock."},
