@@ -136,7 +136,7 @@ func TestPushMany(t *testing.T) {
 			"no payload":  {with("-tokens", list, "-payload", "/nonexistent"), "", "", "not sent: open /nonexistent: .*\n", 1, "untouched"},
 			"no CA":       {with("-ca", "/nonexistent", "-tokens", list, "Hi"), "", "", "not sent: open /nonexistent: .*\n", 1, "untouched"},
 			"no text":     {with("-tokens", doubtful), "", "accepted: 0\ninvalid: 1\n", "DOUBTFUL:1: line has only a token, and there is no alert text: expected a tab and a payload after the token\n", 1, ""},
-			"old style":   {with("-tokens", list, token, "1", "Hi"), "", "", quote("push: number of arguments is 3, expected only the alert text: with -tokens the device tokens are in its file; see push -h\n"), 2, "untouched"},
+			"old style":   {with("-tokens", list, token, "1", "Hi"), "", "", quote("push: number of arguments is 3, expected only the alert text: with -tokens the device tokens are in its file; put a text of several words in quotes, and flags before the arguments; see push -h\n"), 2, "untouched"},
 			"two texts":   {with("-tokens", list, "Hi", "Hello"), "", "", "push: number of arguments is 2, expected only the alert text: .*\n", 2, "untouched"},
 			"text and":    {with("-tokens", list, "-payload", large, "Hi"), "", "", "push: number of arguments is 1, expected none: .*\n", 2, "untouched"},
 			"with an id":  {with("-tokens", list, "-id", "1", "Hi"), "", "", "push: -id with -tokens, expected one of them: .*\n", 2, "untouched"},

@@ -59,6 +59,8 @@ func TestSecretsInArguments(t *testing.T) {
 		"build, ID and token":       {"build", []string{"1", token, "Hi"}},
 		"build, ID and text":        {"build", []string{token, "secret-text", "1"}},
 		"token with < and >":        {"push", append(h2, "<"+token+">", "1", "Hi")},
+		"JSON, text for a token":    {"push", append(h2, "-json", "secret-text", "Hi")},
+		"JSON, no p8":               {"push", append(h2, "-json", "-p8", "/nonexistent", "secret-text", "Hi")},
 		"build, token with < and >": {"build", []string{"<" + token + ">", "1", "Hi"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -31,7 +31,8 @@ var (
 // addMessageFlags defines the flags that set fields of the message.
 func addMessageFlags(m *apns.Message) {
 	flag.StringVar(&m.Topic, "topic", "", "the `topic`, in place of the one that -bundle-id and -type make")
-	flag.StringVar((*string)(&m.PushType), "type", "alert", "the `type` of push: alert, background, voip ...")
+	flag.StringVar((*string)(&m.PushType), "type", "", "the `type` of push, such as alert, background or voip; if empty, the one that the payload shows:\n"+
+		"mdm, liveactivity, widgets, background, or else alert")
 	flag.StringVar(&m.CollapseID, "collapse-id", "", "an `ID`; on the device a push replaces an earlier one with the same ID")
 	flag.Func("priority", "the `priority`: 10 at once, 5 or 1 to save the battery; unset or 0: left to the server", func(s string) error {
 		n, err := strconv.Atoi(s)
@@ -56,14 +57,22 @@ func addMessageFlags(m *apns.Message) {
 	})
 }
 
+// manyWords is what to do if there are more arguments than expected.
+const manyWords = "put a text of several words in quotes, and flags before the arguments"
+
 // parse parses and checks the command line. It returns the message in it: without a payload
 // if that is in a file, and without a token if there are many.
 func parse() (*apns.Message, error) {
-	m := new(apns.Message)
+	m := &apns.Message{ID: 1}
 	server.AddFlags("if empty, " + apns.Production)
 	addMessageFlags(m)
 	if err := cli.Parse(help); err != nil {
 		return nil, err
+	}
+	if *id != "" {
+		if err := takeID(m, *id); err != nil {
+			return nil, err
+		}
 	}
 	if err := takeArguments(m, flag.Args()); err != nil {
 		return nil, err
@@ -71,17 +80,17 @@ func parse() (*apns.Message, error) {
 	if err := check(m); err != nil {
 		return nil, err
 	}
-	if *id == "" {
-		m.ID = 1
-		return m, nil
-	}
-	n, err := strconv.ParseUint(*id, 10, 32)
+	return m, nil
+}
+
+// takeID takes the numeric id. An error does not quote it: it may be a token or the text.
+func takeID(m *apns.Message, s string) error {
+	n, err := strconv.ParseUint(s, 10, 32)
 	if err != nil {
-		// It is not quoted: it may be a token or the text.
-		return nil, cli.UsageError("numeric id is no number or out of range, expected 0 to 4294967295")
+		return cli.UsageError("numeric id is no number, expected one from 0 to 4294967295")
 	}
 	m.ID = uint32(n)
-	return m, nil
+	return nil
 }
 
 // takeArguments takes what is not a flag, in one of the forms of the help.
@@ -90,34 +99,37 @@ func takeArguments(m *apns.Message, args []string) error {
 	case *tokens != "" && *payload != "" && n > 0:
 		return cli.Usagef("number of arguments is %d, expected none: -tokens has the device tokens, and -payload what to send", n)
 	case *tokens != "" && n > 1:
-		return cli.Usagef("number of arguments is %d, expected only the alert text: with -tokens the device tokens are in its file", n)
+		return cli.Usagef("number of arguments is %d, expected only the alert text: with -tokens the device tokens are in its file; %s", n, manyWords)
 	case *tokens != "" && n == 1:
 		m.Payload = apns.AlertPayload(args[0])
 		return nil
 	case *tokens != "":
 		return nil
 	case *payload != "" && n != 1:
-		return cli.Usagef("number of arguments is %d, expected 1 with -payload: device token", n)
+		return cli.Usagef("number of arguments is %d, expected 1 with -payload: device token, after all flags", n)
 	case *payload != "":
 		m.Token = args[0]
 		return nil
 	}
-	switch len(args) {
-	case 5: // of the original: certificate and key come first
+	switch n := len(args); {
+	case n == 5 && !server.Local: // of the original: certificate and key come first
 		if server.Cert != "" || server.Key != "" {
 			return cli.UsageError("a certificate both in front of the device token and in -cert or -key, expected one of them")
 		}
 		server.Cert, server.Key = args[0], args[1]
 		args = args[2:]
 		fallthrough
-	case 3:
+	case n == 3:
 		if *id != "" {
 			return cli.UsageError("an id both after the device token and in -id, expected one of them")
 		}
-		*id = args[1]
-	case 2:
-	default:
-		return cli.Usagef("number of arguments is %d, expected 2: device token, alert text", len(args))
+		if err := takeID(m, args[1]); err != nil {
+			return cli.Usagef("%v; %s", err, manyWords)
+		}
+	case n > 3:
+		return cli.Usagef("number of arguments is %d, expected 2: device token, alert text; %s", n, manyWords)
+	case n != 2:
+		return cli.Usagef("number of arguments is %d, expected 2: device token, alert text", n)
 	}
 	m.Token, m.Payload = args[0], apns.AlertPayload(args[len(args)-1])
 	return nil

@@ -17,6 +17,9 @@ To try it without an Apple account, push to the built-in test server:
 
 	go run ./examples/push -local c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00 "Hello"
 
+Push then also prints what the server received. On standard error it prints a warning for
+each rule of Apple's that the notification breaks.
+
 To push to a device, use an authentication key or a certificate. A device token is valid
 in one environment alone: in production for apps from TestFlight and the App Store, in the
 sandbox for apps that Xcode runs.
@@ -24,8 +27,13 @@ sandbox for apps that Xcode runs.
 	go run ./examples/push -p8 AuthKey_ABC123DEFG.p8 -key-id ABC123DEFG -team-id DEF123GHIJ -bundle-id com.example.app <device-token> "Hello"
 	go run ./examples/push -sandbox -cert cert.pem -key key.pem <device-token> "Hello"
 
-The topic is the -bundle-id with the suffix that the -type demands, such as .voip. With
--topic it is what that says. A certificate for one app needs neither.
+The push type is that of -type. Without it, it is the one that the payload shows: mdm if
+the payload has that key; liveactivity if its aps has event; widgets if aps has
+content-changed; background if aps has content-available and nothing else; and alert
+otherwise. The other types, such as voip, need -type.
+
+The topic is the -bundle-id with the suffix that the push type demands, such as .voip.
+With -topic it is what that says. A certificate for one app needs neither.
 
 To push to a gateway of the binary protocol (Apple closed its own in 2021), give its
 address. That protocol has no topic, push type or collapse ID:
@@ -60,7 +68,10 @@ The -accepted-file gets the lines that were accepted, after what it already has.
 files get each line as soon as its outcome is known. So nothing is lost if push is killed:
 what remains to be sent is in the list, and not in the file of those accepted.
 
-	grep -vFf accepted.txt tokens.txt
+	grep -vxFf accepted.txt tokens.txt
+
+This compares whole lines, and push writes them without spaces and carriage returns at
+their ends. So remove those from the list before the first push.
 
 SCRIPTS
 
@@ -69,7 +80,8 @@ is known, and nothing else; the summary goes to standard error. The fields, of w
 without a value are left out:
 
 	line            its number in the file of -tokens; the order is that of the answers
-	token           the device token
+	token           the device token; left out if it is not hexadecimal, or if its line is
+	                invalid: it may then be anything
 	outcome         accepted, rejected, not_sent, in_doubt, invalid or expired
 	reason          what the server said, such as Unregistered
 	status          the HTTP status of the rejection, or that of the binary protocol

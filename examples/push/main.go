@@ -1,20 +1,18 @@
-// Command push sends a notification to one device or to many, and prints the outcome.
+// Command push sends a notification to one device or to many, and prints the outcome. Run
+// push -h for its usage.
 package main
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"strings"
 	"time"
 
 	"example.com/apns"
-	"example.com/apns/apnstest"
 	"example.com/apns/examples/internal/advice"
 	"example.com/apns/examples/internal/bulk"
 	"example.com/apns/examples/internal/cli"
@@ -54,23 +52,24 @@ func run(out *bufio.Writer) error {
 	if *tokens != "" {
 		return runMany(out, m)
 	}
-	err = runOne(out, m)
+	receipt, err := runOne(out, m)
 	switch {
 	case *asJSON:
-		writeReport(out, newReport(m, apns.Receipt{}, err))
+		writeReport(out, newReport(m, receipt, err))
 	case err == nil:
 		fmt.Fprintln(out, "accepted")
 	}
 	return err
 }
 
-func runOne(out io.Writer, m *apns.Message) error {
+func runOne(out *bufio.Writer, m *apns.Message) (apns.Receipt, error) {
 	if m.Payload == nil {
 		var err error
 		if m.Payload, err = readPayload(*payload); err != nil {
-			return err
+			return apns.Receipt{}, err
 		}
 	}
+	addType(m)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
@@ -80,61 +79,36 @@ func runOne(out io.Writer, m *apns.Message) error {
 	}
 	config, err := server.Config()
 	if err != nil {
-		return err
+		return apns.Receipt{}, err
 	}
 	return push(ctx, server.Address(), config, m)
 }
 
-func push(ctx context.Context, addr string, config *apns.Config, m *apns.Message) error {
+// push pushes the message once. The protocol is the one that the server negotiates.
+func push(ctx context.Context, addr string, config *apns.Config, m *apns.Message) (apns.Receipt, error) {
 	conn, err := apns.Dial(ctx, addr, config)
 	if err != nil {
-		return err
+		return apns.Receipt{}, err
 	}
 	defer conn.Close()
-	// Over HTTP/2 this returns the server's answer. On the binary protocol there is no
-	// answer to an accepted message: Shutdown confirms that it was accepted.
+	if conn.ConnectionState().NegotiatedProtocol == "h2" {
+		// A Client returns the receipt, and a Conn does not. On the binary protocol a
+		// Client has numeric ids of its own.
+		conn.Close()
+		client := &apns.Client{Addr: addr, Config: config, Attempts: 1}
+		defer client.Close()
+		return client.Push(ctx, m)
+	}
+	// On the binary protocol there is no answer to an accepted message: Shutdown confirms
+	// that it was accepted.
 	if err := conn.WritePushMsg(ctx, m); err != nil {
-		return err
+		return apns.Receipt{}, err
 	}
 	err = conn.Shutdown(ctx)
 	if pushErr, ok := errors.AsType[*apns.PushError](err); ok && !pushErr.Rejected() && pushErr.ID == m.ID {
-		return nil // the server shuts down, and this is the last message that it accepted
+		err = nil // the server shuts down, and this is the last message that it accepted
 	}
-	return err
-}
-
-func pushLocal(ctx context.Context, out io.Writer, m *apns.Message) error {
-	test := apnstest.NewServer(nil)
-	defer test.Close()
-	addr, config := localAddr(test)
-	err := push(ctx, addr, config, m)
-	for _, r := range test.Records() {
-		if *asJSON {
-			break // which has only the outcome
-		}
-		m := r.Message
-		expiry := ""
-		switch {
-		case m.Expiry.IsZero():
-		case m.Expiry.Unix() == 0:
-			expiry = ", expiry now or never"
-		default:
-			expiry = ", expiry " + m.Expiry.Format(time.RFC3339)
-		}
-		fmt.Fprintf(out, "server received: token %s, topic %q, push type %q, collapse ID %q, priority %d%s, payload %s\n",
-			m.Token, m.Topic, m.PushType, m.CollapseID, m.Priority, expiry, m.Payload)
-	}
-	return err
-}
-
-// localAddr returns the test server's address and configuration for -protocol.
-func localAddr(test *apnstest.Server) (string, *apns.Config) {
-	if *protocol == "binary" {
-		return test.PushAddr, test.Config()
-	}
-	config := test.TokenConfig()
-	config.BundleID = cmp.Or(server.BundleID, config.BundleID)
-	return test.HTTP2Addr, config
+	return apns.Receipt{}, err
 }
 
 // describe returns the outcome and what else an error says.

@@ -33,7 +33,9 @@ func runMany(out *bufio.Writer, m *apns.Message) error {
 		test := apnstest.NewServer(nil)
 		defer test.Close()
 		addr, config := localAddr(test)
-		return pushMany(out, addr, config, m)
+		err := pushMany(out, addr, config, m)
+		printFindings(out, test)
+		return err
 	}
 	config, err := server.Config()
 	if err != nil {
@@ -100,12 +102,15 @@ func connect(ctx context.Context, client *apns.Client) error {
 
 // messages yields the message for each line. Its ID is the number of the line.
 func messages(ctx context.Context, list *bulk.Tokens, template *apns.Message) iter.Seq[*apns.Message] {
+	common := *template
+	addType(&common)
 	return func(yield func(*apns.Message) bool) {
 		for line := range list.All(ctx) {
-			m := *template // the payload is shared
+			m := common // the payload is shared
 			m.ID, m.Token = uint32(line.Number), line.Token
 			if line.Payload != nil {
-				m.Payload = line.Payload
+				m.Payload, m.PushType = line.Payload, template.PushType
+				addType(&m)
 			}
 			if !yield(&m) {
 				return

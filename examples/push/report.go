@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -28,11 +29,13 @@ type report struct {
 
 func newReport(m *apns.Message, receipt apns.Receipt, err error) report {
 	r := report{
-		Token:    m.Token,
 		Outcome:  strings.ReplaceAll(bulk.Outcome(err), " ", "_"),
 		APNsID:   receipt.APNsID,
 		UniqueID: receipt.UniqueID,
 		Retry:    mayPass(err) && !errors.Is(err, apns.ErrInvalid) && !errors.Is(err, apns.ErrExpired),
+	}
+	if _, err := hex.DecodeString(m.Token); err == nil {
+		r.Token = m.Token // anything else may be a secret
 	}
 	if err == nil {
 		return r
