@@ -35,6 +35,7 @@ type situation struct {
 	notConn  bool          // it is not one of a Conn
 	want     string
 	matches  []error
+	advice   apns.Action // where it is not the usual one of the outcome
 }
 
 func TestErrorsMatchOneClass(t *testing.T) {
@@ -136,6 +137,7 @@ func (s *situation) conn(t *testing.T, config *apns.Config) {
 func (s *situation) check(t *testing.T, err error) {
 	t.Helper()
 	wantClass(t, err, s.want, s.matches...)
+	s.checkAdvice(t, err)
 	// Half a packet has the error of ParseError in it, with its prefix.
 	if err != nil && strings.Count(err.Error(), "apns: ") != 1 && !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("got %q, want the prefix apns: once", err)
@@ -173,10 +175,15 @@ func answerSituations() (table []situation) {
 		apns.ReasonBadPriority, apns.ReasonBadTopic, apns.ReasonDeviceTokenNotForTopic, apns.ReasonDuplicateHeaders,
 		apns.ReasonInvalidPushType, apns.ReasonMissingDeviceToken, apns.ReasonMissingTopic, apns.ReasonPayloadEmpty,
 		apns.ReasonTopicDisallowed, apns.ReasonForbidden, apns.ReasonBadPath, apns.ReasonMethodNotAllowed,
-		apns.ReasonExpiredToken, apns.ReasonUnregistered, apns.ReasonPayloadTooLarge, apns.ReasonTooManyRequests,
-		apns.ReasonInternalServerError, apns.ReasonServiceUnavailable, apns.ReasonTopicMismatch, "NeverHeardOf",
+		apns.ReasonPayloadTooLarge, apns.ReasonTopicMismatch, "NeverHeardOf",
 	} {
 		table = append(table, situation{name: string(r), http2: respondingWith(r), want: "rejected", matches: []error{r}})
+	}
+	for _, r := range []apns.Reason{apns.ReasonExpiredToken, apns.ReasonUnregistered} {
+		table = append(table, situation{name: string(r), http2: respondingWith(r), want: "rejected", matches: []error{r}, advice: apns.ActionForget})
+	}
+	for _, r := range []apns.Reason{apns.ReasonTooManyRequests, apns.ReasonInternalServerError, apns.ReasonServiceUnavailable} {
+		table = append(table, situation{name: string(r), http2: respondingWith(r), want: "rejected", matches: []error{r}, advice: apns.ActionResend})
 	}
 	for _, r := range []apns.Reason{apns.ReasonIdleTimeout, apns.ReasonShutdown, apns.ReasonUnrelatedKeyIDInToken, apns.ReasonTooManyProviderTokenUpdates} {
 		table = append(table, situation{name: string(r), http2: respondingWith(r), want: "not sent", matches: []error{r}})
@@ -185,7 +192,7 @@ func answerSituations() (table []situation) {
 		apns.ReasonBadCertificate, apns.ReasonBadCertificateEnvironment, apns.ReasonInvalidProviderToken,
 		apns.ReasonMissingProviderToken, apns.ReasonExpiredProviderToken, apns.ReasonBadEnvironmentKeyIDInToken, "BadEnvironmentKeyInToken",
 	} {
-		table = append(table, situation{name: string(r), http2: respondingWith(r), want: "not sent", matches: []error{r, apns.ErrRefused}})
+		table = append(table, situation{name: string(r), http2: respondingWith(r), want: "not sent", matches: []error{r, apns.ErrRefused}, advice: apns.ActionFix})
 	}
 	for name, answer := range map[string]error{"400": &apns.PushError{HTTPStatus: 400}, "429": &apns.PushError{HTTPStatus: 429}, "431": &apns.PushError{HTTPStatus: 431}} {
 		table = append(table, situation{name: name + " without a reason", http2: respondingWith(answer), want: "rejected"})
@@ -219,7 +226,7 @@ func answerSituations() (table []situation) {
 		{name: "REFUSED_STREAM", http2: fault(apnstest.Fault{End: apnstest.EndRefusedStream}), want: "not sent"},
 		{name: "GOAWAY before it", http2: fault(apnstest.Fault{End: apnstest.EndGoAwayUnprocessed}), want: "not sent"},
 		{name: "GOAWAY before it, with a reason", http2: fault(apnstest.Fault{End: apnstest.EndGoAwayUnprocessed, Reason: apns.ReasonShutdown}), want: "not sent", matches: []error{apns.ReasonShutdown}},
-		{name: "GOAWAY that refuses the sender", http2: fault(apnstest.Fault{End: apnstest.EndGoAwayUnprocessed, Reason: apns.ReasonBadCertificate}), want: "not sent", matches: []error{apns.ErrRefused}},
+		{name: "GOAWAY that refuses the sender", http2: fault(apnstest.Fault{End: apnstest.EndGoAwayUnprocessed, Reason: apns.ReasonBadCertificate}), want: "not sent", matches: []error{apns.ErrRefused}, advice: apns.ActionFix},
 		{name: "GOAWAY after it", http2: saying(h2.AppendGoAway(nil, 1, 0, nil), nil), want: "in doubt"},
 		{name: "GOAWAY after it that refuses the sender", http2: saying(h2.AppendGoAway(nil, 1, 0, []byte(`{"reason":"BadCertificate"}`)), nil), want: "in doubt"},
 		{name: "reset", http2: fault(apnstest.Fault{End: apnstest.EndRST}), want: "in doubt"},
@@ -273,8 +280,8 @@ func ruleSituations() (table []situation) {
 	}
 	return append(table, []situation{
 		{name: "no topic", http2: noTopic, want: "invalid", matches: []error{apns.ReasonMissingTopic}},
-		{name: "a key that cannot sign", http2: noKey, want: "not sent"},
-		{name: "a small header limit", http2: small, want: "not sent"},
+		{name: "a key that cannot sign", http2: noKey, want: "not sent", advice: apns.ActionFix},
+		{name: "a small header limit", http2: small, want: "not sent", advice: apns.ActionFix},
 	}...)
 }
 
@@ -316,9 +323,9 @@ func endSituations() []situation {
 				time.Sleep(time.Second)
 			}))
 		}, deadline: 5 * time.Second, want: "not sent"},
-		{name: "backing off after a 429, cancelled", http2: again(tooMany(time.Minute)), cancel: time.Second, settings: func(c *apns.Client) { c.Timeout = time.Hour }, notConn: true, want: "rejected", matches: []error{apns.ReasonTooManyRequests}},
-		{name: "backing off after a 429, no time", http2: again(tooMany(time.Minute)), deadline: 10 * time.Second, want: "rejected", matches: []error{apns.ReasonTooManyRequests}},
-		{name: "backing off after a 429, Close", http2: again(tooMany(30 * time.Second)), settings: closeAfter(time.Second), notConn: true, want: "rejected", matches: []error{apns.ReasonTooManyRequests}},
+		{name: "backing off after a 429, cancelled", http2: again(tooMany(time.Minute)), cancel: time.Second, settings: func(c *apns.Client) { c.Timeout = time.Hour }, notConn: true, want: "rejected", matches: []error{apns.ReasonTooManyRequests}, advice: apns.ActionResend},
+		{name: "backing off after a 429, no time", http2: again(tooMany(time.Minute)), deadline: 10 * time.Second, want: "rejected", matches: []error{apns.ReasonTooManyRequests}, advice: apns.ActionResend},
+		{name: "backing off after a 429, Close", http2: again(tooMany(30 * time.Second)), settings: closeAfter(time.Second), notConn: true, want: "rejected", matches: []error{apns.ReasonTooManyRequests}, advice: apns.ActionResend},
 		{name: "backing off after REFUSED_STREAM, cancelled", http2: again(refused, refused, refused, refused), cancel: 150 * time.Millisecond, settings: func(c *apns.Client) { c.Attempts = 10 }, notConn: true, want: "not sent", matches: []error{context.Canceled}},
 		{name: "backing off after too many tokens, Close", http2: again(apns.ReasonTooManyProviderTokenUpdates, apns.ReasonTooManyProviderTokenUpdates), settings: func(c *apns.Client) { c.Attempts = 10; closeAfter(time.Second / 4)(c) }, notConn: true, want: "not sent", matches: []error{net.ErrClosed}},
 		{name: "in doubt, then rejected", http2: again(lost, apns.ReasonBadDeviceToken), settings: resend, notConn: true, want: "rejected", matches: []error{apns.ReasonBadDeviceToken}},
@@ -388,13 +395,13 @@ func dialSituations() []situation {
 		{name: "connection refused, Close", http2: failing, binary: failing, settings: func(c *apns.Client) { time.AfterFunc(time.Second, func() { c.Close() }) }, notConn: true, want: "not sent", matches: []error{net.ErrClosed}},
 		{name: "dialing, deadline", http2: slow, binary: slow, deadline: time.Second, notConn: true, want: "not sent", matches: []error{context.DeadlineExceeded}},
 		{name: "dialing, cancelled", http2: slow, binary: slow, cancel: time.Second, notConn: true, want: "not sent", matches: []error{context.Canceled}},
-		{name: "refused at connect", http2: refusing(apns.ReasonBadCertificate), notConn: true, want: "not sent", matches: []error{apns.ErrRefused, apns.ReasonBadCertificate}},
-		{name: "no certificate, TLS 1.2", binary: noCert(tls.VersionTLS12), notConn: true, want: "not sent"},
-		{name: "no certificate, TLS 1.3", binary: noCert(tls.VersionTLS13), notConn: true, want: "not sent", matches: []error{apns.ErrRefused}},
-		{name: "not trusted", http2: untrusted, binary: untrusted, notConn: true, want: "not sent"},
+		{name: "refused at connect", http2: refusing(apns.ReasonBadCertificate), notConn: true, want: "not sent", matches: []error{apns.ErrRefused, apns.ReasonBadCertificate}, advice: apns.ActionFix},
+		{name: "no certificate, TLS 1.2", binary: noCert(tls.VersionTLS12), notConn: true, want: "not sent", advice: apns.ActionFix},
+		{name: "no certificate, TLS 1.3", binary: noCert(tls.VersionTLS13), notConn: true, want: "not sent", matches: []error{apns.ErrRefused}, advice: apns.ActionFix},
+		{name: "not trusted", http2: untrusted, binary: untrusted, notConn: true, want: "not sent", advice: apns.ActionFix},
 		{name: "not TLS", http2: notTLS, binary: notTLS, notConn: true, want: "not sent"},
-		{name: "a key and a certificate", http2: keyAndCert, binary: keyAndCert, notConn: true, want: "not sent"},
-		{name: "a bad address", http2: ok, settings: func(c *apns.Client) { c.Addr = "api.example.com" }, notConn: true, want: "not sent"},
+		{name: "a key and a certificate", http2: keyAndCert, binary: keyAndCert, notConn: true, want: "not sent", advice: apns.ActionFix},
+		{name: "a bad address", http2: ok, settings: func(c *apns.Client) { c.Addr = "api.example.com" }, notConn: true, want: "not sent", advice: apns.ActionFix},
 		{name: "closed", http2: ok, binary: ok, settings: closed, notConn: true, want: "not sent", matches: []error{net.ErrClosed}},
 	}
 }
@@ -406,7 +413,11 @@ func binarySituations() (table []situation) {
 		if s := apns.Status(status); s == apns.StatusNoError || s == apns.StatusShutdown {
 			want = "accepted"
 		}
-		table = append(table, situation{name: "status", binary: respondingWith(apns.Status(status)), want: want})
+		s := situation{name: "status", binary: respondingWith(apns.Status(status)), want: want}
+		if apns.Status(status) == apns.StatusProcessingError {
+			s.advice = apns.ActionResend
+		}
+		table = append(table, s)
 	}
 	named := func(id uint32, status apns.Status) func(t *testing.T) *apns.Config {
 		return respondingWith(&apns.PushError{ID: id, Status: status})
