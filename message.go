@@ -35,7 +35,7 @@ import (
 //	  "apns_id": "123e4567-e89b-12d3-a456-4266554400a0"
 //	}
 //
-// A field that is zero is left out. See [Message.MarshalJSON] and [Message.UnmarshalJSON].
+// A field that is zero is left out, and so is Value. See [Message.MarshalJSON] and [Message.UnmarshalJSON].
 type Message struct {
 	// ID identifies the message in an error. Zero is valid. A binary gateway sends the ID
 	// back when it rejects the message, and uses it for nothing else. A gateway that cannot
@@ -108,6 +108,10 @@ type Message struct {
 	// in its canonical form, such as 123e4567-e89b-12d3-a456-4266554400a0. Empty means that
 	// the server generates one. In a broadcast it is the apns-request-id header.
 	APNsID string
+
+	// Value is the caller's: for example the queue's message that this one was made from,
+	// to acknowledge it when the Result comes. It is not sent, and not part of the JSON.
+	Value any
 }
 
 // A Priority says how urgent a message is.
