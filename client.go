@@ -237,6 +237,10 @@ type Result struct {
 // returned: nothing is left running that PushAll started. So a msgs that may block should
 // watch a context: cancel it before you break. Or use PushChan.
 //
+// After Shutdown or Close msgs is asked for no more messages either. The loop ends when
+// those that it gave have their outcomes. A PushAll that begins later asks for one message,
+// whose Result says why there are no more.
+//
 // Each message has Timeout. A deadline of ctx is for all together. A connection belongs to
 // the Client: on the binary protocol it stays open until its barrier is answered, for
 // Timeout at most.
@@ -247,19 +251,21 @@ func (c *Client) PushAll(ctx context.Context, msgs iter.Seq[*Message]) iter.Seq[
 }
 
 // PushChan is PushAll for messages that come from a channel, until it is closed. If the
-// caller breaks the loop, or ctx ends, PushChan does not wait for the channel. What was
-// received from it by then has a result only if that was yielded.
+// caller breaks the loop, or ctx ends, or Shutdown or Close is called, PushChan does not
+// wait for the channel. If the loop was broken, what was received from the channel has a
+// result only if that was yielded; otherwise all of it has one.
 func (c *Client) PushChan(ctx context.Context, messages <-chan *Message) iter.Seq[Result] {
 	return func(yield func(Result) bool) {
 		b := newPushAll(ctx, c.dispatcher())
 		b.run(func(yield func(*Message) bool) {
-			for b.ctx.Err() == nil {
+			for b.ctx.Err() == nil && !b.d.isEnding() {
 				select {
 				case m, ok := <-messages:
 					if !ok || !yield(m) {
 						return
 					}
 				case <-b.ctx.Done():
+				case <-b.d.ending:
 				}
 			}
 		}, yield)
@@ -292,7 +298,8 @@ func (c *Client) Connect(ctx context.Context) error {
 func (c *Client) Stats() Stats { return c.dispatcher().figures() }
 
 // Shutdown waits until every message that was handed over has its outcome, and then
-// closes the connections. Messages that come meanwhile end with ErrNotSent. On the binary
+// closes the connections. Each PushAll and PushChan takes no more messages, so that its
+// loop ends. Messages that come meanwhile end with ErrNotSent. On the binary
 // protocol barriers are sent at once. If ctx ends first, Shutdown returns its error, and
 // messages without an outcome stay on their way: call Close to end them.
 func (c *Client) Shutdown(ctx context.Context) error {

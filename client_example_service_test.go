@@ -7,11 +7,7 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/signal"
 	"strings"
-	"sync"
-	"syscall"
 	"time"
 
 	"example.com/apns"
@@ -132,42 +128,6 @@ func ExampleClient_handler() {
 	// Output:
 	// 200 123e4567-e89b-12d3-a456-4266554400a0
 	// 400 apns: token has 'o' at index 1, expected only hexadecimal digits
-}
-
-// A service takes messages from a channel until SIGTERM. Then those that it has taken have 20
-// seconds: what was written and has no answer by then is in doubt, the rest is not sent.
-func ExampleClient_PushChan() {
-	server := apnstest.NewServer(nil)
-	defer server.Close()
-	client := &apns.Client{Config: server.TokenConfig()}
-	defer client.Close()
-
-	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	defer cancel()
-	messages := make(chan *apns.Message)
-	var accepted, others int
-	var sending sync.WaitGroup
-	sending.Go(func() {
-		for r := range client.PushChan(context.Background(), messages) {
-			if r.Err == nil {
-				accepted++
-			} else {
-				others++
-			}
-		}
-	})
-	for i := range 1000 {
-		messages <- &apns.Message{Token: fmt.Sprintf("%08x", i), Payload: apns.AlertPayload("Hello")}
-	}
-	cancel() // in place of a signal
-
-	<-stop.Done()
-	close(messages) // the loop ends when each message has its outcome
-	late := time.AfterFunc(20*time.Second, func() { client.Close() })
-	defer late.Stop()
-	sending.Wait()
-	fmt.Println(accepted, "accepted,", others, "others")
-	// Output: 1000 accepted, 0 others
 }
 
 // This starts, updates and ends a Live Activity. Each event goes to the token that the app

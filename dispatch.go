@@ -50,6 +50,7 @@ type dispatcher struct {
 	pace         pace          // of the barriers on the binary protocol
 	timers       timers
 	closing      error           // why no messages are taken; nil while they are
+	ending       chan struct{}   // closed when closing is set: each PushAll stops; set once, readable without mu
 	closed       bool            // close was called
 	idleWaiters  []chan struct{} // closed when nothing is pending
 	stats        Stats           // but for what is computed
@@ -72,7 +73,7 @@ type settings struct {
 func (s *settings) maxWaiting() int { return min(s.maxInFlight, 1024) }
 
 func newDispatcher(s settings, log *slog.Logger) *dispatcher {
-	d := &dispatcher{settings: s, log: log, epoch: time.Now().Add(-time.Second)}
+	d := &dispatcher{settings: s, log: log, epoch: time.Now().Add(-time.Second), ending: make(chan struct{})}
 	d.queueRoom.L = &d.mu
 	d.pace.init(s.maxInFlight)
 	return d
@@ -361,9 +362,7 @@ func (d *dispatcher) removeLocked(s *session) {
 // closed when none is pending.
 func (d *dispatcher) shutDownLocked(err error) <-chan struct{} {
 	d.queueStagedLocked()
-	if d.closing == nil {
-		d.closing = err
-	}
+	d.refuseLocked(err)
 	done := make(chan struct{})
 	d.idleWaiters = append(d.idleWaiters, done)
 	d.noticeIdleLocked()
@@ -371,6 +370,25 @@ func (d *dispatcher) shutDownLocked(err error) <-chan struct{} {
 		s.wakeWriter() // for a barrier
 	}
 	return done
+}
+
+// refuseLocked takes no more messages, because of err.
+func (d *dispatcher) refuseLocked(err error) {
+	if d.closing == nil {
+		d.closing = err
+		close(d.ending)
+		d.queueRoom.Broadcast()
+	}
+}
+
+// isEnding reports whether no more messages are taken.
+func (d *dispatcher) isEnding() bool {
+	select {
+	case <-d.ending:
+		return true
+	default:
+		return false
+	}
 }
 
 // noticeIdleLocked tells those who wait for it that nothing is pending.
@@ -388,9 +406,7 @@ func (d *dispatcher) noticeIdleLocked() {
 func (d *dispatcher) close(err error) {
 	d.mu.Lock()
 	d.queueStagedLocked()
-	if d.closing == nil {
-		d.closing = err
-	}
+	d.refuseLocked(err)
 	d.closed = true
 	d.timers.stop()
 	if d.dialer != nil {

@@ -24,7 +24,7 @@ type pushAll struct {
 	yielded  atomic.Int64 // results
 	backOffs atomic.Int64 // messages that back off
 	paused   atomic.Bool  // the producer waits for room
-	stopped  atomic.Bool  // no more messages are to come
+	stopped  atomic.Bool  // the context or the loop has ended: what is staged is not sent
 	flushing bool         // the producer has handed over its last message; protected by dispatcher.mu
 
 	mu       sync.Mutex // protects following; taken after dispatcher.mu
@@ -174,7 +174,7 @@ func (p *pushAll) produce(msgs iter.Seq[*Message]) {
 		if p.isFull() {
 			p.wait()
 		}
-		if p.stopped.Load() {
+		if p.isStopped() {
 			break
 		}
 	}
@@ -220,6 +220,9 @@ func (p *pushAll) takeStaged() (staged list) {
 	return staged
 }
 
+// isStopped reports whether no more messages are to come from msgs.
+func (p *pushAll) isStopped() bool { return p.stopped.Load() || p.d.isEnding() }
+
 func (p *pushAll) isFull() bool {
 	return p.d.waiting.Load()+p.backOffs.Load() >= int64(p.d.maxWaiting()) || p.pulled-p.yielded.Load() >= p.most
 }
@@ -230,7 +233,7 @@ func (p *pushAll) wait() {
 	p.d.mu.Lock()
 	defer p.d.unlock()
 	p.paused.Store(true)
-	for p.isFull() && !p.stopped.Load() {
+	for p.isFull() && !p.isStopped() {
 		p.d.queueRoom.Wait()
 	}
 	p.paused.Store(false)
