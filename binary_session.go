@@ -97,6 +97,14 @@ func newBinarySession(d *dispatcher, c *Conn) *binarySession {
 }
 
 func (s *binarySession) capacityLocked() int {
+	if s.comesSecondLocked() {
+		return 0
+	}
+	return s.roomToBarrierLocked()
+}
+
+// roomToBarrierLocked returns how many more messages are to come before the barrier.
+func (s *binarySession) roomToBarrierLocked() int {
 	if s.barrierSent || s.conn.isEnded() {
 		return 0
 	}
@@ -106,10 +114,21 @@ func (s *binarySession) capacityLocked() int {
 	return s.pace.n - (s.taken - s.acknowledged)
 }
 
+// comesSecondLocked reports whether another connection has ended and its writer has yet to
+// conclude what that means: messages that it resends go before those that wait.
+func (s *binarySession) comesSecondLocked() bool {
+	for _, other := range s.d.sessions {
+		if b, ok := other.protocol.(*binarySession); ok && b != s && b.flight.n > 0 && b.conn.isEnded() {
+			return true
+		}
+	}
+	return false
+}
+
 // isFullLocked reports whether another connection will help soon: it is early, since dialing
 // takes time.
 func (s *binarySession) isFullLocked() bool {
-	if s.capacityLocked() <= s.pace.n/2 || s.isStuckLocked() {
+	if s.roomToBarrierLocked() <= s.pace.n/2 || s.isStuckLocked() {
 		return true
 	}
 	due, at := s.barrierDueLocked()
