@@ -156,7 +156,11 @@ func signingKey(data []byte) (*ecdsa.PrivateKey, error) {
 	case b.kind == kindEncrypted:
 		return nil, errors.New("is encrypted, " + expected + ": openssl pkcs8 decrypts it")
 	case b.kind == kindSEC1 && b.err == nil:
-		return nil, errors.New("is " + b.kind.String() + ", " + expected + ": openssl pkcs8 -topk8 -nocrypt converts it")
+		hint := ""
+		if key, err := x509.ParseECPrivateKey(b.der); err == nil && key.Curve == elliptic.P256() {
+			hint = ": openssl pkcs8 -topk8 -nocrypt converts it"
+		}
+		return nil, errors.New("is " + b.kind.String() + ", " + expected + hint)
 	case b.kind != kindPKCS8 && b.kind != "":
 		return nil, fmt.Errorf("is %v, %s", b.kind, expected)
 	case b.err != nil:

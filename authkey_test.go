@@ -172,6 +172,10 @@ func TestAuthKeyMalformed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	sec1P384, err := x509.MarshalECPrivateKey(ecKey(t, elliptic.P384()))
+	if err != nil {
+		t.Fatal(err)
+	}
 	p8DER, _ := pem.Decode([]byte(p8))
 	encrypted := encryptedKey(t)
 	x25519, err := ecdh.X25519().GenerateKey(rand.Reader)
@@ -204,6 +208,7 @@ func TestAuthKeyMalformed(t *testing.T) {
 		{"a key and its certificate", p8 + pemOf("CERTIFICATE", der), keyID, teamID, []string{"has 2 keys or certificates in its text, expected one"}},
 
 		{"SEC 1", block("EC PRIVATE KEY"), keyID, teamID, []string{"is an EC private key in SEC 1, " + expected, "openssl pkcs8 -topk8 -nocrypt converts it"}},
+		{"SEC 1, P-384", pemOf("EC PRIVATE KEY", sec1P384), keyID, teamID, []string{"is an EC private key in SEC 1, " + expected}},
 		{"SEC 1 in DER", string(der), keyID, teamID, []string{"is an EC private key in SEC 1, " + expected}},
 		{"SEC 1 under the wrong name", block("PRIVATE KEY"), keyID, teamID, []string{"is an EC private key in SEC 1, " + expected}},
 		{"certificate", block("CERTIFICATE"), keyID, teamID, []string{"is a certificate, " + expected}},
@@ -246,6 +251,9 @@ func TestAuthKeyMalformed(t *testing.T) {
 			}
 			for _, err := range []error{err, loadErr} {
 				got := err.Error()
+				if test.name == "SEC 1, P-384" && strings.Contains(got, "openssl") {
+					t.Errorf("got %q, want no hint: openssl cannot convert to another curve", got)
+				}
 				if !strings.HasPrefix(got, "apns: ") || strings.Count(got, "apns: ") != 1 {
 					t.Errorf("got %q, want one \"apns: \" in front", got)
 				}

@@ -2,7 +2,6 @@ package apns
 
 import (
 	"bytes"
-	"cmp"
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
@@ -165,8 +164,10 @@ func (i CertificateInfo) check(bundleID string, at time.Time) error {
 		return fmt.Errorf("certificate is valid from %s on, expected one that is valid now: the clock says %s", i.NotBefore.UTC().Format(time.RFC3339), at.UTC().Format(time.RFC3339))
 	case at.After(i.NotAfter):
 		return fmt.Errorf("certificate is expired since %s, expected one that is valid now: the clock says %s", i.NotAfter.UTC().Format(time.RFC3339), at.UTC().Format(time.RFC3339))
+	case bundleID != "" && len(i.Topics) == 0:
+		return fmt.Errorf("certificate names no app, expected %s", bundleID)
 	case bundleID != "" && !slices.Contains(i.Topics, bundleID):
-		return fmt.Errorf("certificate is for %s, expected %s", cmp.Or(strings.Join(i.Topics, ", "), "no app that it names"), bundleID)
+		return fmt.Errorf("certificate is for %s, expected %s", strings.Join(i.Topics, ", "), bundleID)
 	}
 	return nil
 }
@@ -203,7 +204,9 @@ func parseCertificate(certPEM, keyPEM []byte, bundleID string) (tls.Certificate,
 		return tls.Certificate{}, fmt.Errorf("certificate %w", err)
 	}
 	if len(keyPEM) == 0 {
-		keyPEM = certPEM
+		if keyPEM = certPEM; !slices.ContainsFunc(readPEM(certPEM), func(b pemBlock) bool { return b.kind.isKey() }) {
+			return tls.Certificate{}, errors.New("the file has no private key, expected one in it or in a file of its own")
+		}
 	}
 	key, err := privateKeyIn(keyPEM)
 	if err != nil {
@@ -248,7 +251,7 @@ func certificatesIn(data []byte) (certs []*x509.Certificate, err error) {
 	case len(blocks) == 0:
 		return nil, fmt.Errorf("has no PEM in its %d bytes, expected -----BEGIN CERTIFICATE----- and what follows it", len(data))
 	case blocks[0].kind == kindPKCS12:
-		return nil, fmt.Errorf("is %v, expected PEM: openssl pkcs12 -nodes converts it", blocks[0].kind)
+		return nil, fmt.Errorf("is %v, expected PEM: openssl pkcs12 -legacy -nodes converts it", blocks[0].kind)
 	case blocks[0].kind == "":
 		return nil, fmt.Errorf("%w, expected a certificate in PEM", blocks[0].err)
 	}

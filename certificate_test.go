@@ -162,6 +162,10 @@ func TestCertificateMalformed(t *testing.T) {
 	ec := ecKey(t, elliptic.P256())
 	cert := pemOf("CERTIFICATE", newCertificate(t, pushTemplate(), ec).Raw)
 	key, other := pkcs8(t, ec), pkcs8(t, ecKey(t, elliptic.P384()))
+	public, err := x509.MarshalPKIXPublicKey(ec.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
 	with := func(change func(c *x509.Certificate)) string {
 		template := pushTemplate()
 		change(template)
@@ -182,7 +186,9 @@ func TestCertificateMalformed(t *testing.T) {
 		{"a key twice", key, key, "", "certificate is a private key in PKCS #8, expected a certificate in PEM"},
 		{"a certificate twice", cert, cert, "", "the certificate's key is a certificate, expected a private key in PEM"},
 		{"swapped", key, cert, "", "certificate is a private key in PKCS #8, expected a certificate in PEM"},
-		{"no key", cert, "", "", "the certificate's key is a certificate, expected a private key in PEM"},
+		{"no key", cert, "", "", "the file has no private key, expected one in it or in a file of its own"},
+		{"no key, public key", cert + pemOf("PUBLIC KEY", public), "", "", "the file has no private key, expected one in it or in a file of its own"},
+		{"encrypted key in the same file", cert + pemOf("ENCRYPTED PRIVATE KEY", encryptedKey(t)), "", "", "the certificate's key is encrypted, expected one that is not: openssl pkey decrypts it"},
 		{"no text for a key", cert, "the key", "", "the certificate's key has no PEM in its 7 bytes, expected -----BEGIN PRIVATE KEY----- and what follows it"},
 		{"two keys", cert, key + other, "", "the certificate's key is one of 2 keys in the text, expected one"},
 		{"encrypted key", cert, pemOf("ENCRYPTED PRIVATE KEY", encryptedKey(t)), "", "the certificate's key is encrypted, expected one that is not: openssl pkey decrypts it"},
@@ -193,7 +199,7 @@ func TestCertificateMalformed(t *testing.T) {
 		{"certificate cut short", cert[:400], key, "", "certificate is cut short: it has "},
 		{"certificate of zeros", pemOf("CERTIFICATE", make([]byte, 138)), key, "", "certificate is not one in X.509: "},
 		{"a secret for a certificate", pemOf("SECRET", []byte("hunter22hunter22")), key, "", "certificate is neither a key nor a certificate, expected a certificate in PEM"},
-		{"PKCS #12", string(pkcs12), key, "", "certificate is a PKCS #12 file (.p12), expected PEM: openssl pkcs12 -nodes converts it"},
+		{"PKCS #12", string(pkcs12), key, "", "certificate is a PKCS #12 file (.p12), expected PEM: openssl pkcs12 -legacy -nodes converts it"},
 
 		{"expired", with(func(c *x509.Certificate) { c.NotAfter = time.Date(2025, 1, 2, 3, 4, 5, 0, time.UTC) }), key, "", "certificate is expired since 2025-01-02T03:04:05Z, expected one that is valid now: the clock says 20"},
 		{"not yet valid", with(func(c *x509.Certificate) {
@@ -356,7 +362,7 @@ func TestInspectCertificateOfGateway(t *testing.T) {
 			t.Errorf("user ID %q: got the topics %q, want %q", userID, got, want)
 		}
 		_, err = apns.ParseCertificate([]byte(pemOf("CERTIFICATE", der)), []byte(pkcs8(t, key)), "com.x.app")
-		if text := "certificate is for no app that it names, expected com.x.app"; userID == "" && (err == nil || !strings.Contains(err.Error(), text)) || userID != "" && err != nil {
+		if text := "certificate names no app, expected com.x.app"; userID == "" && (err == nil || !strings.Contains(err.Error(), text)) || userID != "" && err != nil {
 			t.Errorf("user ID %q, with a bundle ID: got %v", userID, err)
 		}
 	}

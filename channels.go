@@ -77,6 +77,18 @@ const (
 	StoreMostRecent StoragePolicy = 1
 )
 
+// String returns the name of the constant, such as "StoreNone", or a number such as
+// "StoragePolicy(7)" if there is none.
+func (p StoragePolicy) String() string {
+	switch p {
+	case StoreNone:
+		return "StoreNone"
+	case StoreMostRecent:
+		return "StoreMostRecent"
+	}
+	return fmt.Sprintf("StoragePolicy(%d)", int(p))
+}
+
 // Create creates a channel and returns its ID, for Message.Channel. An ID is in base64, and
 // can have any length. It is not given to another channel later.
 //

@@ -2,6 +2,7 @@ package apns_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -108,7 +109,7 @@ func testChannels(t *testing.T, s *apnstest.Server, c *apns.Channels) {
 			t.Fatal(err)
 		}
 		if got, err := c.Read(ctx, id); got != storage || err != nil {
-			t.Errorf("Read: got %d, %v, want %d", got, err, storage)
+			t.Errorf("Read: got %v, %v, want %v", got, err, storage)
 		}
 		want = append(want, id)
 	}
@@ -505,5 +506,16 @@ func TestChannelsProxy(t *testing.T) {
 	want := fmt.Sprintf("CONNECT %s HTTP/1.1, Host %[1]s, Basic am86czNjcmV0", apns.ChannelsProduction)
 	if seen := p.seen(); !slices.Equal(seen, []string{want}) {
 		t.Errorf("the proxy got %q, want %q", seen, want)
+	}
+}
+
+func TestStoragePolicyString(t *testing.T) {
+	for p, want := range map[apns.StoragePolicy]string{apns.StoreNone: "StoreNone", apns.StoreMostRecent: "StoreMostRecent", 7: "StoragePolicy(7)", -1: "StoragePolicy(-1)"} {
+		if got := fmt.Sprint(p); got != want {
+			t.Errorf("%d: got %s, want %s", p, got, want)
+		}
+		if b, err := json.Marshal(p); err != nil || string(b) != fmt.Sprintf("%d", p) {
+			t.Errorf("%d: got %s, %v in JSON, want Apple's number", p, b, err)
+		}
 	}
 }

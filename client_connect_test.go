@@ -69,6 +69,7 @@ func TestConnectFails(t *testing.T) {
 			c.TLS.Certificates, c.TLS.MaxVersion = nil, tls.VersionTLS12
 		}, nil, "certificate"},
 		"a key and a certificate": {apns.Production, func(s *apnstest.Server, c *apns.Config) { c.Key = s.TokenConfig().Key }, nil, "apns: Config has both a Key and a certificate in TLS, expected one of them"},
+		"a topic as bundle ID":    {apns.Production, func(s *apnstest.Server, c *apns.Config) { c.BundleID = "com.example.app.voip" }, nil, "apns: Config.BundleID ends in .voip, expected the bundle ID alone: the suffix comes from the push type"},
 		"no port":                 {"api.example.com", nil, nil, "expected host:port"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -302,8 +302,11 @@ func TestClientHTTP2ServerIsDown(t *testing.T) {
 		start := time.Now()
 		for r := range c.PushAll(t.Context(), devices(10)) {
 			wantErr(t, r.Err, apns.ErrNotSent, context.DeadlineExceeded)
-			if !strings.Contains(r.Err.Error(), "while there was no connection (connecting to") {
+			if !strings.Contains(r.Err.Error(), "not sent: no connection (connecting to") {
 				t.Errorf("got %v, want it to say why there was no connection", r.Err)
+			}
+			if !strings.HasSuffix(r.Err.Error(), "): the next attempt is due after the message's time: context deadline exceeded") {
+				t.Errorf("got %v, want it to say why the message ended before its time", r.Err)
 			}
 		}
 		wantTook(t, start, 50*time.Second, 75*time.Second) // when the next attempt would be too late
@@ -358,21 +361,28 @@ func TestSecondConnFailsForGood(t *testing.T) {
 func TestClientKeyAndCertificate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := inMemory(t, nil)
-		config := server.TokenConfig()
-		config.TLS = server.Config().TLS
-		config.DialContext = func(context.Context, string, string) (net.Conn, error) {
-			t.Error("a connection was dialed")
-			return nil, net.ErrClosed
-		}
-		c := http2Client(t, config)
-		start := time.Now()
-		for range 3 {
-			_, err := c.Push(t.Context(), message(1))
-			wantClass(t, err, "not sent")
-			if want := "apns: not sent: Config has both a Key and a certificate in TLS, expected one of them"; fmt.Sprint(err) != want {
-				t.Errorf("got %v, want %s", err, want)
+		both := server.TokenConfig()
+		both.TLS = server.Config().TLS
+		topic := server.Config()
+		topic.BundleID = "com.example.app.voip"
+		for want, config := range map[string]*apns.Config{
+			"Config has both a Key and a certificate in TLS, expected one of them":                             both,
+			"Config.BundleID ends in .voip, expected the bundle ID alone: the suffix comes from the push type": topic,
+		} {
+			config.DialContext = func(context.Context, string, string) (net.Conn, error) {
+				t.Error("a connection was dialed")
+				return nil, net.ErrClosed
 			}
+			c := http2Client(t, config)
+			start := time.Now()
+			for range 3 {
+				_, err := c.Push(t.Context(), message(1))
+				wantClass(t, err, "not sent")
+				if want := "apns: not sent: " + want; fmt.Sprint(err) != want {
+					t.Errorf("got %v, want %s", err, want)
+				}
+			}
+			wantTook(t, start, 0, time.Millisecond)
 		}
-		wantTook(t, start, 0, time.Millisecond)
 	})
 }

@@ -109,6 +109,9 @@ func TestClientHTTP2InDoubt(t *testing.T) {
 						}
 					case test.matches != nil:
 						wantErr(t, err, apns.ErrInDoubt, test.matches)
+						if want := "apns: in doubt: no answer from the server: context deadline exceeded"; fmt.Sprint(err) != want {
+							t.Errorf("got %v, want %s", err, want)
+						}
 					default:
 						wantErr(t, err, apns.ErrInDoubt)
 					}

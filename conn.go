@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"strings"
 )
 
 // A Config says how to reach a server. The zero value, like nil, consists entirely of
@@ -33,6 +34,10 @@ type Config struct {
 	// BundleID is the bundle ID of the app. A message without a Topic gets its topic from
 	// it: what PushType.Topic returns, which is the bundle ID with the suffix of the push
 	// type. Empty means that these messages are sent without a topic.
+	//
+	// It is an error if it ends in the suffix of a push type, such as ".voip", since the
+	// topic would end in two. If the bundle ID of an app really ends so, leave BundleID
+	// empty and give each Message its Topic.
 	BundleID string
 
 	// DialContext opens the connection under TLS: to the server itself, or through a
@@ -45,10 +50,15 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// check returns an error if the fields contradict each other.
+// check returns an error if the fields contradict each other, or if BundleID is a topic.
 func (c *Config) check() error {
 	if c.Key != nil && hasCertificate(c.TLS) {
 		return &permanentError{errors.New("apns: Config has both a Key and a certificate in TLS, expected one of them")}
+	}
+	for _, t := range suffixedTypes {
+		if suffix := t.Topic(""); strings.HasSuffix(c.BundleID, suffix) {
+			return &permanentError{fmt.Errorf("apns: Config.BundleID ends in %s, expected the bundle ID alone: the suffix comes from the push type", suffix)}
+		}
 	}
 	return nil
 }
@@ -133,7 +143,9 @@ func (c *Conn) start(ctx context.Context, addr string, config *Config, d *dispat
 		if config.Key != nil {
 			tokens = &tokenSource{key: config.Key}
 		}
-		if err := c.startHTTP2(ctx, d, newProvider(addr, config.BundleID, tokens), config.logger().With("addr", addr)); err != nil {
+		p := newProvider(addr, config.BundleID, tokens)
+		p.anonymous = tokens == nil && !hasCertificate(config.TLS)
+		if err := c.startHTTP2(ctx, d, p, config.logger().With("addr", addr)); err != nil {
 			return fmt.Errorf("apns: HTTP/2 with %s: %w", addr, err)
 		}
 	case protocol != "":

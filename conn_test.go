@@ -197,6 +197,8 @@ func TestDialErrors(t *testing.T) {
 		"HTTP/1.1":                   {web.Listener.Addr().String(), h1, `negotiated the protocol "http/1.1", expected h2, or none for a gateway of the binary protocol`},
 		"another protocol":           {web.Listener.Addr().String(), &none, "the server wants another protocol: remote error: tls: no application protocol"},
 		"key and certificate":        {s.HTTP2Addr, keyAndCert, "apns: Config has both a Key and a certificate in TLS, expected one of them"},
+		"topic as bundle ID":         {s.HTTP2Addr, &apns.Config{BundleID: "com.example.app.voip"}, "apns: Config.BundleID ends in .voip, expected the bundle ID alone: the suffix comes from the push type"},
+		"topic of a control":         {s.HTTP2Addr, &apns.Config{BundleID: "com.example.app.push-type.controls"}, "apns: Config.BundleID ends in .push-type.controls, expected"},
 		"key and callback":           {s.HTTP2Addr, keyAndCallback, "apns: Config has both a Key and a certificate in TLS, expected one of them"},
 		"TLS 1.2, no certificate":    {tls12.PushAddr, noCert, "the server broke off the handshake, perhaps for want of a client certificate, and Config.TLS has none: remote error: tls: handshake failure"},
 		"TLS 1.2, wrong certificate": {tls12.PushAddr, wrongCert, "the server refused the client certificate: remote error: tls: "},

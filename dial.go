@@ -112,9 +112,9 @@ func (l *dialer) nextOutcomeLocked() <-chan error {
 func (l *dialer) stopWaitingLocked(outcome <-chan error, why error) error {
 	l.connectCalls = slices.DeleteFunc(l.connectCalls, func(c chan error) bool { return c == outcome })
 	if l.failure != nil {
-		return fmt.Errorf("apns: %w, while there was no connection (%s)", why, plainText(l.failure))
+		return fmt.Errorf("apns: no connection (%s): %w", plainText(l.failure), why)
 	}
-	return fmt.Errorf("apns: %w, while there was no connection", why)
+	return fmt.Errorf("apns: no connection: %w", why)
 }
 
 func (l *dialer) announceLocked(outcome error) {
@@ -268,7 +268,7 @@ func (l *dialer) unsendableLocked(deadline, now time.Duration) error {
 	case l.isHopelessLocked():
 		return fmt.Errorf("%w: %w", ErrNotSent, plainError{l.failure})
 	case deadline != 0 && l.due > deadline && !l.dialing && !l.d.isConnectedLocked():
-		return fmt.Errorf("%w: %w: the next attempt to connect is due later, while there was no connection (%s)", ErrNotSent, context.DeadlineExceeded, plainText(l.failure))
+		return fmt.Errorf("%w: no connection (%s): the next attempt is due after the message's time: %w", ErrNotSent, plainText(l.failure), context.DeadlineExceeded)
 	}
 	return nil
 }

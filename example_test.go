@@ -354,7 +354,7 @@ func ExampleBuildMsg_bad() {
 	fmt.Println(err)
 	fmt.Println(errors.Is(err, apns.StatusInvalidToken))
 	// Output:
-	// apns: token has '<' at index 0, expected only hexadecimal digits
+	// apns: token has '<' at index 0, expected only hexadecimal digits (it looks like the description of an NSData: the app must send the bytes in hexadecimal)
 	// true
 }
 

@@ -2,6 +2,7 @@ package apns
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,6 +33,8 @@ type provider struct {
 	topics topics       // of messages that have none
 	tokens *tokenSource // nil if a certificate identifies the sender
 
+	anonymous bool // neither a key nor a certificate is configured
+
 	// Protected by dispatcher.mu, and reused for each request:
 	out     h2.Request
 	bearer  string // the provider token in out.Literals
@@ -42,6 +45,12 @@ type provider struct {
 // newProvider returns the provider API of a server. The address is as Dial takes it.
 func newProvider(addr, bundleID string, tokens *tokenSource) *provider {
 	return &provider{host: strings.TrimSuffix(addr, ":443"), topics: newTopics(bundleID), tokens: tokens}
+}
+
+// suffixedTypes are the push types whose topics have a suffix.
+var suffixedTypes = [...]PushType{
+	PushTypeLocation, PushTypeVoIP, PushTypeComplication, PushTypeFileProvider,
+	PushTypeLiveActivity, PushTypePushToTalk, PushTypeWidgets, PushTypeControls,
 }
 
 // A topics has the topics of an app. It saves joining bundle ID and suffix for each message.
@@ -55,10 +64,7 @@ func newTopics(bundleID string) topics {
 	if bundleID == "" {
 		return t
 	}
-	for _, pushType := range []PushType{
-		PushTypeLocation, PushTypeVoIP, PushTypeComplication, PushTypeFileProvider,
-		PushTypeLiveActivity, PushTypePushToTalk, PushTypeWidgets, PushTypeControls,
-	} {
+	for _, pushType := range suffixedTypes {
 		t.suffixed[pushType] = pushType.Topic(bundleID)
 	}
 	return t
@@ -100,7 +106,7 @@ func (p *provider) check(m *Message) error {
 	topic, pushType, priority := p.defaults(m)
 	switch {
 	case topic == "" && p.tokens != nil && m.Channel == "":
-		return &fieldError{ReasonMissingTopic, "topic is empty, and so is Config.BundleID, expected one of them, since a provider token implies none"}
+		return &fieldError{ReasonMissingTopic, "topic is empty, and so is Config.BundleID, expected one of them: a key, unlike a certificate, is not for one app"}
 	case !isHeaderValue(topic):
 		return &fieldError{ReasonBadTopic, fmt.Sprintf("topic is %q, expected printable ASCII", topic)}
 	case !isHeaderValue(string(pushType)):
@@ -241,6 +247,9 @@ func (p *provider) answer(r *delivery, o *h2.Outcome, why error) answer {
 		if errors.Is(why, ErrRefused) {
 			why = errors.New(why.Error()) // it was sent
 		}
+		if errors.Is(why, context.Canceled) || errors.Is(why, context.DeadlineExceeded) {
+			return answer{kind: lost, err: fmt.Errorf("%w: no answer from the server: %w", ErrInDoubt, why)}
+		}
 		return answer{kind: lost, err: fmt.Errorf("%w: %w", ErrInDoubt, why)}
 	}
 	a := answer{kind: unprocessed}
@@ -281,7 +290,11 @@ func (p *provider) response(r *delivery, o *h2.Outcome, why error) answer {
 	case reason == ReasonExpiredProviderToken && p.tokens != nil && p.noteExpired(r.token):
 		return answer{kind: unprocessed, err: notSent} // the next attempt has a new token
 	case reason.refusesSender():
-		return answer{kind: refused, err: fmt.Errorf("%w: %w", ErrNotSent, &refusedError{fmt.Errorf("the server refuses this sender: %w", said)})}
+		refusal := fmt.Errorf("the server refuses this sender: %w", said)
+		if reason == ReasonMissingProviderToken && p.anonymous {
+			refusal = fmt.Errorf("%w: Config has neither a Key nor a certificate", refusal)
+		}
+		return answer{kind: refused, err: fmt.Errorf("%w: %w", ErrNotSent, &refusedError{refusal})}
 	case reason.endsConnection():
 		return answer{kind: draining, err: fmt.Errorf("%w: %w", ErrNotSent, &drainError{said})}
 	case reason == ReasonTooManyProviderTokenUpdates:

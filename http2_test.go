@@ -159,7 +159,7 @@ func TestHTTP2LocalChecks(t *testing.T) {
 		"no payload":    {apns.Message{Token: token, Topic: "t"}, apns.ReasonPayloadEmpty, "payload is empty, expected 1 to 4096 bytes of JSON"},
 		"long payload":  {apns.Message{Token: token, Payload: make([]byte, 4097), Topic: "t"}, apns.ReasonPayloadTooLarge, "payload has 4097 bytes, expected at most 4096"},
 		"long VoIP":     {apns.Message{Token: token, Payload: make([]byte, 5121), Topic: "t", PushType: apns.PushTypeVoIP}, apns.ReasonPayloadTooLarge, "payload has 5121 bytes, expected at most 5120"},
-		"no topic":      {apns.Message{Token: token, Payload: payload}, apns.ReasonMissingTopic, "topic is empty, and so is Config.BundleID"},
+		"no topic":      {apns.Message{Token: token, Payload: payload}, apns.ReasonMissingTopic, "topic is empty, and so is Config.BundleID, expected one of them: a key, unlike a certificate, is not for one app"},
 		"bad topic":     {apns.Message{Token: token, Payload: payload, Topic: "a\r\nb"}, apns.ReasonBadTopic, `topic is "a\r\nb", expected printable ASCII`},
 		"bad push type": {apns.Message{Token: token, Payload: payload, Topic: "t", PushType: "ü"}, apns.ReasonInvalidPushType, "push type is"},
 		"priority":      {apns.Message{Token: token, Payload: payload, Topic: "t", Priority: 3}, apns.ReasonBadPriority, "priority is 3, expected 10, 5 or 1, or 0 to leave it out"},
@@ -289,7 +289,7 @@ func TestHTTP2Answers(t *testing.T) {
 		{403, reason(apns.ReasonBadCertificate), []error{apns.ErrNotSent, apns.ErrRefused, apns.ReasonBadCertificate}, "the server refuses this sender: BadCertificate (HTTP status 403)", false},
 		{403, reason(apns.ReasonBadCertificateEnvironment), []error{apns.ErrNotSent, apns.ErrRefused, apns.ReasonBadCertificateEnvironment}, "", false},
 		{403, reason(apns.ReasonInvalidProviderToken), []error{apns.ErrNotSent, apns.ErrRefused, apns.ReasonInvalidProviderToken}, "", false},
-		{403, reason(apns.ReasonMissingProviderToken), []error{apns.ErrNotSent, apns.ErrRefused, apns.ReasonMissingProviderToken}, "", false},
+		{403, reason(apns.ReasonMissingProviderToken), []error{apns.ErrNotSent, apns.ErrRefused, apns.ReasonMissingProviderToken}, "MissingProviderToken (HTTP status 403): Config has neither a Key nor a certificate", false},
 		{403, reason(apns.ReasonBadEnvironmentKeyIDInToken), []error{apns.ErrNotSent, apns.ErrRefused, apns.ReasonBadEnvironmentKeyIDInToken}, "", false},
 		{403, reason("BadEnvironmentKeyInToken"), []error{apns.ErrNotSent, apns.ErrRefused, apns.ReasonBadEnvironmentKeyIDInToken}, "", false},
 		{403, reason(apns.ReasonExpiredProviderToken), []error{apns.ErrNotSent, apns.ErrRefused, apns.ReasonExpiredProviderToken}, "", false}, // there is no key that could sign another
@@ -362,6 +362,21 @@ func TestHTTP2Answers(t *testing.T) {
 		if ended := c.CheckForError(); (ended != nil) != test.ends {
 			t.Errorf("%s: CheckForError: %v, want that the connection has ended: %v", name, ended, test.ends)
 		}
+	}
+}
+
+// The configuration is not blamed for a missing provider token if it has a certificate.
+func TestHTTP2MissingProviderToken(t *testing.T) {
+	web := http2Server(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(403)
+		io.WriteString(w, `{"reason":"MissingProviderToken"}`)
+	})
+	config := trusting(web)
+	config.TLS.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return new(tls.Certificate), nil }
+	err := dial(t, web.Listener.Addr().String(), config).WritePushMsg(t.Context(), message(7))
+	wantErr(t, err, apns.ErrNotSent, apns.ErrRefused, apns.ReasonMissingProviderToken)
+	if !strings.HasSuffix(err.Error(), "MissingProviderToken (HTTP status 403)") {
+		t.Errorf("got %v, want no word about Config", err)
 	}
 }
 

@@ -35,7 +35,8 @@ import (
 //	  "apns_id": "123e4567-e89b-12d3-a456-4266554400a0"
 //	}
 //
-// A field that is zero is left out, and so is Value. See [Message.MarshalJSON] and [Message.UnmarshalJSON].
+// A broadcast has "channel" in place of "token". A field that is zero is left out, and so is
+// Value. See [Message.MarshalJSON] and [Message.UnmarshalJSON].
 type Message struct {
 	// ID identifies the message in an error. Zero is valid. A binary gateway sends the ID
 	// back when it rejects the message, and uses it for nothing else. A gateway that cannot
@@ -142,7 +143,9 @@ const (
 	PushTypeBackground PushType = "background"
 	// PushTypeLocation requests the location of the device. The topic is the bundle ID and ".location-query".
 	PushTypeLocation PushType = "location"
-	// PushTypeVoIP announces a call. The topic is the bundle ID and ".voip".
+	// PushTypeVoIP announces a call. The topic is the bundle ID and ".voip". The token is the
+	// one that the app has from PushKit, and not its device token ("Responding to VoIP
+	// Notifications from PushKit").
 	PushTypeVoIP PushType = "voip"
 	// PushTypeComplication updates a watch face. The topic is the bundle ID and ".complication".
 	PushTypeComplication PushType = "complication"
@@ -151,6 +154,9 @@ const (
 	// PushTypeMDM tells a managed device to contact its management server. The topic is the UID in the subject of the MDM push certificate.
 	PushTypeMDM PushType = "mdm"
 	// PushTypeLiveActivity is for Live Activities. The topic is the bundle ID and ".push-type.liveactivity".
+	// A start goes to the app's push-to-start token. An update or an end goes to the token of
+	// the activity itself ("Starting and updating Live Activities with ActivityKit push
+	// notifications").
 	PushTypeLiveActivity PushType = "liveactivity"
 	// PushTypePushToTalk announces a speaker. The topic is the bundle ID and ".voip-ptt".
 	PushTypePushToTalk PushType = "pushtotalk"

@@ -3,7 +3,10 @@ package apns
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"reflect"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -14,7 +17,7 @@ type messageJSON struct {
 	Token      string          `json:"token,omitzero"`
 	Channel    string          `json:"channel,omitzero"`
 	Payload    json.RawMessage `json:"payload,omitempty"`
-	Expiry     time.Time       `json:"expiry,omitzero"`
+	Expiry     expiryJSON      `json:"expiry,omitzero"`
 	Priority   Priority        `json:"priority,omitzero"`
 	Topic      string          `json:"topic,omitzero"`
 	PushType   PushType        `json:"push_type,omitzero"`
@@ -25,8 +28,8 @@ type messageJSON struct {
 // MarshalJSON returns the message in JSON. The payload is a part of it as JSON, and Expiry is
 // an RFC 3339 time in UTC, with a fraction if it has one.
 //
-// The error matches ErrInvalid if JSON cannot express the message: the payload is not JSON, a
-// string is not UTF-8, or Expiry is not within the years 0 to 9999.
+// The error matches ErrInvalid if JSON cannot express the message: the payload is not a JSON
+// object, a string is not UTF-8, or Expiry is not within the years 0 to 9999.
 func (m Message) MarshalJSON() ([]byte, error) {
 	for _, s := range []struct {
 		name, value string
@@ -46,19 +49,25 @@ func (m Message) MarshalJSON() ([]byte, error) {
 	if len(m.Payload) > 0 && !(json.Valid(m.Payload) && utf8.Valid(m.Payload)) {
 		return nil, &fieldError{ReasonBadRequestPayload, "payload is not JSON in UTF-8, expected a JSON object"}
 	}
+	if err := checkObject(m.Payload); err != nil {
+		return nil, err
+	}
 	expiry := m.Expiry.UTC()
 	if year := expiry.Year(); year < 0 || year > 9999 {
 		return nil, &fieldError{ReasonBadExpirationDate, fmt.Sprintf("expiry is in the year %d, expected 0 to 9999", year)}
 	}
 	var b bytes.Buffer
-	err := writeJSON(&b, messageJSON{m.ID, m.Token, m.Channel, m.Payload, expiry, m.Priority, m.Topic, m.PushType, m.CollapseID, m.APNsID})
+	err := writeJSON(&b, messageJSON{m.ID, m.Token, m.Channel, m.Payload, expiryJSON{expiry}, m.Priority, m.Topic, m.PushType, m.CollapseID, m.APNsID})
 	if err != nil {
 		return nil, fmt.Errorf("apns: message: %w", err)
 	}
 	return b.Bytes(), nil
 }
 
-// UnmarshalJSON reads what MarshalJSON wrote. Fields that are left out become zero. Unknown fields are ignored. A JSON null leaves the message as it is.
+// UnmarshalJSON reads what MarshalJSON wrote. Fields that are left out, or are null, become
+// zero. Unknown fields are ignored. A JSON null leaves the message as it is.
+//
+// The error matches ErrInvalid if the payload is not a JSON object.
 //
 // The payload loses the white space between its values. The escapes of <, >, &, U+2028 and U+2029
 // become those characters, since json.Marshal writes such escapes. So the payload is never
@@ -69,12 +78,82 @@ func (m *Message) UnmarshalJSON(b []byte) error {
 	}
 	var j messageJSON
 	if err := json.Unmarshal(b, &j); err != nil {
-		return fmt.Errorf("apns: message: %w", err)
+		return fmt.Errorf("apns: message: %w", plainTypeError(err))
+	}
+	if string(j.Payload) == "null" {
+		j.Payload = nil
+	}
+	if err := checkObject(j.Payload); err != nil {
+		return err
 	}
 	m.ID, m.Token, m.Channel, m.Payload = j.ID, j.Token, j.Channel, minimal(j.Payload)
 	m.Expiry, m.Priority = j.Expiry.UTC(), j.Priority
 	m.Topic, m.PushType, m.CollapseID, m.APNsID = j.Topic, j.PushType, j.CollapseID, j.APNsID
 	return nil
+}
+
+// An expiryJSON is the JSON form of Message.Expiry.
+type expiryJSON struct{ time.Time }
+
+func (e *expiryJSON) UnmarshalJSON(b []byte) error {
+	if err := e.Time.UnmarshalJSON(b); err != nil {
+		return errors.New(`expiry is no RFC 3339 time in quotes, expected one as "2026-11-30T12:00:00Z"`)
+	}
+	return nil
+}
+
+// plainTypeError returns an error of json.Unmarshal in the words of the JSON, if it is about a
+// value of the wrong type.
+func plainTypeError(err error) error {
+	e, ok := errors.AsType[*json.UnmarshalTypeError](err)
+	if !ok {
+		return err
+	}
+	isNumber := e.Type.Kind() == reflect.Uint32 || e.Type.Kind() == reflect.Uint8
+	number, isWrong := strings.CutPrefix(e.Value, "number ")
+	switch {
+	case e.Field == "":
+		return fmt.Errorf("it is %s, expected an object", withArticle(e.Value))
+	case isNumber && isWrong:
+		if len(number) > 10 { // it may be a token
+			number = fmt.Sprintf("a number of %d characters", len(number))
+		}
+		return fmt.Errorf("%s is %s, expected an integer from 0 to %d", e.Field, number, uint64(1)<<e.Type.Bits()-1)
+	case isNumber:
+		return fmt.Errorf("%s is %s, expected a number", e.Field, withArticle(e.Value))
+	}
+	return fmt.Errorf("%s is %s, expected a string", e.Field, withArticle(e.Value))
+}
+
+// withArticle returns the name of a type of JSON, as encoding/json has it, with its article.
+func withArticle(kind string) string {
+	switch kind {
+	case "array", "object":
+		return "an " + kind
+	case "bool":
+		return "a boolean"
+	}
+	return "a " + kind
+}
+
+// checkObject checks that a payload, which is JSON or empty, is an object.
+func checkObject(payload []byte) error {
+	payload = trimSpace(payload)
+	if len(payload) == 0 || payload[0] == '{' {
+		return nil
+	}
+	is := "a number"
+	switch payload[0] {
+	case '"':
+		is = "a string"
+	case '[':
+		is = "an array"
+	case 't', 'f':
+		is = "a boolean"
+	case 'n':
+		is = "null"
+	}
+	return &fieldError{ReasonBadRequestPayload, "payload is " + is + ", expected a JSON object"}
 }
 
 // minimal returns valid JSON without white space and without the escapes that json.Marshal

@@ -45,7 +45,7 @@ func TestMessageJSON(t *testing.T) {
 		{"a fraction of a second", apns.Message{Expiry: time.Unix(1, 5).UTC()}, `{"expiry":"1970-01-01T00:00:01.000000005Z"}`},
 		{"any priority", apns.Message{Priority: 255}, `{"priority":255}`},
 		{"largest ID", apns.Message{ID: 1<<32 - 1}, `{"id":4294967295}`},
-		{"payload that is no object", apns.Message{Payload: []byte("null")}, `{"payload":null}`},
+		{"empty payload object", apns.Message{Payload: []byte("{}")}, `{"payload":{}}`},
 		{"large number", apns.Message{Payload: []byte(`{"a":12345678901234567890.10,"a":1e999}`)}, `{"payload":{"a":12345678901234567890.10,"a":1e999}}`},
 	}
 	for _, test := range tests {
@@ -119,6 +119,11 @@ func TestMessageJSONInvalid(t *testing.T) {
 		"two payloads":       {apns.Message{Payload: []byte(`{}{}`)}, apns.ReasonBadRequestPayload, "payload is not JSON in UTF-8, expected a JSON object"},
 		"payload of a blank": {apns.Message{Payload: []byte(" ")}, apns.ReasonBadRequestPayload, "payload is not JSON in UTF-8, expected a JSON object"},
 		"payload in Latin-1": {apns.Message{Payload: []byte("{\"a\":\"\xff\"}")}, apns.ReasonBadRequestPayload, "payload is not JSON in UTF-8, expected a JSON object"},
+		"payload null":       {apns.Message{Payload: []byte("null")}, apns.ReasonBadRequestPayload, "payload is null, expected a JSON object"},
+		"payload string":     {apns.Message{Payload: []byte(` "` + secret + `"`)}, apns.ReasonBadRequestPayload, "payload is a string, expected a JSON object"},
+		"payload number":     {apns.Message{Payload: []byte("-1")}, apns.ReasonBadRequestPayload, "payload is a number, expected a JSON object"},
+		"payload boolean":    {apns.Message{Payload: []byte("false")}, apns.ReasonBadRequestPayload, "payload is a boolean, expected a JSON object"},
+		"payload array":      {apns.Message{Payload: []byte("\t[{}]")}, apns.ReasonBadRequestPayload, "payload is an array, expected a JSON object"},
 		"token":              {apns.Message{Token: secret + "\xff"}, apns.StatusInvalidToken, "token is not UTF-8, expected UTF-8"},
 		"topic":              {apns.Message{Topic: "\xff"}, apns.ReasonBadTopic, "topic is not UTF-8, expected UTF-8"},
 		"push type":          {apns.Message{PushType: "\xff"}, apns.ReasonInvalidPushType, "push type is not UTF-8, expected UTF-8"},
@@ -142,19 +147,33 @@ func TestMessageJSONInvalid(t *testing.T) {
 
 func TestMessageJSONRead(t *testing.T) {
 	for in, want := range map[string]string{
-		`[]`:                    "apns: message: json: cannot unmarshal array",
-		`{"id":-1}`:             "apns: message: json: cannot unmarshal number -1",
-		`{"id":4294967296}`:     "apns: message: json: cannot unmarshal number 4294967296",
-		`{"priority":256}`:      "apns: message: json: cannot unmarshal number 256",
-		`{"priority":"5"}`:      "apns: message: json: cannot unmarshal string",
-		`{"token":["5ec7e7"]}`:  "apns: message: json: cannot unmarshal array",
-		`{"expiry":"soon"}`:     "apns: message: parsing time",
-		`{"expiry":1764504000}`: "apns: message: Time.UnmarshalJSON: input is not a JSON string",
+		`[]`:                    "apns: message: it is an array, expected an object",
+		`"5ec7e7"`:              "apns: message: it is a string, expected an object",
+		`5`:                     "apns: message: it is a number, expected an object",
+		`{"id":-1}`:             "apns: message: id is -1, expected an integer from 0 to 4294967295",
+		`{"id":4294967296}`:     "apns: message: id is 4294967296, expected an integer from 0 to 4294967295",
+		`{"id":55555555555}`:    "apns: message: id is a number of 11 characters, expected an integer from 0 to 4294967295",
+		`{"priority":256}`:      "apns: message: priority is 256, expected an integer from 0 to 255",
+		`{"priority":1.5}`:      "apns: message: priority is 1.5, expected an integer from 0 to 255",
+		`{"priority":"5ec7e7"}`: "apns: message: priority is a string, expected a number",
+		`{"priority":true}`:     "apns: message: priority is a boolean, expected a number",
+		`{"token":["5ec7e7"]}`:  "apns: message: token is an array, expected a string",
+		`{"topic":{"a":1}}`:     "apns: message: topic is an object, expected a string",
+		`{"push_type":7}`:       "apns: message: push_type is a number, expected a string",
+		`{"expiry":"5ec7e7"}`:   `apns: message: expiry is no RFC 3339 time in quotes, expected one as "2026-11-30T12:00:00Z"`,
+		`{"expiry":1764504000}`: `apns: message: expiry is no RFC 3339 time in quotes, expected one as "2026-11-30T12:00:00Z"`,
+		`{"payload":"5ec7e7"}`:  "apns: payload is a string, expected a JSON object",
+		`{"payload":555}`:       "apns: payload is a number, expected a JSON object",
+		`{"payload":[{}]}`:      "apns: payload is an array, expected a JSON object",
+		`{"payload":true}`:      "apns: payload is a boolean, expected a JSON object",
 	} {
 		m := fullMessage()
 		err := json.Unmarshal([]byte(in), &m)
-		if err == nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "5ec7e7") {
+		if err == nil || err.Error() != want {
 			t.Errorf("%s:\ngot  %v\nwant %s", in, err, want)
+		}
+		if isPayload := strings.Contains(in, "payload"); errors.Is(err, apns.ErrInvalid) != isPayload || errors.Is(err, apns.ReasonBadRequestPayload) != isPayload {
+			t.Errorf("%s: %v matches ErrInvalid and ReasonBadRequestPayload: %v, want %v", in, err, !isPayload, isPayload)
 		}
 		if !reflect.DeepEqual(m, fullMessage()) {
 			t.Errorf("%s: the message became %+v, want it unchanged", in, m)
@@ -166,6 +185,10 @@ func TestMessageJSONRead(t *testing.T) {
 	}
 	if err := json.Unmarshal([]byte(`null`), &m); err != nil || m.Token != "ab" {
 		t.Errorf("got %v, %v; want the message as it was before null", m, err)
+	}
+	m.Payload, m.Expiry = []byte("{}"), time.Unix(1, 0)
+	if err := json.Unmarshal([]byte(`{"payload": null, "expiry": null}`), &m); err != nil || m.Payload != nil || !m.Expiry.IsZero() {
+		t.Errorf("got %v, %v; want no payload and no expiry", m, err)
 	}
 	in := []byte(`{"payload":{"a":1}}`)
 	if err := json.Unmarshal(in, &m); err != nil {
@@ -244,6 +267,8 @@ func TestMessageJSONDoesNotGrow(t *testing.T) {
 func FuzzMessageJSON(f *testing.F) {
 	f.Add(uint32(7), token, []byte(payload), int64(1700000000), int64(0), uint8(10), "com.example.app", "alert", "c", "")
 	f.Add(uint32(0), "", []byte(`{ "<\u003c\\u003c\u2028" : [1e999, "\ud800"] }`), int64(0), int64(1), uint8(0), "<&>", "\u2028", "\xff", "\"")
+	f.Add(uint32(0), "", []byte("null"), int64(0), int64(1), uint8(0), "", "", "", "")
+	f.Add(uint32(0), "", []byte(" [{}]"), int64(0), int64(1), uint8(0), "", "", "", "")
 	f.Add(uint32(0), "", []byte(`"\`), int64(-1<<62), int64(1), uint8(255), "", "", "", "")
 	f.Fuzz(func(t *testing.T, id uint32, token string, payload []byte, seconds, nanoseconds int64, priority uint8, topic, pushType, collapseID, apnsID string) {
 		m := apns.Message{
@@ -263,6 +288,9 @@ func FuzzMessageJSON(f *testing.F) {
 		}
 		if len(back.Payload) > len(payload) {
 			t.Fatalf("the payload grew from %d bytes to %d", len(payload), len(back.Payload))
+		}
+		if len(payload) > 0 && bytes.TrimLeft(payload, " \t\r\n")[0] != '{' {
+			t.Fatalf("%q was marshalled, want an error for a payload that is no object", payload)
 		}
 		if len(payload) > 0 && canonical(t, back.Payload) != canonical(t, payload) {
 			t.Fatalf("payload:\ngot  %s\nwant %s", back.Payload, payload)

@@ -212,7 +212,7 @@ func (d *dispatcher) notSentLocked(why error) error {
 		return fmt.Errorf("%w: %w", ErrNotSent, generalError(why))
 	case d.dialer != nil && d.dialer.failure != nil && !d.isConnectedLocked():
 		// It is in the text alone, for it may be about other messages.
-		return fmt.Errorf("%w: %w, while there was no connection (%s)", ErrNotSent, why, plainText(d.dialer.failure))
+		return fmt.Errorf("%w: no connection (%s): %w", ErrNotSent, plainText(d.dialer.failure), why)
 	}
 	return fmt.Errorf("%w: waiting to be sent: %w", ErrNotSent, why)
 }

@@ -3,6 +3,7 @@ package apns
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -154,6 +155,9 @@ const (
 // type of [Payload.PushType], and the priority that the type requires: PriorityPowerSaving
 // for a background push. The caller may set the other fields, or use the message again with
 // another token. The error is that of Encode.
+//
+// For a broadcast, pass an empty token, set Channel in the Message, and set MaxSize to
+// MaxVoIPPayload.
 func (p *Payload) Message(token string) (*Message, error) {
 	b, err := p.Encode()
 	if err != nil {
@@ -182,24 +186,36 @@ func (p *Payload) Encode() ([]byte, error) {
 		limit = MaxPayload
 	}
 	b, err := p.encode()
-	least := ""
-	if err == nil && len(b) > limit && p.ShortenBody && p.Alert.Body != "" {
-		b, err = p.encodeShortened(limit)
-		least = " with the body left out"
+	least, hint := "", ""
+	if err == nil && len(b) > limit && p.Alert.Body != "" {
+		var shortened []byte
+		shortened, err = p.encodeShortened(limit)
+		switch {
+		case p.ShortenBody:
+			b, least = shortened, " with the body left out"
+		case len(shortened) <= limit:
+			hint = " (ShortenBody shortens the text)"
+		}
 	}
 	if err != nil {
 		return nil, err
 	}
 	if len(b) > limit {
 		return nil, &fieldError{StatusInvalidPayloadSize, fmt.Sprintf(
-			"payload has %d bytes%s, expected at most %d", len(b), least, limit)}
+			"payload has %d bytes%s, expected at most %d%s", len(b), least, limit, hint)}
 	}
 	return b, nil
 }
 
 // MarshalJSON returns what [Payload.Encode] returns. json.Marshal then escapes <, > and & in it,
-// which makes it larger. To avoid that, use Encode. A Payload cannot be unmarshalled.
+// which makes it larger. To avoid that, use Encode.
 func (p Payload) MarshalJSON() ([]byte, error) { return p.Encode() }
+
+// UnmarshalJSON always returns an error: a Payload cannot be unmarshalled. JSON that is a
+// payload already goes into Message.Payload as it is.
+func (p *Payload) UnmarshalJSON([]byte) error {
+	return errors.New("apns: a Payload cannot be unmarshalled, expected its JSON in Message.Payload as it is")
+}
 
 // encode is Encode without a limit.
 func (p *Payload) encode() ([]byte, error) {

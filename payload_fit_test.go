@@ -145,6 +145,9 @@ func TestShortenBodyInPayloads(t *testing.T) {
 		"a localized one": {Alert: apns.Alert{LocKey: "K", LocArgs: []string{strings.Repeat("x", 5000)}}},
 		"too much else":   {Alert: apns.Alert{Title: strings.Repeat("x", 5000), Body: "Hi"}},
 	} {
+		if _, err := p.Encode(); err == nil || strings.Contains(err.Error(), "ShortenBody") {
+			t.Errorf("%s: got %v, want an error without the hint, since it would not help", name, err)
+		}
 		p.ShortenBody = true
 		if b, err := p.Encode(); b != nil || !errors.Is(err, apns.StatusInvalidPayloadSize) {
 			t.Errorf("%s: got %d bytes, %v; want an error", name, len(b), err)

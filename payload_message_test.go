@@ -60,6 +60,17 @@ func TestPayloadMessage(t *testing.T) {
 	}
 }
 
+// A Payload is for encoding only. The doc says so, and so does the error.
+func TestPayloadUnmarshals(t *testing.T) {
+	const want = "apns: a Payload cannot be unmarshalled, expected its JSON in Message.Payload as it is"
+	for _, in := range []string{`{"aps":{"alert":"5ec7e7"}}`, `{}`, `"5ec7e7"`} {
+		p := apns.Payload{ThreadID: "t"}
+		if err := json.Unmarshal([]byte(in), &p); err == nil || err.Error() != want || p.ThreadID != "t" {
+			t.Errorf("%s: got %v, %v; want %s, and the payload as it was", in, p, err, want)
+		}
+	}
+}
+
 // encoding/json marshals a Payload as Encode does, wherever it is.
 func TestPayloadMarshals(t *testing.T) {
 	p := apns.Payload{Alert: apns.Alert{Body: "A & B"}, MaxSize: 100}

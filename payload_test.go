@@ -439,6 +439,9 @@ func TestPayloadSizes(t *testing.T) {
 			}
 			got, err = test.payload(strings.Repeat("x", most+1)).Encode()
 			want := fmt.Sprintf("apns: payload has %d bytes, expected at most %d", test.limit+1, test.limit)
+			if test.payload("").Alert.Body != test.payload("x").Alert.Body {
+				want += " (ShortenBody shortens the text)"
+			}
 			if got != nil || err == nil || err.Error() != want || !errors.Is(err, apns.StatusInvalidPayloadSize) {
 				t.Errorf("got %d bytes, %v; want %s", len(got), err, want)
 			}
@@ -660,6 +663,6 @@ func ExamplePayload_Encode_refused() {
 	fmt.Println(errors.Is(err, apns.StatusInvalidPayloadSize))
 	// Output:
 	// apns: payload: volume is 11, expected 0 to 1
-	// apns: payload has 4229 bytes, expected at most 4096
+	// apns: payload has 4229 bytes, expected at most 4096 (ShortenBody shortens the text)
 	// true
 }

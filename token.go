@@ -86,8 +86,12 @@ func badTokenSize(token string, limit int) bool {
 func tokenError(token string, limit int) error {
 	for i, r := range token {
 		if r > 0xff || hexDigits[r] == 0 {
+			hint := ""
+			if i == 0 && (r == '<' || r == '{') {
+				hint = " (it looks like the description of an NSData: the app must send the bytes in hexadecimal)"
+			}
 			return &fieldError{StatusInvalidToken, fmt.Sprintf(
-				"token has %q at index %d, expected only hexadecimal digits", r, i)}
+				"token has %q at index %d, expected only hexadecimal digits%s", r, i, hint)}
 		}
 	}
 	switch n := len(token); {

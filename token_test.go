@@ -26,7 +26,7 @@ func TestTokenErrors(t *testing.T) {
 		{"blank before", " " + token, apns.StatusInvalidToken, digit(`' '`, 0)},
 		{"blank after", token + " ", apns.StatusInvalidToken, digit(`' '`, 64)},
 		{"blanks within", token[:8] + " " + token[8:16] + " " + token[16:], apns.StatusInvalidToken, digit(`' '`, 8)},
-		{"as NSData prints it", "<" + token[:8] + " " + token[8:] + ">", apns.StatusInvalidToken, digit(`'<'`, 0)},
+		{"as NSData prints it", "<" + token[:8] + " " + token[8:] + ">", apns.StatusInvalidToken, digit(`'<'`, 0) + " (it looks like the description of an NSData: the app must send the bytes in hexadecimal)"},
 		{"only the closing bracket", token + ">", apns.StatusInvalidToken, digit(`'>'`, 64)},
 		{"line feed", token + "\n", apns.StatusInvalidToken, digit(`'\n'`, 64)},
 		{"CR and line feed", token + "\r\n", apns.StatusInvalidToken, digit(`'\r'`, 64)},

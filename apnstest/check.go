@@ -179,7 +179,13 @@ func (in *inspection) topic(topic string) {
 		in.refuse(apns.ReasonBadTopic, "apns-topic", sourceSend, "does not fit, expected the bundle ID and %s with push type %s", suffix, in.pushType)
 	case in.pushType == apns.PushTypeMDM && !strings.HasPrefix(topic, "com.apple.mgmt."):
 		in.refuse(apns.ReasonBadTopic, "apns-topic", sourceMDM, "does not fit, expected one that begins with com.apple.mgmt. with push type mdm")
-	case suffix == "":
+	case !isBundleID(topic):
+		in.flag("apns-topic", sourceSend, "is no bundle ID, expected only letters, digits, hyphens and periods")
+	case suffix != "":
+		if t := typeOfTopic(base); t != "" {
+			in.flag("apns-topic", sourceSend, "ends in %s%s, expected the bundle ID and %s with push type %s", t.Topic(""), suffix, suffix, in.pushType)
+		}
+	default:
 		if t := typeOfTopic(topic); t != "" {
 			in.flag("apns-topic", sourceSend, "ends in %s, expected push type %s with it, or the bundle ID alone with push type %s", t.Topic(""), t, in.pushType)
 		}
@@ -210,6 +216,16 @@ func typeOfTopic(topic string) apns.PushType {
 		}
 	}
 	return ""
+}
+
+// isBundleID reports whether a topic has only characters that a bundle ID can have.
+func isBundleID(topic string) bool {
+	for _, r := range topic {
+		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.' {
+			return false
+		}
+	}
+	return true
 }
 
 func (in *inspection) deviceToken(token string) {

@@ -104,6 +104,13 @@ var checkTests = []checkTest{
 	{"alert with a suffix", "alert", alertPayload, withTopic("com.example.app.voip"), "apns-topic"},
 	{"background with a suffix", "background", silentPayload, withTopic("com.example.app.voip-ptt"), "apns-topic"},
 
+	{"the suffix twice", "voip", `{}`, withTopic("com.example.app.voip.voip"), "apns-topic"},
+	{"two suffixes", "liveactivity", endPayload, withTopic("com.example.app.voip.push-type.liveactivity"), "apns-topic"},
+	{"a topic with a hyphen", "voip", `{}`, withTopic("com.Example-1.app.voip"), ""},
+	{"a topic with a space", "alert", alertPayload, withTopic("My App"), "apns-topic"},
+	{"a topic with an underscore", "voip", `{}`, withTopic("com.example.my_app.voip"), "apns-topic"},
+	{"a URL as topic", "alert", alertPayload, withTopic("https://example.com"), "apns-topic"},
+
 	{"empty", "alert", "", nil, "payload (PayloadEmpty)"},
 	{"too large", "alert", `{"aps":{"alert":"` + strings.Repeat("x", 4096) + `"}}`, nil, "payload (PayloadTooLarge)"},
 	{"large voip", "voip", `{"x":"` + strings.Repeat("x", 5120-8) + `"}`, nil, ""},
