@@ -15,6 +15,7 @@ import (
 
 	"example.com/apns"
 	"example.com/apns/examples/internal/cli"
+	"example.com/apns/examples/internal/dump"
 )
 
 const help = `Build writes a notification to standard output, encoded for the binary protocol. On a
@@ -95,11 +96,16 @@ func dumpAll(w io.Writer, b []byte) (err error) {
 		if err == io.EOF {
 			return nil
 		}
-		d := &dump{w: out, b: b[:at+size], at: at}
-		d.message()
+		fields := dump.Message(b[at : at+size])
+		for _, f := range fields {
+			lines(out, at, f)
+		}
 		if err != nil {
-			d.b = b
-			d.lines(d.take(8), "?", "broken here")
+			broken := at
+			for _, f := range fields {
+				broken += len(f.Bytes)
+			}
+			lines(out, at, dump.Field{At: broken - at, Bytes: b[broken:min(len(b), broken+8)], Name: "?", Meaning: "broken here"})
 			return fmt.Errorf("message %d, from offset %d on: %w", n+1, at, err)
 		}
 		fmt.Fprintf(out, "message %d: id %d, token %s, payload %q\n\n", n+1, m.ID, m.Token, m.Payload)
@@ -107,106 +113,14 @@ func dumpAll(w io.Writer, b []byte) (err error) {
 	}
 }
 
-// A dump writes a line for each field: offset, bytes, name, meaning.
-type dump struct {
-	w  io.Writer
-	b  []byte
-	at int // the offset of the next field
-}
-
-var items = map[int]string{1: "device token", 2: "payload", 3: "identifier", 4: "expiry", 5: "priority"}
-
-// message dumps one message, or as much of it as b has.
-func (d *dump) message() {
-	switch d.number("command", 1, map[int]string{0: "simple format", 1: "extended format", 2: "framed format"}) {
-	case 2:
-		d.number("frame length", 4, nil)
-		for d.at < len(d.b) {
-			item := d.number("item", 1, items)
-			d.data(items[item], d.number("item length", 2, nil))
-		}
-		return
-	case 1:
-		d.data("identifier", 4)
-		d.data("expiry", 4)
-	}
-	for _, name := range []string{"device token", "payload"} {
-		d.data(name, d.number(name+" length", 2, nil))
-	}
-}
-
-// number dumps a field of n bytes that is a number, and returns the number. It returns -1 if
-// the field is cut short.
-func (d *dump) number(name string, n int, meanings map[int]string) int {
-	b := d.take(n)
-	if len(b) < n {
-		d.cutShort(b, n, name)
-		return -1
-	}
-	v := 0
-	for _, c := range b {
-		v = v<<8 | int(c)
-	}
-	meaning := meanings[v]
-	if meaning == "" {
-		meaning = strconv.Itoa(v)
-	}
-	d.lines(b, name, meaning)
-	return v
-}
-
-// data dumps a field of n bytes. Its name says how to show the meaning.
-func (d *dump) data(name string, n int) {
-	if n < 0 {
-		return // its length is missing
-	}
-	b := d.take(n)
-	if len(b) < n {
-		d.cutShort(b, n, name)
-		return
-	}
-	meaning := ""
-	switch {
-	case name == "payload":
-		meaning = strconv.Quote(string(b))
-	case name == "device token":
-		meaning = fmt.Sprintf("%x", b)
-	case name == "priority" && n == 1:
-		meaning = strconv.Itoa(int(b[0]))
-	case n == 4:
-		v := int64(b[0])<<24 | int64(b[1])<<16 | int64(b[2])<<8 | int64(b[3])
-		meaning = strconv.FormatInt(v, 10)
-		if name == "expiry" && v == 0 {
-			meaning = "0: one attempt, nothing kept"
-		} else if name == "expiry" {
-			meaning = time.Unix(v, 0).UTC().Format(time.RFC3339)
-		}
-	}
-	d.lines(b, name, meaning)
-}
-
-// cutShort dumps a field of n bytes of which only b is there.
-func (d *dump) cutShort(b []byte, n int, name string) {
-	if len(b) > 0 {
-		d.lines(b, name, fmt.Sprintf("cut short: %d of %d bytes", len(b), n))
-	}
-}
-
-// take returns the next n bytes, or fewer if b ends before.
-func (d *dump) take(n int) []byte {
-	n = min(n, len(d.b)-d.at)
-	b := d.b[d.at : d.at+n]
-	d.at += n
-	return b
-}
-
-// lines writes the bytes of a field, 8 per line.
-func (d *dump) lines(b []byte, name, meaning string) {
-	at := d.at - len(b)
-	first, others := b[:min(8, len(b))], b[min(8, len(b)):]
-	fmt.Fprintf(d.w, "%6d  %-23s  %-20s %s\n", at, fmt.Sprintf("% x", first), name, meaning)
+// lines writes a field of the message at an offset: offset, bytes, name, meaning. It has 8
+// bytes per line.
+func lines(w io.Writer, offset int, f dump.Field) {
+	at := offset + f.At
+	first, others := f.Bytes[:min(8, len(f.Bytes))], f.Bytes[min(8, len(f.Bytes)):]
+	fmt.Fprintf(w, "%6d  %-23s  %-20s %s\n", at, fmt.Sprintf("% x", first), f.Name, f.Meaning)
 	for chunk := range slices.Chunk(others, 8) {
 		at += 8
-		fmt.Fprintf(d.w, "%6d  % x\n", at, chunk)
+		fmt.Fprintf(w, "%6d  % x\n", at, chunk)
 	}
 }
