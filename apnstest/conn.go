@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"example.com/apns/internal/plain"
@@ -15,6 +16,15 @@ type conn struct {
 	corked *cork // on top of raw
 	tls    plain.Session
 	number int // counted from 1
+
+	inFlight atomic.Int32 // streams that are open or half-closed
+	goAway   atomic.Bool  // a GOAWAY was sent
+
+	// Protected by Server.mu:
+	opened        time.Time // the end of the handshake; zero before
+	port          int       // of the service, as in OnConnect
+	state         tls.ConnectionState
+	keyID, teamID string // of the first valid provider token
 }
 
 // An endpoint is a connection whose two directions end separately. It is a TCP

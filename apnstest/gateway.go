@@ -2,6 +2,7 @@ package apnstest
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
 	"sync"
@@ -17,9 +18,10 @@ import (
 // servePush reads messages until the client ends the stream, or until the action
 // for a message ends the connection.
 func (s *Server) servePush(c *conn) {
-	r := bufio.NewReaderSize(c.tls, 64<<10)
+	raw := &rawReader{r: c.tls, keeps: s.KeepRaw}
+	r := bufio.NewReaderSize(raw, 64<<10)
 	if a := actionFor(s.onConnect(c, apns.PushPort), 0); a.ends {
-		s.finish(c, a.fault, a.errorPacket(), s.discarder(c, r))
+		s.finish(c, a.fault, a.errorPacket(), s.discarder(c, r, raw))
 		return
 	}
 	for {
@@ -29,6 +31,7 @@ func (s *Server) servePush(c *conn) {
 		switch {
 		case errors.Is(err, apns.StatusProtocolError):
 			// The start of the next message is unknown, so the rest is discarded as bytes.
+			raw.keeps = false
 			a := actionFor(apns.StatusProtocolError, 0)
 			s.finish(c, a.fault, a.errorPacket(), func() { io.Copy(io.Discard, r) })
 			return
@@ -36,17 +39,22 @@ func (s *Server) servePush(c *conn) {
 			c.tls.Close()
 			return
 		}
+		encoded := raw.taken(r)
 		err = s.decide(m)
 		a := actionFor(err, m.ID)
 		if simple {
 			a.reply = nil // command 0 has no identifier that an error packet could give
 		}
 		if !isBarrier(m) {
-			s.record(Record{Message: m, Outcome: a.outcome, Err: err, Findings: s.inspectBinary(m), Conn: c.number})
+			rec := Record{Message: m, Outcome: a.outcome, Err: err, Findings: s.inspectBinary(m), Conn: c.number, Port: apns.PushPort, Encoded: encoded}
+			if a.reply != nil {
+				rec.Delay = s.Latency + a.fault.Delay
+			}
+			s.record(rec)
 		}
 		if a.ends {
 			a.fault.Delay += s.Latency
-			s.finish(c, a.fault, a.errorPacket(), s.discarder(c, r))
+			s.finish(c, a.fault, a.errorPacket(), s.discarder(c, r, raw))
 			return
 		}
 	}
@@ -111,21 +119,51 @@ func isBarrier(m *apns.Message) bool { return m.Token == "" && len(m.Payload) ==
 
 // discarder returns a function that reads and discards messages to the end of
 // the stream.
-func (s *Server) discarder(c *conn, r *bufio.Reader) func() {
+func (s *Server) discarder(c *conn, r *bufio.Reader, raw *rawReader) func() {
 	return func() {
 		for {
 			m, err := apns.ReadMsg(r)
 			switch {
 			case errors.Is(err, apns.StatusProtocolError):
+				raw.keeps = false
 				io.Copy(io.Discard, r)
 				return
 			case err != nil:
 				return
-			case !isBarrier(m):
-				s.record(Record{Message: m, Outcome: Discarded, Conn: c.number})
+			}
+			encoded := raw.taken(r)
+			if !isBarrier(m) {
+				s.record(Record{Message: m, Outcome: Discarded, Conn: c.number, Port: apns.PushPort, Encoded: encoded})
 			}
 		}
 	}
+}
+
+// A rawReader keeps the bytes that a bufio.Reader on top of it has read, if keeps is set.
+type rawReader struct {
+	r     io.Reader
+	keeps bool
+	kept  []byte // read and not taken
+}
+
+func (raw *rawReader) Read(b []byte) (int, error) {
+	n, err := raw.r.Read(b)
+	if raw.keeps {
+		raw.kept = append(raw.kept, b[:n]...)
+	}
+	return n, err
+}
+
+// taken returns the bytes that were taken from r, which reads from raw, since the last call.
+// It returns nil if raw keeps none.
+func (raw *rawReader) taken(r *bufio.Reader) []byte {
+	if !raw.keeps {
+		return nil
+	}
+	n := len(raw.kept) - r.Buffered()
+	b := bytes.Clone(raw.kept[:n])
+	raw.kept = append(raw.kept[:0], raw.kept[n:]...)
+	return b
 }
 
 // finish sends the last bytes, and ends the connection as the fault says. At the same

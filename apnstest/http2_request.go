@@ -136,6 +136,7 @@ func (h *http2Conn) checkStreamIDLocked(id uint32) (opens bool, err error) {
 func (h *http2Conn) openLocked(id uint32) *stream {
 	st := &stream{id: id, window: h.out.initial}
 	h.streams[id] = st
+	h.conn.inFlight.Add(1)
 	h.lastOpened = id
 	return st
 }

@@ -61,11 +61,16 @@ type success struct {
 func (h *http2Conn) decide(st *stream) action {
 	s := h.server
 	m, findings, err := h.auth.check(st)
+	h.noteKey()
 	if err == nil && s.Handler != nil {
 		err = s.Handler(m)
 	}
 	a := actionFor(err, m.ID).overHTTP2()
-	s.record(Record{Message: m, Outcome: a.outcome, Err: err, Findings: findings, Conn: h.conn.number})
+	r := Record{Message: m, Outcome: a.outcome, Err: err, Findings: findings, Conn: h.conn.number, Port: apns.ProviderPort, Delay: s.Latency + a.fault.Delay}
+	if s.KeepRaw {
+		r.Header = st.rawHeader()
+	}
+	s.record(r)
 	id := "apns-id"
 	if st.isBroadcast() {
 		id = "apns-request-id"
@@ -76,6 +81,19 @@ func (h *http2Conn) decide(st *stream) action {
 		fields: []headerField{{"apns-unique-id", newUUID()}},
 	}
 	return a
+}
+
+// rawHeader returns the header of the request without credentials.
+func (st *stream) rawHeader() []HeaderField {
+	fields := make([]HeaderField, len(st.fields))
+	for i, f := range st.fields {
+		fields[i] = HeaderField{f.name, f.value}
+		switch f.name {
+		case "authorization", "proxy-authorization", "cookie":
+			fields[i].Value = ""
+		}
+	}
+	return fields
 }
 
 // delayLocked calls act after the delay, on a goroutine of its own.

@@ -107,6 +107,7 @@ func (h *http2Conn) closeLocked(st *stream, kind closedKind) {
 		h.blocked = slices.DeleteFunc(h.blocked, func(s *stream) bool { return s == st })
 	}
 	delete(h.streams, st.id)
+	h.conn.inFlight.Add(-1)
 	h.closed.add(st.id, kind)
 }
 
@@ -155,6 +156,7 @@ func (h *http2Conn) lastProcessedLocked() uint32 {
 func (h *http2Conn) goAwayLocked(last uint32, code h2.Code, debug []byte) {
 	h.writeLocked(h2.AppendGoAway(h.bufferLocked(), last, code, debug))
 	h.goAwaySent, h.goAwayLast = true, last
+	h.conn.goAway.Store(true)
 	h.w.Flush()
 }
 

@@ -86,6 +86,7 @@ func (s *Server) serve(sv *service, raw net.Conn) {
 			delete(s.conns, c)
 		}()
 		if c.tls.HandshakeContext(context.Background()) == nil {
+			s.noteOpened(c, sv)
 			sv.serve(c)
 		}
 	})

@@ -33,10 +33,32 @@ type Record struct {
 	// Conn is the number of the connection that the message came on, counted from 1.
 	Conn int
 
+	// Port is the port of the service that the message came to: apns.ProviderPort over
+	// HTTP/2, apns.PushPort on the binary protocol.
+	Port int
+
 	// Time is when the message was recorded: after the handler has returned, and before the
 	// answer is sent.
 	Time time.Time
+
+	// Delay is how long after Time the server answers: Server.Latency and Fault.Delay
+	// together. It is zero on the binary protocol if the message is accepted or discarded,
+	// since nothing answers it.
+	Delay time.Duration
+
+	// Header is the header of the request in the order in which the client sent it, if
+	// Server.KeepRaw is set. The value of the authorization field is left out, since it is a
+	// credential. It is nil on the binary protocol.
+	Header []HeaderField
+
+	// Encoded is the message as the client encoded it, if Server.KeepRaw is set. It is nil
+	// over HTTP/2.
+	Encoded []byte
 }
+
+// A HeaderField is a field of the header of an HTTP/2 request. The name is in lower case. That
+// of a pseudo-header field, such as :path, begins with a colon.
+type HeaderField struct{ Name, Value string }
 
 // An Outcome is what the server did with a message.
 type Outcome int
@@ -96,6 +118,17 @@ func (l *recordList) all() []Record {
 	return slices.Concat(l.kept[l.oldest:], l.kept[:l.oldest])
 }
 
+// latest returns the latest n records, or all if there are fewer, in the order of their
+// numbers.
+func (l *recordList) latest(n int) []Record {
+	n = min(max(0, n), len(l.kept))
+	list := make([]Record, 0, n)
+	for i := len(l.kept) - n; i < len(l.kept); i++ {
+		list = append(list, l.kept[(l.oldest+i)%len(l.kept)])
+	}
+	return list
+}
+
 // Records returns what the server has done with each message so far, in the order in
 // which it read them. Barriers are not recorded: see the field Barrier. A message is
 // recorded before its answer is sent.
@@ -106,6 +139,22 @@ func (s *Server) Records() []Record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.records.all()
+}
+
+// RecordsAfter returns the records of Records whose Number is above n. Together with Wait it
+// follows the messages as they arrive, without a copy of all records each time:
+//
+//	for seen := 0; server.Wait(ctx, seen+1) == nil; {
+//		for _, r := range server.RecordsAfter(seen) {
+//			seen = r.Number
+//		}
+//	}
+//
+// Numbers that are left out are of records that the server has dropped.
+func (s *Server) RecordsAfter(n int) []Record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.records.latest(s.records.total() - n)
 }
 
 // Messages returns the messages of Records that have the outcome.

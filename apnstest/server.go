@@ -144,8 +144,12 @@ type Server struct {
 	Latency time.Duration
 
 	// MaxRecords is how many records the server keeps: the latest. Zero means 100,000. A
-	// negative number means none. A record needs about 400 bytes and the payload.
+	// negative number means none. A record needs about 500 bytes and the payload.
 	MaxRecords int
+
+	// KeepRaw makes a Record keep what the client sent as well: see Record.Header and
+	// Record.Encoded. A record then needs about 1,500 bytes and the payload.
+	KeepRaw bool
 
 	// StreamLimit is how many messages a connection may have in flight over HTTP/2.
 	// Zero means 1,000. A negative number allows none until SetStreamLimit does.

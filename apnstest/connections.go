@@ -1,0 +1,84 @@
+package apnstest
+
+import (
+	"cmp"
+	"crypto/tls"
+	"slices"
+	"time"
+)
+
+// A Connection describes an open connection to a [Server].
+type Connection struct {
+	// Number is the number of the connection, counted from 1: see Record.Conn.
+	Number int
+
+	// Port is the port of the service, as in Server.OnConnect.
+	Port int
+
+	// RemoteAddr is the address of the client.
+	RemoteAddr string
+
+	// Opened is when the TLS handshake ended.
+	Opened time.Time
+
+	// TLS has the version of TLS, the protocol that it negotiated ("h2", or empty for the
+	// binary protocol), and the certificate of the client if it has one.
+	TLS tls.ConnectionState
+
+	// KeyID and TeamID are those of the client's provider token. They are empty until the
+	// first valid one arrives, and for a client with a certificate.
+	KeyID, TeamID string
+
+	// InFlight is how many requests over HTTP/2 have no complete response. It is zero on the
+	// binary protocol, where the server does not answer what it accepts.
+	InFlight int
+
+	// GoAwaySent reports whether the server has sent a GOAWAY: the client must open another
+	// connection for its next message.
+	GoAwaySent bool
+}
+
+// Connections returns the connections that are open, in the order of their numbers. A
+// connection whose TLS handshake has not ended is not among them.
+func (s *Server) Connections() []Connection {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []Connection
+	for c := range s.conns {
+		if c.opened.IsZero() {
+			continue
+		}
+		list = append(list, Connection{
+			Number:     c.number,
+			Port:       c.port,
+			RemoteAddr: c.raw.RemoteAddr().String(),
+			Opened:     c.opened,
+			TLS:        c.state,
+			KeyID:      c.keyID,
+			TeamID:     c.teamID,
+			InFlight:   int(c.inFlight.Load()),
+			GoAwaySent: c.goAway.Load(),
+		})
+	}
+	slices.SortFunc(list, func(a, b Connection) int { return cmp.Compare(a.Number, b.Number) })
+	return list
+}
+
+// noteOpened records that the handshake of a connection has ended.
+func (s *Server) noteOpened(c *conn, sv *service) {
+	state := c.tls.ConnectionState()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.opened, c.port, c.state = time.Now(), sv.ports[0], state
+}
+
+// noteKey records whose provider tokens the client uses. Only the goroutine that reads calls
+// it, and only that goroutine changes conn.keyID.
+func (h *http2Conn) noteKey() {
+	if h.conn.keyID == h.auth.keyID {
+		return
+	}
+	h.server.mu.Lock()
+	defer h.server.mu.Unlock()
+	h.conn.keyID, h.conn.teamID = h.auth.keyID, h.auth.teamID
+}
