@@ -23,7 +23,7 @@ func TestLocal(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "the files")
 	in := func(name string) string { return filepath.Join(dir, name) }
 	var stderr bytes.Buffer
-	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "local"), "-http2", "0", "-push", "0", "-feedback", "0", "-dir", dir)
+	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "local"), "-http2", "0", "-push", "0", "-feedback", "0", "-page-addr", "127.0.0.1:0", "-dir", dir)
 	cmd.Stderr = &stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {

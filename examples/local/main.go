@@ -3,10 +3,12 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/signal"
@@ -20,19 +22,22 @@ import (
 	"example.com/apns"
 	"example.com/apns/apnstest"
 	"example.com/apns/examples/internal/cli"
+	"example.com/apns/examples/local/page"
 )
 
 const help = `Local runs a server that stands in for Apple's, for clients in any language:
 the HTTP/2 provider API, the binary gateway and the feedback service. It writes
 the certificates and keys that a client needs into a folder, prints commands to
-try, and shows each push as it arrives. Ctrl-C ends it.
+try, and shows each push as it arrives, on standard output and on a web page.
+Ctrl-C ends it.
 
 	go run ./examples/local [flags]
 
 It accepts every token except two kinds. A token that begins with "bad" is
 rejected as BadDeviceToken. A token that begins with "dead" is rejected as
 Unregistered over HTTP/2. On the binary protocol it is accepted, and the feedback
-service lists it, as Apple's did.
+service lists it, as Apple's did. On the page, and with its JSON API (docs/local.md),
+one can set other answers.
 
 Flags:
 `
@@ -49,6 +54,10 @@ func run() error {
 	push := flag.Int("push", 2195, "the `port` of the binary gateway")
 	feedback := flag.Int("feedback", 2196, "the `port` of the feedback service")
 	dir := flag.String("dir", "apns-local", "the `folder` for certificates and keys, which are new at each start")
+	withPage := flag.Bool("page", true, "serve the web page")
+	pageAddr := flag.String("page-addr", "127.0.0.1:8444", "the `address` of the web page")
+	open := flag.Bool("open", false, "open the web page in the browser")
+	keep := flag.Int("keep", 10_000, "how many `messages` to keep in memory: the latest")
 	if err := cli.Parse(help); err != nil {
 		return err
 	}
@@ -60,7 +69,9 @@ func run() error {
 
 	deadAt := time.Now().Add(-time.Hour).Truncate(time.Second)
 	server := apnstest.NewUnstartedServer(nil)
-	server.Handler = handler(server, deadAt)
+	rules := new(page.Rules)
+	server.Handler = handler(server, deadAt, rules)
+	server.MaxRecords, server.KeepRaw = *keep, *withPage
 	server.AddFeedback(apns.Feedback{Token: deadToken, DeadAt: deadAt}) // so that prune reads at least one
 	server.HTTP2Addr, server.PushAddr, server.FeedbackAddr = loopback(*http2), loopback(*push), loopback(*feedback)
 	if err := start(server); err != nil {
@@ -71,27 +82,52 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	printCommands(server, files, deadAt)
+	url := ""
+	if *withPage {
+		if err := keepAuthorization(ctx, files.authorization, server.Certificates().AuthKey); err != nil {
+			return err
+		}
+		p := &page.Page{Server: server, Rules: rules, Files: page.Files{
+			CA: files.ca, Cert: files.cert, Key: files.key, AuthKey: files.p8, Authorization: files.authorization,
+		}}
+		if url, err = servePage(ctx, *pageAddr, p); err != nil {
+			return err
+		}
+	}
+	printCommands(server, files, deadAt, url)
+	if *open && url != "" {
+		if err := openBrowser(url); err != nil {
+			fmt.Fprintln(os.Stderr, "error: the page is not opened:", err)
+		}
+	}
+	printRecords(ctx, server)
+	return nil
+}
 
+// printRecords prints what the server does, until ctx ends.
+func printRecords(ctx context.Context, server *apnstest.Server) {
+	out := bufio.NewWriterSize(os.Stdout, 64<<10)
 	for printed := 0; ; {
 		err := server.Wait(ctx, printed+1)
-		for _, r := range server.Records() {
-			if r.Number > printed { // the server keeps the latest records
-				printRecord(r)
-				printed = r.Number
-			}
+		for _, r := range server.RecordsAfter(printed) { // the server keeps the latest records
+			printRecord(out, r)
+			printed = r.Number
 		}
+		out.Flush()
 		if err != nil { // Ctrl-C has ended ctx
-			return nil
+			return
 		}
 	}
 }
 
-// handler returns a handler that accepts every token, except those that begin with bad or
-// dead: see help.
-func handler(server *apnstest.Server, deadAt time.Time) func(*apns.Message) error {
+// handler returns a handler that does what the rules say. Without a rule it accepts every
+// token, except those that begin with bad or dead: see help.
+func handler(server *apnstest.Server, deadAt time.Time, rules *page.Rules) func(*apns.Message) error {
 	var listed sync.Map // dead tokens that were added to the feedback list
 	return func(m *apns.Message) error {
+		if err, ok := rules.Answer(m); ok {
+			return err
+		}
 		dead := strings.HasPrefix(m.Token, "dead")
 		if dead {
 			if _, ok := listed.LoadOrStore(m.Token, true); !ok {
@@ -124,14 +160,14 @@ func start(server *apnstest.Server) (err error) {
 }
 
 // paths are the paths of the files that writeFiles writes.
-type paths struct{ ca, serverCert, serverKey, cert, key, p8 string }
+type paths struct{ ca, serverCert, serverKey, cert, key, p8, authorization string }
 
 // writeFiles writes the server's certificates and keys into a folder. If the folder has
 // files of these names that this program has not written, it returns an error: they may be
 // keys that somebody needs.
 func writeFiles(dir string, certs apnstest.Certificates) (paths, error) {
 	in := func(name string) string { return filepath.Join(dir, name) }
-	p := paths{in("ca.pem"), in("server.pem"), in("server.key"), in("cert.pem"), in("key.pem"), in("AuthKey_" + apnstest.KeyID + ".p8")}
+	p := paths{in("ca.pem"), in("server.pem"), in("server.key"), in("cert.pem"), in("key.pem"), in("AuthKey_" + apnstest.KeyID + ".p8"), in("authorization.txt")}
 	files := []struct {
 		name string
 		pem  []byte
@@ -164,17 +200,18 @@ func writeFiles(dir string, certs apnstest.Certificates) (paths, error) {
 }
 
 // printCommands prints the addresses, the files and commands to try.
-func printCommands(server *apnstest.Server, files paths, deadAt time.Time) {
+func printCommands(server *apnstest.Server, files paths, deadAt time.Time, url string) {
 	fmt.Printf(`HTTP/2 provider API  %s
 binary gateway       %s
 feedback service     %s
+web page             %s
 
 To trust:            %s
 Provider token:      %s, key ID %s, team ID %s
 Or certificate:      %s with %s
 Bundle ID:           %s
 
-`, server.HTTP2Addr, server.PushAddr, server.FeedbackAddr,
+`, server.HTTP2Addr, server.PushAddr, server.FeedbackAddr, printable(url),
 		files.ca, files.p8, apnstest.KeyID, apnstest.TeamID, files.cert, files.key, apnstest.BundleID)
 	cert := []string{"-cert", files.cert, "-key", files.key}
 	token := []string{"-p8", files.p8, "-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID, "-bundle-id", apnstest.BundleID}
@@ -206,14 +243,11 @@ func quote(word string) string {
 }
 
 // printRecord prints what the server did with a message.
-func printRecord(r apnstest.Record) {
+func printRecord(w io.Writer, r apnstest.Record) {
 	m := r.Message
 	protocol := "HTTP/2"
-	switch r.Err.(type) {
-	case nil, apns.Status: // any other error is of an HTTP/2 request, whose header may have no topic
-		if isBinary(m) {
-			protocol = "binary"
-		}
+	if r.Port == apns.PushPort {
+		protocol = "binary"
 	}
 	outcome := r.Outcome.String()
 	if pushErr, ok := errors.AsType[*apns.PushError](r.Err); ok {
@@ -225,13 +259,13 @@ func printRecord(r apnstest.Record) {
 	if m.Priority != 0 {
 		priority = strconv.Itoa(int(m.Priority))
 	}
-	fmt.Printf("%s %s: token %s, topic %s, type %s, priority %s, payload %s\n", protocol, outcome,
+	fmt.Fprintf(w, "%s %s: token %s, topic %s, type %s, priority %s, payload %s\n", protocol, outcome,
 		printable(m.Token), printable(m.Topic), printable(string(m.PushType)), printable(priority), printable(string(m.Payload)))
 }
 
 // isBinary reports whether a message that was passed to the handler came on the binary
-// protocol. Such a message has no topic, and over HTTP/2 every message has one.
-func isBinary(m *apns.Message) bool { return m.Topic == "" }
+// protocol. Such a message has no topic, and over HTTP/2 every message but a broadcast has one.
+func isBinary(m *apns.Message) bool { return m.Topic == "" && m.Channel == "" }
 
 // printable returns a string of a client in a form that is safe to print on one line.
 func printable(s string) string {

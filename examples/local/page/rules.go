@@ -1,0 +1,204 @@
+package page
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"example.com/apns"
+	"example.com/apns/apnstest"
+)
+
+// A Rule says what the server answers to messages. Its JSON form is that of the control API.
+type Rule struct {
+	// ID names the rule. Rules.Add sets it.
+	ID int `json:"id"`
+
+	// Token and Topic select the messages with that device token or topic. Empty means all.
+	Token string `json:"token,omitempty"`
+	Topic string `json:"topic,omitempty"`
+
+	// Times is for how many messages the rule holds. Zero means until it is removed.
+	Times int `json:"times,omitempty"`
+
+	// Reason and Status are the reason and the HTTP status of a rejection. Without a Status
+	// it is the one that belongs to the reason. BinaryStatus is the status of the binary
+	// protocol. Without one it is the one that belongs to the reason. If all three are empty
+	// the server accepts the message.
+	Reason       apns.Reason `json:"reason,omitempty"`
+	Status       int         `json:"status,omitempty"`
+	BinaryStatus apns.Status `json:"binary_status,omitempty"`
+
+	// RetryAfter is the Retry-After field of a rejection in seconds. Zero means none.
+	RetryAfter int `json:"retry_after,omitempty"`
+
+	// DeadAt is the time in a rejection with status 410. Zero means the time of the answer.
+	DeadAt time.Time `json:"dead_at,omitzero"`
+
+	// DelayMS is how long the server waits before it answers, in milliseconds. On the binary
+	// protocol only a rejection is an answer.
+	DelayMS int `json:"delay_ms,omitempty"`
+
+	// Then is what happens to the connection or the stream: one of the names in ends. Empty
+	// means that the server answers, and nothing else.
+	Then string `json:"then,omitempty"`
+
+	// GoAwayReason is the reason in the GOAWAY that some values of Then send.
+	GoAwayReason apns.Reason `json:"goaway_reason,omitempty"`
+}
+
+// ends are the values of Rule.Then, in the order in which the page shows them.
+var ends = []struct {
+	name    string
+	end     apnstest.End
+	answers bool // the message is accepted or rejected as well
+}{
+	{"silence", apnstest.EndSilence, false},
+	{"cut", apnstest.EndFINThenRST, false},
+	{"reset", apnstest.EndRST, false},
+	{"refuse-stream", apnstest.EndRefusedStream, false},
+	{"goaway", apnstest.EndGoAway, true},
+	{"goaway-unprocessed", apnstest.EndGoAwayUnprocessed, false},
+}
+
+var reasonFormat = regexp.MustCompile(`^[A-Za-z]{0,64}$`)
+
+// check returns an error if a field is out of its range.
+func (r *Rule) check() error {
+	r.Token = strings.ToLower(r.Token)
+	known := r.Then == ""
+	for _, e := range ends {
+		known = known || e.name == r.Then
+	}
+	switch {
+	case len(r.Token) > 2*apns.MaxTokenSize || len(r.Topic) > 1024:
+		return errors.New("token or topic is too long, expected at most 200 and 1024 characters")
+	case r.Times < 0:
+		return fmt.Errorf("times is %d, expected 0 or more", r.Times)
+	case !reasonFormat.MatchString(string(r.Reason)) || !reasonFormat.MatchString(string(r.GoAwayReason)):
+		return errors.New("reason or goaway_reason is no reason, expected up to 64 letters")
+	case r.Status != 0 && (r.Status < 400 || r.Status > 599):
+		return fmt.Errorf("status is %d, expected 400 to 599", r.Status)
+	case r.RetryAfter < 0 || r.RetryAfter > 86400:
+		return fmt.Errorf("retry_after is %d, expected 0 to 86400 seconds", r.RetryAfter)
+	case r.DelayMS < 0 || r.DelayMS > 600_000:
+		return fmt.Errorf("delay_ms is %d, expected 0 to 600000", r.DelayMS)
+	case !known:
+		return errors.New("then is unknown, expected silence, cut, reset, refuse-stream, goaway or goaway-unprocessed")
+	case !r.rejects() && (r.RetryAfter > 0 || !r.DeadAt.IsZero()):
+		return errors.New("retry_after or dead_at is set without a reason or status, expected one with it")
+	}
+	return nil
+}
+
+func (r *Rule) rejects() bool { return r.Reason != "" || r.Status != 0 || r.BinaryStatus != 0 }
+
+// answer returns what a handler of apnstest returns for the rule.
+func (r *Rule) answer(binary bool) error {
+	var err error
+	switch {
+	case r.Reason == "" && r.Status == 0 && r.BinaryStatus != 0:
+		err = r.BinaryStatus
+	case r.rejects():
+		e := &apns.PushError{Status: r.BinaryStatus, HTTPStatus: r.Status, Reason: r.Reason, DeadAt: r.DeadAt, RetryAfter: time.Duration(r.RetryAfter) * time.Second}
+		gone := r.Reason == apns.ReasonUnregistered || r.Reason == apns.ReasonExpiredToken
+		if gone && e.HTTPStatus == 0 {
+			e.HTTPStatus = 410
+		}
+		if e.Status == 0 && e.Reason == "" {
+			e.Status = apns.StatusProcessingError
+		}
+		err = e
+	case r.Then == "" && (binary || r.DelayMS == 0):
+		return nil // the binary protocol has no answer that could be late
+	}
+	if r.DelayMS == 0 && r.Then == "" {
+		return err
+	}
+	f := apnstest.Fault{Err: err, Delay: time.Duration(r.DelayMS) * time.Millisecond, Reason: r.GoAwayReason}
+	answers := true
+	for _, e := range ends {
+		if e.name == r.Then {
+			f.End, answers = e.end, e.answers
+		}
+	}
+	if answers && err == nil {
+		f.Err = apns.StatusNoError // accepted
+	}
+	return f
+}
+
+// Rules are the rules in force. The methods may be called concurrently.
+type Rules struct {
+	mu     sync.Mutex // protects following
+	rules  []Rule     // the newest first
+	lastID int
+}
+
+// maxRules is how many rules there can be. Each message is compared with all of them.
+const maxRules = 1000
+
+// Add adds a rule, which holds before those that were added earlier. It returns the rule with
+// its ID, or an error if a field is out of its range.
+func (rs *Rules) Add(r Rule) (Rule, error) {
+	if err := r.check(); err != nil {
+		return r, err
+	}
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if len(rs.rules) >= maxRules {
+		return r, fmt.Errorf("there are %d rules, expected fewer: remove some", maxRules)
+	}
+	rs.lastID++
+	r.ID = rs.lastID
+	rs.rules = slices.Insert(rs.rules, 0, r)
+	return r, nil
+}
+
+// Remove removes the rule with the ID, and reports whether there was one.
+func (rs *Rules) Remove(id int) bool {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	n := len(rs.rules)
+	rs.rules = slices.DeleteFunc(rs.rules, func(r Rule) bool { return r.ID == id })
+	return len(rs.rules) < n
+}
+
+// Clear removes all rules.
+func (rs *Rules) Clear() {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.rules = nil
+}
+
+// All returns the rules, the newest first.
+func (rs *Rules) All() []Rule {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	return append([]Rule{}, rs.rules...)
+}
+
+// Answer returns what a handler of apnstest returns for a message, and whether a rule says
+// it. It counts the message against the Times of the rule.
+func (rs *Rules) Answer(m *apns.Message) (answer error, ok bool) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	for i := range rs.rules {
+		r := &rs.rules[i]
+		if r.Token != "" && r.Token != m.Token || r.Topic != "" && r.Topic != m.Topic {
+			continue
+		}
+		answer = r.answer(m.Topic == "" && m.Channel == "")
+		if r.Times == 1 {
+			rs.rules = slices.Delete(rs.rules, i, i+1)
+		} else if r.Times > 1 {
+			r.Times--
+		}
+		return answer, true
+	}
+	return nil, false
+}
