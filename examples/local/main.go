@@ -64,6 +64,9 @@ func run() error {
 	if flag.NArg() != 0 {
 		return cli.Usagef("number of arguments is %d, expected none", flag.NArg())
 	}
+	if *keep < 1 {
+		return fmt.Errorf("-keep is %d, expected 1 or more", *keep)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 
@@ -184,9 +187,9 @@ func writeFiles(dir string, certs apnstest.Certificates) (paths, error) {
 		return p, err
 	}
 	if _, err := os.Stat(p.p8); err != nil {
-		for _, f := range files {
-			if _, err := os.Lstat(f.name); err == nil {
-				return p, fmt.Errorf("%s is there already, and not from this program: give -dir another folder", f.name)
+		for _, name := range []string{p.p8, p.ca, p.serverCert, p.serverKey, p.cert, p.key, p.authorization} {
+			if _, err := os.Lstat(name); err == nil {
+				return p, fmt.Errorf("%s is there already, and not from this program: give -dir another folder", name)
 			}
 		}
 	}

@@ -125,7 +125,11 @@ func readDevice(w http.ResponseWriter, r *http.Request, d *device) bool {
 	if !read(w, r, d) {
 		return false
 	}
-	if _, err := apns.AppendFeedback(nil, apns.Feedback{Token: d.Token, DeadAt: d.DeadAt}); err != nil || d.Token == "" {
+	record := apns.Feedback{Token: d.Token, DeadAt: d.DeadAt}
+	if d.DeadAt.IsZero() {
+		record.DeadAt = time.Unix(0, 0) // the token alone is checked
+	}
+	if _, err := apns.AppendFeedback(nil, record); err != nil || d.Token == "" {
 		writeError(w, http.StatusBadRequest, errors.New("token or dead_at is invalid, expected hexadecimal digits, and a time from 1970 to 2106"))
 		return false
 	}

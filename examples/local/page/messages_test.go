@@ -1,0 +1,318 @@
+package page_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/apns"
+)
+
+func (f *fixture) messages(query string) batch {
+	f.Helper()
+	var b batch
+	f.must("GET", "/api/messages?"+query, "", &b)
+	return b
+}
+
+func (b batch) numbers() []int {
+	list := []int{}
+	for _, m := range b.Messages {
+		list = append(list, m.Number)
+	}
+	return list
+}
+
+func TestFilters(t *testing.T) {
+	f := newFixture(t, 100)
+	f.must("POST", "/api/rules", `{"token":"bb","reason":"BadDeviceToken"}`, nil)
+	conn := f.client()
+	for _, m := range []*apns.Message{
+		{Token: "aa", Payload: []byte(hello), PushType: apns.PushTypeAlert},                                                     // 1
+		{Token: "bb", Payload: []byte(hello), PushType: apns.PushTypeAlert},                                                     // 2: rejected
+		{Token: "aabb", Topic: "com.example.Other", Payload: []byte(`{"aps":{"alert":"Äpfel"}}`), PushType: apns.PushTypeAlert}, // 3
+		{Token: "cc", Payload: []byte(`{"aps":{"content-available":1},"deep":"needle"}`), PushType: apns.PushTypeBackground},    // 4
+		{Token: "cc", Payload: []byte(`{"aps":{"alert":"Hi","badge":"3"}}`), PushType: apns.PushTypeAlert},                      // 5: a finding
+	} {
+		conn.WritePushMsg(t.Context(), m)
+	}
+	if err := push(t.Context(), f.dial(f.server.PushAddr, f.server.Config()), "dd", hello); err != nil { // 6
+		t.Fatal(err)
+	}
+	if err := f.server.Wait(t.Context(), 6); err != nil {
+		t.Fatal(err)
+	}
+	for query, want := range map[string][]int{
+		"":                            {1, 2, 3, 4, 5, 6},
+		"token=AA":                    {1, 3},
+		"topic=other":                 {3},
+		"push_type=background":        {4},
+		"outcome=rejected":            {2},
+		"outcome=baddevicetoken":      {2},
+		"protocol=binary":             {6},
+		"protocol=http2&token=dd":     {},
+		"findings=1":                  {5},
+		"text=äpfel":                  {3},
+		"text=needle":                 {4},
+		"text=hello&outcome=accepted": {1, 6},
+		"after=4":                     {5, 6},
+		"limit=2":                     {5, 6},
+		"limit=1&token=aa":            {3},
+	} {
+		if got := f.messages(query).numbers(); !slices.Equal(got, want) {
+			t.Errorf("%q: got messages %v, want %v", query, got, want)
+		}
+	}
+	if b := f.messages("limit=2"); b.Skipped != 4 || b.Total != 6 {
+		t.Errorf("got %d skipped of %d, want 4 of 6", b.Skipped, b.Total)
+	}
+	_, text := f.call("GET", "/api/messages.jsonl?token=aa", "", nil)
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	if len(lines) != 2 {
+		t.Fatalf("the download has %d lines, want 2", len(lines))
+	}
+	var m struct {
+		Number  int
+		Payload string
+	}
+	if err := json.Unmarshal([]byte(lines[0]), &m); err != nil || m.Number != 1 || m.Payload != hello {
+		t.Errorf("the first line is %s (%v), want message 1", lines[0], err)
+	}
+}
+
+func TestDetail(t *testing.T) {
+	f := newFixture(t, 100)
+	conn := f.client()
+	const html = `{"aps":{"alert":"<script>alert(1)</script>","badge":"3"}}`
+	push(t.Context(), conn, token, html)
+	push(t.Context(), conn, token, "no JSON\xff")
+	if err := push(t.Context(), f.dial(f.server.PushAddr, f.server.Config()), token, hello); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.server.Wait(t.Context(), 3); err != nil {
+		t.Fatal(err)
+	}
+	var d struct {
+		Protocol, Outcome, Reason, Payload, Curl, Push string
+		Raw                                            []byte `json:"payload_base64"`
+		Formatted                                      string `json:"payload_formatted"`
+		Header                                         []struct{ Name, Value string }
+		Findings                                       []struct{ Field, Rule, Source, Reason string }
+		Bytes                                          []struct {
+			At                 int
+			Hex, Name, Meaning string
+		}
+	}
+	_, raw := f.call("GET", "/api/messages/1", "", &d)
+	if strings.Contains(raw, "<script") {
+		t.Errorf("the answer has markup: %s", raw)
+	}
+	if d.Payload != html || d.Formatted == "" || len(d.Findings) != 1 || d.Findings[0].Field != "aps.badge" || d.Findings[0].Source == "" {
+		t.Errorf("got %+v, want the payload and a finding about aps.badge", d)
+	}
+	if i := slices.IndexFunc(d.Header, func(h struct{ Name, Value string }) bool { return h.Name == "authorization" }); i < 0 || d.Header[i].Value != "(not kept)" {
+		t.Errorf("got header %v, want an authorization field without its value", d.Header)
+	}
+	d.Payload, d.Formatted = "", ""
+	f.must("GET", "/api/messages/2", "", &d)
+	if string(d.Raw) != "no JSON\xff" || d.Payload != "" || d.Formatted != "" || !strings.HasPrefix(d.Curl, "echo bm8gSlNPTv8= | base64 -d | curl ") {
+		t.Errorf("got %+v, want the payload in base64", d)
+	}
+	f.must("GET", "/api/messages/3", "", &d)
+	var got []string
+	for _, b := range d.Bytes {
+		got = append(got, fmt.Sprint(b.At, " ", b.Name))
+	}
+	want := "0 command, 1 identifier, 5 expiry, 9 device token length, 11 device token, 43 payload length, 45 payload"
+	if strings.Join(got, ", ") != want || d.Bytes[4].Hex != token || d.Protocol != "binary" {
+		t.Errorf("%s: got bytes %v, want %s", d.Protocol, got, want)
+	}
+}
+
+// The memory is bounded, and the page says how many messages are not kept.
+func TestDropped(t *testing.T) {
+	f := newFixture(t, 3)
+	conn := f.client()
+	for range 5 {
+		push(t.Context(), conn, token, hello)
+	}
+	if b := f.messages(""); b.Total != 5 || b.Dropped != 2 || !slices.Equal(b.numbers(), []int{3, 4, 5}) {
+		t.Errorf("got %d in all, %d dropped, %v; want 5, 2, [3 4 5]", b.Total, b.Dropped, b.numbers())
+	}
+	f.must("DELETE", "/api/messages", "", nil)
+	if status, _ := f.call("GET", "/api/messages/5", "", nil); status != 404 {
+		t.Errorf("a cleared message has status %d, want 404", status)
+	}
+	push(t.Context(), conn, token, hello)
+	if b := f.messages(""); b.Total != 1 || b.Dropped != 0 || !slices.Equal(b.numbers(), []int{6}) {
+		t.Errorf("got %d in all, %d dropped, %v; want 1, 0, [6]", b.Total, b.Dropped, b.numbers())
+	}
+}
+
+// A test can wait for a message.
+func TestWaitForMessages(t *testing.T) {
+	f := newFixture(t, 10)
+	conn := f.client()
+	go func() {
+		for _, token := range []string{"aa", "bb", "aa"} {
+			push(t.Context(), conn, token, hello)
+		}
+	}()
+	if got := f.messages("token=aa&count=2&wait=20").numbers(); !slices.Equal(got, []int{1, 3}) {
+		t.Errorf("got %v, want [1 3]", got)
+	}
+	if got := f.messages("token=aa&count=3&wait=0").numbers(); !slices.Equal(got, []int{1, 3}) {
+		t.Errorf("got %v, want [1 3] without waiting", got)
+	}
+}
+
+// Devices, feedback and the stream limit are those of the server, and reset brings back what
+// was at the start.
+func TestStateAndReset(t *testing.T) {
+	f := newFixture(t, 10)
+	conn := f.client()
+	f.must("POST", "/api/devices", `{"token":"aa","topics":["com.example.app"]}`, nil)
+	f.must("POST", "/api/devices", `{"token":"bb","dead_at":"2026-01-02T03:04:05Z"}`, nil)
+	f.must("POST", "/api/feedback", `{"token":"cc","dead_at":"2026-01-02T03:04:05Z"}`, nil)
+	f.must("PUT", "/api/stream-limit", `{"limit":7}`, nil)
+	f.must("POST", "/api/rules", `{"token":"ee","reason":"PayloadTooLarge"}`, nil)
+	for token, want := range map[string]string{"aa": "ok", "bb": "410 Unregistered 2026-01-02T03:04:05Z", "dd": "400 BadDeviceToken", "ee": "400 BadDeviceToken"} {
+		if got := outcome(push(t.Context(), conn, token, hello)); got != want {
+			t.Errorf("%s: got %s, want %s", token, got, want)
+		}
+	}
+	for path, want := range map[string]string{
+		"/api/devices":  `[{"token":"aa","topics":["com.example.app"]},{"token":"bb","dead_at":"2026-01-02T03:04:05Z"}]`,
+		"/api/feedback": `[{"token":"bb","dead_at":"2026-01-02T03:04:05Z"},{"token":"cc","dead_at":"2026-01-02T03:04:05Z"}]`,
+	} {
+		if _, got := f.call("GET", path, "", nil); got != want+"\n" {
+			t.Errorf("%s: got %s, want %s", path, got, want)
+		}
+	}
+	var status struct {
+		StreamLimit int `json:"stream_limit"`
+	}
+	if f.must("GET", "/api/status", "", &status); status.StreamLimit != 7 {
+		t.Errorf("got stream limit %d, want 7", status.StreamLimit)
+	}
+	var conns []struct {
+		Service, TLS string
+		KeyID        string `json:"key_id"`
+	}
+	if f.must("GET", "/api/connections", "", &conns); len(conns) != 1 || conns[0].Service != "HTTP/2" || conns[0].TLS != "TLS 1.3" || conns[0].KeyID != "APNSTESTK1" {
+		t.Errorf("got connections %v, want one with key APNSTESTK1", conns)
+	}
+	f.must("POST", "/api/reset", "", nil)
+	for _, path := range []string{"/api/devices", "/api/feedback", "/api/rules"} {
+		if _, got := f.call("GET", path, "", nil); got != "[]\n" {
+			t.Errorf("%s after a reset: got %s, want none", path, got)
+		}
+	}
+	if f.must("GET", "/api/status", "", &status); status.StreamLimit != 1000 {
+		t.Errorf("after a reset the stream limit is %d, want 1000", status.StreamLimit)
+	}
+	if b := f.messages(""); b.Total != 0 || len(b.Messages) != 0 {
+		t.Errorf("after a reset there are %d messages, want none", b.Total)
+	}
+	if got := outcome(push(t.Context(), conn, "dd", hello)); got != "ok" {
+		t.Errorf("after a reset got %s, want ok", got)
+	}
+}
+
+// events returns a function that returns the next event of a name, and its ID.
+func (f *fixture) events(query, lastID string) func(name string) (data, id string) {
+	f.Helper()
+	ctx, cancel := context.WithTimeout(f.Context(), time.Minute)
+	f.Cleanup(cancel)
+	r, err := http.NewRequestWithContext(ctx, "GET", f.web.URL+"/api/events?"+query, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	if lastID != "" {
+		r.Header.Set("Last-Event-ID", lastID)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { resp.Body.Close() })
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, 10<<20)
+	return func(name string) (data, id string) {
+		f.Helper()
+		event := ""
+		for lines.Scan() {
+			field, value, _ := strings.Cut(lines.Text(), ": ")
+			switch {
+			case field == "event":
+				event = value
+			case field == "id":
+				id = value
+			case field == "data":
+				data = value
+			case event == name:
+				return data, id
+			default:
+				id = ""
+			}
+		}
+		f.Fatalf("the events end without %s: %v", name, lines.Err())
+		return "", ""
+	}
+}
+
+// A client that connects again gets what it has missed, once. One that knew another start of
+// the program gets everything.
+func TestEvents(t *testing.T) {
+	f := newFixture(t, 100)
+	conn := f.client()
+	numbers := func(data string) []int {
+		var b batch
+		if err := json.Unmarshal([]byte(data), &b); err != nil {
+			t.Fatal(err)
+		}
+		return b.numbers()
+	}
+	push(t.Context(), conn, "aa", hello)
+	next := f.events("", "")
+	data, id := next("messages")
+	if got := numbers(data); !slices.Equal(got, []int{1}) {
+		t.Errorf("got %v, want [1]", got)
+	}
+	push(t.Context(), conn, "bb", hello)
+	data, id = next("messages")
+	if got := numbers(data); !slices.Equal(got, []int{2}) {
+		t.Errorf("got %v, want [2]", got)
+	}
+	push(t.Context(), conn, "aa", hello)
+	for lastID, want := range map[string][]int{id: {3}, "": {1, 2, 3}, "other:2": {1, 2, 3}, "nonsense": {1, 2, 3}} {
+		next := f.events("", lastID)
+		if data, _ := next("start"); strings.Contains(data, `"resumed":true`) != (lastID == id) {
+			t.Errorf("after event %q got %s", lastID, data)
+		}
+		if data, _ := next("messages"); !slices.Equal(numbers(data), want) {
+			t.Errorf("after event %q got %v, want %v", lastID, numbers(data), want)
+		}
+	}
+	if data, _ := f.events("token=aa", "")("messages"); !slices.Equal(numbers(data), []int{1, 3}) {
+		t.Errorf("with a filter got %v, want [1 3]", numbers(data))
+	}
+	next("messages") // 3
+	f.must("DELETE", "/api/messages", "", nil)
+	next("cleared")
+	if data, _ := next("messages"); len(numbers(data)) != 0 {
+		t.Errorf("after clearing got %v, want none", numbers(data))
+	}
+	f.must("POST", "/api/rules", `{"reason":"BadTopic"}`, nil)
+	for { // the state is looked at twice a second
+		if data, _ := next("state"); strings.Contains(data, `"reason":"BadTopic"`) {
+			return
+		}
+	}
+}
