@@ -281,12 +281,12 @@ func TestEvents(t *testing.T) {
 	}
 	push(t.Context(), conn, "aa", hello)
 	next := f.events("", "")
-	data, id := next("messages")
+	data, _ := next("messages")
 	if got := numbers(data); !slices.Equal(got, []int{1}) {
 		t.Errorf("got %v, want [1]", got)
 	}
 	push(t.Context(), conn, "bb", hello)
-	data, id = next("messages")
+	data, id := next("messages")
 	if got := numbers(data); !slices.Equal(got, []int{2}) {
 		t.Errorf("got %v, want [2]", got)
 	}

@@ -284,6 +284,7 @@ document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const typed = event.target.closest("input, select, textarea");
   if (event.key === "Escape") {
+    event.preventDefault(); // a search field would lose its text
     if (typed && filters.contains(typed)) $("viewport").focus();
     else closePanel();
     return;

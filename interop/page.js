@@ -1,0 +1,289 @@
+// Drives the page of examples/local in Chromium: see TestPage. It starts the program itself,
+// since one of the checks is that the page survives a restart.
+//
+//	node page.js '{"local": ..., "push": ..., "chromium": ..., "profile": ..., "dir": ..., "path": ...}'
+"use strict";
+const assert = require("node:assert/strict");
+const { execFile, spawn } = require("node:child_process");
+const { join } = require("node:path");
+const { chromium } = require("playwright-core");
+
+const settings = JSON.parse(process.argv[2]);
+const env = { ...process.env, PATH: settings.path };
+const tokenOf = (first) => first + "00c0ffee".repeat(8).slice(first.length);
+const apnsDir = join(settings.dir, "apns-local");
+
+// start starts the program on the ports of an earlier start, if there was one.
+let addresses = {};
+function start() {
+  const port = (address) => (address ? address.split(":").pop() : "0");
+  const args = ["-http2", port(addresses.http2), "-push", port(addresses.binary), "-feedback", port(addresses.feedback), "-page-addr", "127.0.0.1:" + port(addresses.page)];
+  const process = spawn(settings.local, args, { cwd: settings.dir, stdio: ["ignore", "pipe", "inherit"] });
+  return new Promise((resolve, reject) => {
+    let text = "";
+    process.on("exit", () => reject(new Error("local has ended: " + text)));
+    process.stdout.on("data", (data) => {
+      text += data;
+      const find = (name) => text.match(new RegExp("^" + name + " +(?:http://)?([0-9.:]+)", "m"))?.[1];
+      if (text.includes("Ctrl-C ends it.\n")) {
+        addresses = { http2: find("HTTP/2 provider API"), binary: find("binary gateway"), feedback: find("feedback service"), page: find("web page") };
+        resolve(process);
+        text = "";
+      }
+    });
+  });
+}
+
+function stop(process) {
+  return new Promise((resolve) => {
+    process.removeAllListeners("exit");
+    process.on("exit", resolve);
+    process.kill("SIGINT");
+  });
+}
+
+function run(file, args, options = {}) {
+  return new Promise((resolve, reject) => {
+    execFile(file, args, { env, timeout: 60000, ...options }, (err, stdout, stderr) => (err ? reject(new Error(err.message + stdout + stderr)) : resolve(stdout)));
+  });
+}
+
+// apns2 pushes with npm's apns2, and returns a line for each token.
+const apns2 = async (...tokens) =>
+  (await run(process.execPath, ["apns2.js", apnsDir, addresses.http2.split(":").pop(), "key", "0", ...tokens], { cwd: __dirname })).trim().split("\n");
+
+// curl pushes a payload with curl.
+const curl = (token, payload, ...more) =>
+  run("curl", ["-sS", "--http2", "--cacert", join(apnsDir, "ca.pem"), "-H", "@" + join(apnsDir, "authorization.txt"), "-H", "apns-topic: com.example.app", "-H", "apns-push-type: alert",
+    ...more, "--data-raw", typeof payload === "string" ? payload : JSON.stringify(payload), "-w", "%{http_code}", `https://${addresses.http2}/3/device/${token}`]);
+
+async function main() {
+  let local = await start();
+  const context = await chromium.launchPersistentContext(settings.profile, {
+    executablePath: settings.chromium,
+    headless: false, // the flags say it
+    args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"],
+    viewport: { width: 1300, height: 800 },
+    permissions: ["clipboard-read", "clipboard-write"],
+  });
+  const page = await context.newPage();
+  page.setDefaultTimeout(15000);
+  const complaints = [], foreign = [];
+  page.on("console", (m) => m.type() === "error" && !/Failed to load resource|ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED|404/.test(m.text()) && complaints.push(m.text()));
+  page.on("pageerror", (err) => complaints.push(String(err)));
+  page.on("dialog", (d) => { complaints.push("a dialog: " + d.message()); d.dismiss(); });
+  page.on("request", (r) => new URL(r.url()).host !== addresses.page && foreign.push(r.url()));
+  const check = async (name, f) => {
+    try {
+      await f();
+      assert.deepEqual(complaints.splice(0), [], "complaints of the browser");
+      console.log("ok " + name);
+    } catch (err) {
+      console.log("FAIL " + name + ": " + String(err.stack).replaceAll("\n", "\\n"));
+    }
+  };
+  const row = (text) => page.locator("#sizer .row", { hasText: text });
+  const rows = () => page.locator("#sizer .row").count();
+  const live = () => page.waitForSelector("#live[data-state=live]");
+  const pane = page.locator("#pane-message");
+  const alpha = tokenOf("a1"), bad = tokenOf("bad0"), gone = tokenOf("90");
+
+  await page.goto(`http://${addresses.page}/`);
+  await live();
+
+  await check("a push of apns2 appears", async () => {
+    assert.deepEqual(await apns2(alpha), ["accepted " + alpha]);
+    await row("Grüße").waitFor();
+    assert.equal(await row("Grüße").locator(".c-outcome").textContent(), "accepted");
+    assert.equal(await row("Grüße").locator(".c-token").getAttribute("title"), alpha);
+  });
+
+  await check("a push of curl appears", async () => {
+    assert.match(await curl(bad, { aps: { alert: { title: "From curl", body: "Hi" }, badge: "3" } }), /"BadDeviceToken"}400$/);
+    await row("From curl · Hi").waitFor();
+    assert.equal(await row("From curl").locator(".tag.rejected").textContent(), "BadDeviceToken");
+  });
+
+  await check("filters", async () => {
+    await page.selectOption("[name=outcome]", "rejected");
+    await row("Grüße").waitFor({ state: "detached" });
+    assert.equal(await rows(), 1);
+    await page.selectOption("[name=outcome]", "");
+    await page.fill("#filters [name=token]", alpha.slice(0, 10).toUpperCase());
+    await row("From curl").waitFor({ state: "detached" });
+    await row("Grüße").waitFor();
+    await page.fill("#filters [name=token]", "");
+    await page.fill("#f-text", "nothing has this");
+    await page.getByText("No message passes the filter").waitFor();
+    await page.fill("#f-text", "");
+    await row("From curl").waitFor();
+    // The filter holds for what arrives later, too.
+    await page.check("[name=findings]");
+    await row("Grüße").waitFor({ state: "detached" });
+    await curl(alpha, { aps: { alert: "fine" } });
+    await curl(alpha, { aps: { alert: "string badge", badge: "4" } });
+    await row("string badge").waitFor();
+    assert.equal(await row("fine").count(), 0);
+    await page.uncheck("[name=findings]");
+    await row("fine").waitFor();
+  });
+
+  await check("a message opened", async () => {
+    await row("From curl").click();
+    await pane.getByText("aps.badge", { exact: true }).waitFor();
+    const text = await pane.innerText();
+    for (const part of ["BadDeviceToken", "From curl", "is a string, expected a number", "Generating a remote notification", "apns-topic", "com.example.app", "(not kept)"]) {
+      assert.ok(text.includes(part), `the pane has no ${part}: ${text}`);
+    }
+    assert.equal(await pane.locator(".note .t").textContent(), "From curl");
+    assert.equal(await pane.locator(".note .badge").textContent(), "3");
+    assert.equal(await pane.locator(".j-key").first().textContent(), '"aps"');
+    assert.ok(!/ey[A-Za-z0-9_-]{20}/.test(text), "the pane has a provider token");
+  });
+
+  await check("the bytes of a binary message", async () => {
+    await run(settings.push, ["-addr", addresses.binary, "-ca", join(apnsDir, "ca.pem"), "-cert", join(apnsDir, "cert.pem"), "-key", join(apnsDir, "key.pem"), alpha, "7", "Binary hello"]);
+    await row("Binary hello").click();
+    await pane.getByText("device token length").waitFor();
+    const text = await pane.innerText();
+    for (const part of ["extended format", "payload length", alpha]) assert.ok(text.includes(part), `the pane has no ${part}: ${text}`);
+  });
+
+  await check("the copied commands work", async () => {
+    await row("From curl").click();
+    const commands = [];
+    for (const [name, said] of [["Copy as curl", "The curl command"], ["Copy as push command", "The push command"]]) {
+      await pane.getByRole("button", { name }).click();
+      await page.getByText(said + " is copied.").waitFor();
+      commands.push(await page.evaluate(() => navigator.clipboard.readText()));
+    }
+    assert.match(await run("sh", ["-c", commands[0]], { cwd: settings.dir }), /400[^]*"BadDeviceToken"/);
+    const push = commands[1].replace("go run ./examples/push", settings.push);
+    await assert.rejects(run("sh", ["-c", push], { cwd: settings.dir }), /BadDeviceToken/);
+    await row("fine").click();
+    await pane.getByText("message ").first().waitFor();
+    await pane.locator(".note .b", { hasText: "fine" }).waitFor();
+    await pane.getByRole("button", { name: "Copy as push command" }).click();
+    await page.getByText("The push command is copied.").waitFor();
+    const accepted = (await page.evaluate(() => navigator.clipboard.readText())).replace("go run ./examples/push", settings.push);
+    assert.match(await run("sh", ["-c", accepted], { cwd: settings.dir }), /accepted/);
+  });
+
+  await check("a token set to Unregistered fails", async () => {
+    assert.deepEqual(await apns2(gone), ["accepted " + gone]);
+    await page.click("#tab-answers");
+    await page.fill("#rule-form [name=token]", gone);
+    await page.fill("#rule-form [name=reason]", "Unregistered");
+    await page.click("#rule-form button");
+    await page.locator("#rules").getByText("Unregistered").waitFor();
+    const [line] = await apns2(gone);
+    assert.match(line, /^rejected 410 Unregistered /);
+    assert.deepEqual(await apns2(alpha), ["accepted " + alpha]);
+    await page.locator("#rules").getByRole("button").click();
+    await page.locator("#rules").getByText("No answer is set").waitFor();
+    assert.deepEqual(await apns2(gone), ["accepted " + gone]);
+  });
+
+  await check("HTML and scripts are shown as text", async () => {
+    const evil = `<img src=x onerror="document.title='owned'"><script>document.title='owned'</script>`;
+    await curl(tokenOf("ee"), {
+      aps: { alert: { title: evil, subtitle: evil, body: evil, "loc-key": evil }, sound: evil, category: evil, "thread-id": evil, badge: evil, "mutable-content": 1, event: evil, "content-state": { [evil]: evil } },
+      [evil]: evil, image: `https://evil.example/"><script>document.title='owned'</script>.png`,
+    }, "-H", "apns-collapse-id: " + evil.slice(0, 40));
+    await curl(evil.replaceAll("/", "").replaceAll(" ", ""), { aps: {} });
+    await page.locator("#sizer .c-text", { hasText: "<img" }).first().click();
+    await pane.getByText("Live Activity").waitFor();
+    assert.equal(await pane.locator(".note .t").first().textContent(), evil);
+    assert.equal(await page.locator("main img, main script, main iframe").count(), 0);
+    for (const tab of ["answers", "connections", "setup", "message"]) await page.click("#tab-" + tab);
+    assert.equal(await page.title(), "Pushes");
+  });
+
+  await check("keyboard alone", async () => {
+    await page.locator("#viewport").focus();
+    await page.keyboard.press("Escape");
+    await page.waitForSelector("#panel", { state: "hidden" });
+    await page.keyboard.press("/");
+    assert.equal(await page.evaluate(() => document.activeElement.id), "f-text");
+    await page.keyboard.type("Grüße");
+    await row("From curl").first().waitFor({ state: "detached" });
+    await page.keyboard.press("Escape");
+    assert.equal(await page.evaluate(() => document.activeElement.id), "viewport");
+    assert.equal(await page.inputValue("#f-text"), "Grüße");
+    assert.notEqual(await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle), "none", "the focus is not visible");
+    await page.keyboard.press("j");
+    await page.keyboard.press("ArrowDown");
+    await page.keyboard.press("k");
+    const active = await page.getAttribute("#viewport", "aria-activedescendant");
+    assert.equal(await page.getAttribute("#" + active, "aria-selected"), "true");
+    assert.equal(await page.getAttribute("#" + active, "aria-rowindex"), "1");
+    await page.keyboard.press("Enter");
+    await pane.locator(".note").waitFor();
+    // From the list, Tab leads to the tabs and the arrows along them; a form sends with Enter.
+    for (let i = 0; i < 5 && (await page.evaluate(() => document.activeElement.id)) !== "tab-message"; i++) await page.keyboard.press("Tab");
+    await page.keyboard.press("ArrowRight");
+    assert.equal(await page.evaluate(() => document.activeElement.id), "tab-answers");
+    for (let i = 0; i < 5 && (await page.evaluate(() => document.activeElement.name)) !== "reason"; i++) await page.keyboard.press("Tab");
+    await page.keyboard.type("BadTopic");
+    await page.keyboard.press("Enter");
+    await page.locator("#rules").getByText("every message: BadTopic").waitFor();
+    await page.keyboard.press("Escape");
+    await page.waitForSelector("#panel", { state: "hidden" });
+    await page.fill("#f-text", "");
+  });
+
+  await check("nothing moves while rows arrive", async () => {
+    for (let i = 0; i < 3; i++) await Promise.all(Array.from({ length: 10 }, () => curl(alpha, { aps: { alert: "many" } })));
+    await page.locator("#shown").filter({ hasText: /^[4-9]\d shown/ }).waitFor();
+    await page.evaluate(() => {
+      window.shift = 0;
+      new PerformanceObserver((l) => l.getEntries().forEach((e) => (window.shift += e.value))).observe({ type: "layout-shift" });
+      document.getElementById("viewport").scrollTop = 300;
+    });
+    await page.waitForTimeout(300);
+    const top = () => page.evaluate(() => {
+      const view = document.getElementById("viewport").getBoundingClientRect();
+      return document.elementFromPoint(view.left + 60, view.top + 15).closest(".row").dataset.number;
+    });
+    const before = await top();
+    for (let i = 0; i < 5; i++) await curl(alpha, { aps: { alert: "more" } });
+    await page.locator("#counts").filter({ hasText: /messages/ }).waitFor();
+    await page.waitForTimeout(500);
+    assert.equal(await top(), before, "the row on top");
+    assert.equal(await page.evaluate(() => window.shift), 0, "layout shift");
+    await page.evaluate(() => (document.getElementById("viewport").scrollTop = 0));
+    await row("more").first().waitFor();
+  });
+
+  await check("the program is started again", async () => {
+    await stop(local);
+    await page.waitForSelector("#live[data-state=wait]");
+    local = await start();
+    await live();
+    await page.getByText("Waiting for a push").waitFor();
+    assert.deepEqual(await apns2(alpha), ["accepted " + alpha]);
+    await row("Grüße").waitFor();
+    assert.equal(await rows(), 1);
+  });
+
+  await check("clear, and a narrow window", async () => {
+    await page.setViewportSize({ width: 380, height: 700 });
+    assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 380, "the page scrolls sideways");
+    await row("Grüße").click();
+    await pane.locator(".note").waitFor();
+    await page.click("#close-panel");
+    await page.click("#clear");
+    await page.getByText("Waiting for a push").waitFor();
+  });
+
+  await check("no request to another host", async () => assert.deepEqual(foreign, []));
+
+  await context.close();
+  await stop(local);
+  console.log("end");
+}
+
+main().catch((err) => {
+  console.log("FAIL page: " + String(err.stack).replaceAll("\n", "\\n"));
+  process.exit(1);
+});
