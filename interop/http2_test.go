@@ -112,7 +112,7 @@ func (p *process) until(ctx context.Context, part string) string {
 }
 
 // needNode returns the path of node. It skips the test if node or the module is missing.
-func needNode(t *testing.T, module string) string {
+func needNode(t testing.TB, module string) string {
 	t.Helper()
 	node := findProgram(t, "node")
 	if module != "" {

@@ -3,7 +3,8 @@
 # needs Debian, root and Go. It does nothing if all programs are there.
 #
 # Most of them are servers, which Debian would start after installation. So this script does
-# not install the packages: it unpacks them into a cache, where the tests look after PATH.
+# not install the packages, except Chromium: it unpacks them into a cache, where the tests look
+# after PATH.
 set -euo pipefail
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/apns-interop # as in findProgram in servers_test.go
@@ -41,6 +42,11 @@ exec '$file' $options "\$@"
 END
     chmod +x "$cache/bin/$program"
   done
+fi
+# Chromium starts nothing, and needs its libraries and a font where Debian puts them.
+if [ -n "$(missing chromium)" ]; then
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core
 fi
 for program in $(missing h2spec h2specd); do
   GOBIN=$cache/bin go install "github.com/summerwind/h2spec/cmd/$program@latest"

@@ -8,6 +8,7 @@
 //	(cd interop/sideshow && go mod download && go test .)
 //	go test -v ./interop
 //	go test -v ./interop -run TestServers -pushes 10000
+//	go test ./interop -run '^$' -bench Page -benchtime 50000x
 //
 // A test is skipped if its program is not installed.
 package interop_test

@@ -67,7 +67,7 @@ async function main() {
     permissions: ["clipboard-read", "clipboard-write"],
   });
   const page = await context.newPage();
-  page.setDefaultTimeout(15000);
+  page.setDefaultTimeout(30000);
   const complaints = [], foreign = [];
   page.on("console", (m) => m.type() === "error" && !/Failed to load resource|ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED|404/.test(m.text()) && complaints.push(m.text()));
   page.on("pageerror", (err) => complaints.push(String(err)));

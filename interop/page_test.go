@@ -14,7 +14,7 @@ import (
 )
 
 // buildProgram builds a program of the folder examples, and returns the file.
-func buildProgram(t *testing.T, name string) string {
+func buildProgram(t testing.TB, name string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), name)
 	if out, err := exec.Command("go", "build", "-o", file, "../examples/"+name).CombinedOutput(); err != nil {
@@ -31,7 +31,7 @@ type localServer struct {
 }
 
 // startLocal starts examples/local on free ports.
-func startLocal(t *testing.T, program string, args ...string) *localServer {
+func startLocal(t testing.TB, program string, args ...string) *localServer {
 	t.Helper()
 	s := &localServer{dir: t.TempDir()}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -101,8 +101,8 @@ func TestDocumentedControlAPI(t *testing.T) {
 	}
 }
 
-// browserArgs returns what page.js needs: Chromium, a profile folder, and clients.
-func browserSettings(t *testing.T) (node string, settings map[string]string) {
+// browserSettings returns what page.js needs: Chromium, a profile folder, and clients.
+func browserSettings(t testing.TB) (node string, settings map[string]string) {
 	t.Helper()
 	chromium := findProgram(t, "chromium")
 	node = needNode(t, "playwright-core")

@@ -233,7 +233,7 @@ func (s *site) start(ctx context.Context, t *testing.T, program string, command 
 
 // findProgram returns the path of a program, also of one that install.sh installed. It skips
 // the test if there is none.
-func findProgram(t *testing.T, name string) string {
+func findProgram(t testing.TB, name string) string {
 	t.Helper()
 	cache, _ := os.UserCacheDir()
 	for _, dir := range []string{"", "/usr/sbin", filepath.Join(cache, "apns-interop", "bin"), filepath.Join(build.Default.GOPATH, "bin")} {

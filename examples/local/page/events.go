@@ -18,6 +18,7 @@ const (
 	stateTicks  = 5                      // how many ticks are between two looks at the state
 	aliveTicks  = 150                    // after how many ticks without an event a comment is sent
 	maxBatch    = 200                    // messages in one event; of more, the latest
+	floodTicks  = 3                      // how many ticks are between two looks after more than maxBatch
 	maxFirst    = 1000                   // messages in the first event
 	writeWithin = 10 * time.Second       // a client that reads nothing for so long is cut off
 )
@@ -88,15 +89,20 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 	timer := time.NewTicker(tick)
 	defer timer.Stop()
 	var state []byte
+	due := 0 // the tick of the next look for messages
 	for n := 0; out.err == nil; n++ {
-		b, cleared := f.next(limit)
-		if cleared {
-			out.send("cleared", "", struct{}{})
+		if n >= due {
+			b, cleared := f.next(limit)
+			if cleared {
+				out.send("cleared", "", struct{}{})
+			}
+			if len(b.Messages) > 0 || b.Skipped > 0 || cleared || n == 0 {
+				out.send("messages", p.started+":"+strconv.Itoa(f.seen), b)
+			}
+			if limit = maxBatch; b.Skipped > 0 {
+				due = n + floodTicks
+			}
 		}
-		if len(b.Messages) > 0 || b.Skipped > 0 || cleared || n == 0 {
-			out.send("messages", p.started+":"+strconv.Itoa(f.seen), b)
-		}
-		limit = maxBatch
 		if n%stateTicks == 0 {
 			if now, err := json.Marshal(p.state()); err == nil && !bytes.Equal(now, state) {
 				state = now
