@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -66,6 +67,12 @@ func TestLocal(t *testing.T) {
 	addr := make(map[string]string)
 	for _, service := range []string{"HTTP/2 provider API", "binary gateway", "feedback service"} {
 		addr[service] = strings.TrimSpace(strings.TrimPrefix(until(service), service))
+	}
+	url := strings.TrimSpace(strings.TrimPrefix(until("web page"), "web page"))
+	if resp, err := http.Get(url); err != nil || resp.StatusCode != 200 {
+		t.Errorf("the page at %q: %v, %v", url, resp, err)
+	} else {
+		resp.Body.Close()
 	}
 	var commands []string
 	for range 4 {
@@ -206,6 +213,13 @@ func TestLocal(t *testing.T) {
 		_, stderr, status = run(t, nil, "local", "-http2", "0", "-push", port, "-feedback", "0", "-dir", t.TempDir())
 		if status != 1 || !strings.HasPrefix(stderr, "error: apnstest: cannot listen: ") {
 			t.Errorf("on a port that is taken: got %q, %d", stderr, status)
+		}
+		_, stderr, status = run(t, nil, "local", "-http2", "0", "-push", "0", "-feedback", "0", "-page-addr", addr["binary gateway"], "-dir", t.TempDir())
+		if status != 1 || !strings.Contains(stderr, "(-page-addr gives the page another address, -page=false leaves it out)") {
+			t.Errorf("with the page on a port that is taken: got %q, %d", stderr, status)
+		}
+		if _, stderr, status := run(t, nil, "local", "-keep", "0"); status != 1 || !strings.Contains(stderr, "-keep is 0, expected 1 or more") {
+			t.Errorf("without memory: got %q, %d", stderr, status)
 		}
 		if _, stderr, status := run(t, nil, "local", "x"); status != 2 || !strings.Contains(stderr, "number of arguments is 1, expected none") {
 			t.Errorf("got %q, %d; want the usage", stderr, status)

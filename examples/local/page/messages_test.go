@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -132,6 +134,43 @@ func TestDetail(t *testing.T) {
 	want := "0 command, 1 identifier, 5 expiry, 9 device token length, 11 device token, 43 payload length, 45 payload"
 	if strings.Join(got, ", ") != want || d.Bytes[4].Hex != token || d.Protocol != "binary" {
 		t.Errorf("%s: got bytes %v, want %s", d.Protocol, got, want)
+	}
+}
+
+// What a client has sent is quoted in the commands: a shell takes it as it is, and runs
+// nothing of it.
+func TestCommandsAreQuoted(t *testing.T) {
+	sh, err := exec.LookPath("sh")
+	if err != nil {
+		t.Skip("no shell to run the commands in")
+	}
+	f := newFixture(t, 10)
+	conn := f.client()
+	const nasty = "' \" $(touch pwned) `touch pwned`; touch pwned # \\ \n !! * -x @/etc/passwd é"
+	for i, payload := range []string{nasty, "@/etc/passwd", "-x", "tab\there", "escape\x1b[31m", "\xff"} {
+		if err := conn.WritePushMsg(t.Context(), &apns.Message{Token: token, CollapseID: "'$(touch pwned)'", Payload: []byte(payload), PushType: apns.PushTypeAlert}); err == nil {
+			t.Fatalf("payload %q is accepted", payload)
+		}
+		var d struct{ Curl, Push string }
+		f.must("GET", fmt.Sprint("/api/messages/", len(f.messages("").Messages)), "", &d)
+		if strings.ContainsAny(d.Curl+d.Push, "\x1b\xff\t") {
+			t.Errorf("payload %d: the commands have control characters: %q", i, d.Curl)
+		}
+		// Functions in place of the programs print the payload.
+		for command, function := range map[string]string{
+			d.Curl: `curl() { while [ $# -gt 0 ]; do case $1 in --data-raw) printf %s "$2";; --data-binary) cat;; esac; shift; done; }`,
+			d.Push: `go() { cat; }`,
+		} {
+			cmd := exec.CommandContext(t.Context(), sh, "-c", function+"\n"+command)
+			cmd.Dir = t.TempDir()
+			out, err := cmd.CombinedOutput()
+			if err != nil || string(out) != payload {
+				t.Errorf("%s\nhas the payload %q (%v), want %q", command, out, err, payload)
+			}
+			if left, _ := filepath.Glob(filepath.Join(cmd.Dir, "*")); len(left) > 0 {
+				t.Errorf("%s\nhas made %v", command, left)
+			}
+		}
 	}
 }
 
