@@ -1,0 +1,305 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"example.com/apns"
+)
+
+// A pusher is an *apns.Client, or what a benchmark puts in its place.
+type pusher interface {
+	PushChan(context.Context, <-chan *apns.Message) iter.Seq[apns.Result]
+	Shutdown(context.Context) error
+	Close() error
+}
+
+// An inDoubtPolicy says what becomes of a message in doubt.
+type inDoubtPolicy string
+
+const (
+	inDoubtRedeliver inDoubtPolicy = "redeliver" // send it once more: it may arrive twice
+	inDoubtAck       inDoubtPolicy = "ack"       // count it as accepted: it may never have arrived
+	inDoubtPark      inDoubtPolicy = "park"      // publish it on subjectParked
+)
+
+// A worker takes messages from a queue, pushes them, and acknowledges each as its outcome
+// says.
+type worker struct {
+	queue   *queue
+	client  pusher
+	inDoubt inDoubtPolicy
+	max     int           // messages that it holds; the other half of the back-pressure is queueSettings.pending
+	grace   time.Duration // from SIGTERM on
+
+	acks     *acknowledger
+	events   chan event
+	draining atomic.Bool
+	metrics  metrics
+
+	mu   sync.Mutex // protects what follows
+	held map[*job]struct{}
+	room chan struct{} // has a value when a job was released
+}
+
+// A job is a message of the queue on its way. The Value of its message is the job.
+type job struct {
+	sequence  uint64 // in the stream
+	delivered uint64 // how often, this time included
+	reply     string // the subject of acknowledgements
+	data      []byte
+	extended  time.Time // when AckWait began; worker.mu protects it
+	message   apns.Message
+	resolved  atomic.Bool // its acknowledgement is on its way
+}
+
+// newWorker returns a worker that has yet to run. It needs room for at least one message.
+func newWorker(q *queue, client pusher, inDoubt inDoubtPolicy, room int, grace time.Duration) (*worker, error) {
+	w := &worker{
+		queue: q, client: client, inDoubt: inDoubt, max: room, grace: grace,
+		events: make(chan event, room),
+		held:   make(map[*job]struct{}),
+		room:   make(chan struct{}, 1),
+	}
+	var err error
+	w.acks, err = newAcknowledger(q.nc, w.release)
+	return w, err
+}
+
+// run works until ctx ends, and then drains: it takes nothing more, waits for the outcomes of
+// what it has pushed, gives the rest back, and returns when all acknowledgements are
+// confirmed. It takes grace at most, and a second.
+func (w *worker) run(ctx context.Context) error {
+	messages := make(chan *apns.Message, w.max)
+	var fetching, pushing, publishing, extending sync.WaitGroup
+	fetching.Go(func() { w.fetch(ctx, messages) })
+	pushing.Go(func() {
+		// This context has nothing to do with ctx: if it ended, what is in flight would be
+		// in doubt. Shutdown ends the loop.
+		for r := range w.client.PushChan(context.Background(), messages) {
+			w.resolve(r)
+		}
+	})
+	for range 4 {
+		publishing.Go(w.publishEvents)
+	}
+	drained := make(chan struct{})
+	extending.Go(func() { w.extend(drained) })
+
+	<-ctx.Done()
+	w.draining.Store(true)
+	bound, cancel := context.WithTimeout(context.Background(), w.grace)
+	defer cancel()
+	if err := w.client.Shutdown(bound); err != nil {
+		slog.Warn("the server has not answered in time", "error", err)
+		w.client.Close()
+	}
+	pushing.Wait()
+	fetching.Wait()
+	close(messages)
+	for m := range messages { // PushChan has not taken these
+		w.retry(m.Value.(*job), 0)
+	}
+	close(w.events)
+	publishing.Wait()
+	bound, cancelAcks := context.WithTimeout(context.Background(), max(time.Second, w.grace/10))
+	defer cancelAcks()
+	left := w.acks.close(bound.Done())
+	close(drained)
+	extending.Wait()
+	if left > 0 {
+		return fmt.Errorf("%d acknowledgements are not confirmed: those messages are delivered once more", left)
+	}
+	return nil
+}
+
+// fetch takes messages from the queue, no more than the worker has room for: so each of them
+// is known to extend.
+func (w *worker) fetch(ctx context.Context, messages chan<- *apns.Message) {
+	for ctx.Err() == nil {
+		n := w.waitForRoom(ctx)
+		if n == 0 {
+			return
+		}
+		batch, err := w.queue.consumer.Fetch(n, jetstream.FetchMaxWait(time.Second)) // run waits so long at SIGTERM
+		if err == nil {
+			for m := range batch.Messages() {
+				w.take(m, messages)
+			}
+			err = batch.Error()
+		}
+		if err != nil && ctx.Err() == nil {
+			slog.Warn("cannot fetch from the queue", "error", err)
+			select {
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+			}
+		}
+	}
+}
+
+// waitForRoom waits until a quarter of the room is free, and returns how much is. It returns 0
+// if ctx ends.
+func (w *worker) waitForRoom(ctx context.Context) int {
+	for {
+		if free := w.max - w.holding(); free >= max(1, w.max/4) {
+			return free
+		}
+		select {
+		case <-w.room:
+		case <-ctx.Done():
+			return 0
+		}
+	}
+}
+
+func (w *worker) holding() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.held)
+}
+
+// release is called when the acknowledgement of a job is confirmed.
+func (w *worker) release(j *job) {
+	w.mu.Lock()
+	delete(w.held, j)
+	w.mu.Unlock()
+	select {
+	case w.room <- struct{}{}:
+	default:
+	}
+}
+
+// take makes a job of a message and hands it to PushChan, or rejects it.
+func (w *worker) take(m jetstream.Msg, messages chan<- *apns.Message) {
+	meta, err := m.Metadata()
+	if err != nil {
+		slog.Error("this is no message of JetStream", "subject", m.Subject(), "error", err)
+		return
+	}
+	j := &job{sequence: meta.Sequence.Stream, delivered: meta.NumDelivered, reply: m.Reply(), data: m.Data(), extended: time.Now()}
+	w.mu.Lock()
+	w.held[j] = struct{}{}
+	w.mu.Unlock()
+	w.metrics.taken.Add(1)
+	if j.delivered > 1 {
+		w.metrics.redelivered.Add(1)
+	}
+	// The error of json.Unmarshal may quote what is secret.
+	if json.Unmarshal(j.data, &j.message) != nil {
+		w.reject(j, "it is not the JSON form of a message")
+		return
+	}
+	p := &j.message
+	if p.Expiry.Unix() > 0 && !p.Expiry.After(time.Now()) { // the package would have the server try once
+		w.reject(j, "it expired in the queue")
+		return
+	}
+	if p.APNsID == "" {
+		p.APNsID = messageID(w.queue.created, j.sequence)
+	}
+	p.Value = j
+	messages <- p // which has room for all that are held
+}
+
+// messageID returns a UUID that is the same each time that a message is delivered, on any
+// worker: so what arrives twice can be told from what was sent twice.
+func messageID(created time.Time, sequence uint64) string {
+	b := binary.BigEndian.AppendUint64([]byte(pushStream), uint64(created.UnixNano()))
+	u := sha256.Sum256(binary.BigEndian.AppendUint64(b, sequence))
+	u[6], u[8] = u[6]&0x0f|0x80, u[8]&0x3f|0x80 // version 8, of RFC 9562
+	return fmt.Sprintf("%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:16])
+}
+
+// resolve acknowledges a job as the outcome of its message says.
+func (w *worker) resolve(r apns.Result) {
+	j := r.Message.Value.(*job)
+	advice := apns.Advise(r.Err)
+	w.metrics.resolved[advice.Action].Add(1)
+	if advice.Action != apns.ActionResend && advice.Action != apns.ActionFix {
+		w.metrics.refused.Store(false)
+	}
+	switch advice.Action {
+	case apns.ActionDone:
+		w.acks.send(j, ackDone)
+	case apns.ActionForget:
+		body, _ := json.Marshal(deadToken{j.message.Token, j.message.Topic, advice.DeadAt}) // which has no error
+		w.events <- event{j, subjectDead, body, r.Err.Error(), ackDone}
+	case apns.ActionDrop:
+		w.reject(j, r.Err.Error())
+	case apns.ActionResend:
+		w.retry(j, max(advice.After, backOff(j.delivered)))
+	case apns.ActionFix: // never a reason to give a message up
+		if !w.metrics.refused.Swap(true) {
+			slog.Error("nothing can be sent until this is corrected", "error", r.Err)
+		}
+		w.retry(j, time.Minute)
+	case apns.ActionDecide:
+		slog.Warn("in doubt", "sequence", j.sequence, "policy", w.inDoubt)
+		switch w.inDoubt {
+		case inDoubtAck:
+			w.acks.send(j, ackDone)
+		case inDoubtPark:
+			w.events <- event{j, subjectParked, j.data, r.Err.Error(), ackDone}
+		default:
+			w.retry(j, backOff(j.delivered))
+		}
+	}
+}
+
+// reject gives a message up, since it would fail each time.
+func (w *worker) reject(j *job, reason string) {
+	w.metrics.rejected.Add(1)
+	w.events <- event{j, subjectRejected, j.data, reason, ackNever(reason)}
+}
+
+// retry has a message delivered once more: later, or at once to another worker if this one
+// ends.
+func (w *worker) retry(j *job, after time.Duration) {
+	if w.draining.Load() {
+		after = 0
+	}
+	w.acks.send(j, ackLater(after))
+}
+
+// backOff returns how long a message waits before it is delivered once more.
+func backOff(delivered uint64) time.Duration {
+	return min(time.Second<<min(delivered-1, 6), time.Minute)
+}
+
+// extend tells JetStream that what is held is still in progress, so that no other worker gets it.
+func (w *worker) extend(drained <-chan struct{}) {
+	ticker := time.NewTicker(w.queue.ackWait / 4)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-drained:
+			return
+		case now := <-ticker.C:
+			var late []*job
+			w.mu.Lock()
+			for j := range w.held {
+				// After -NAK it would be delivered too early.
+				if now.Sub(j.extended) >= w.queue.ackWait/4 && !j.resolved.Load() {
+					j.extended = now
+					late = append(late, j)
+				}
+			}
+			w.mu.Unlock()
+			for _, j := range late {
+				w.queue.nc.Publish(j.reply, []byte(ackProgress))
+			}
+			w.metrics.extended.Add(uint64(len(late)))
+		}
+	}
+}

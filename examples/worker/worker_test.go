@@ -1,0 +1,419 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"example.com/apns"
+	"example.com/apns/apnstest"
+)
+
+// With WORKER_MAIN set the test binary is the program: the chaos test kills it.
+func TestMain(m *testing.M) {
+	if os.Getenv("WORKER_MAIN") != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func TestDemo(t *testing.T) {
+	s, err := parse(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := demo(t.Context(), &out, s); err != nil {
+		t.Fatal(err)
+	}
+	// One of the ten dead tokens was registered after it was dead.
+	want := "published 1000 messages\naccepted: 986\ndead: 10\nrejected: 4\ntokens left: 991\n"
+	if out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
+	}
+}
+
+// A rig is a queue and a push server in this process, and a worker between them.
+type rig struct {
+	*worker
+	t      *testing.T
+	client *apns.Client
+	server *apnstest.Server
+	stop   context.CancelFunc
+	done   chan error
+}
+
+func newRig(t *testing.T, handler func(*apns.Message) error, change ...func(*rig)) *rig {
+	t.Helper()
+	nats := startTestServer(t)
+	js, err := jetstream.New(nats)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := openQueue(t.Context(), nats, js, queueSettings{ackWait: 2 * time.Second, pending: 20_000, maxAge: time.Hour, replicas: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t, server: apnstest.NewUnstartedServer(handler), done: make(chan error, 1)}
+	r.client = &apns.Client{Attempts: 1}
+	if r.worker, err = newWorker(q, r.client, inDoubtRedeliver, 4096, 5*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range change {
+		f(r)
+	}
+	r.server.Start()
+	t.Cleanup(r.server.Close)
+	r.client.Addr, r.client.Config = r.server.HTTP2Addr, r.server.TokenConfig()
+	return r
+}
+
+func startTestServer(t *testing.T) *nats.Conn {
+	t.Helper()
+	s, err := startServer("", 0, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+	nc, err := nats.Connect("", nats.InProcessServer(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return nc
+}
+
+// start runs the worker. It is stopped at the end of the test, if not before.
+func (r *rig) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	r.stop = cancel
+	go func() { r.done <- r.run(ctx) }()
+	r.t.Cleanup(cancel)
+}
+
+// drain is SIGTERM.
+func (r *rig) drain() {
+	r.t.Helper()
+	r.stop()
+	select {
+	case err := <-r.done:
+		if err != nil {
+			r.t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		r.t.Fatal("the worker does not drain")
+	}
+}
+
+func (r *rig) publish(bodies ...[]byte) {
+	r.t.Helper()
+	p := &publisher{js: r.queue.js}
+	for i, b := range bodies {
+		if err := p.publish(b, fmt.Sprint(i)); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	if err := p.wait(); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// left returns how many messages are in a stream.
+func (r *rig) left(stream string) uint64 {
+	r.t.Helper()
+	s, err := r.queue.js.Stream(context.Background(), stream)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return s.CachedInfo().State.Msgs
+}
+
+// waitFor waits until a condition holds.
+func (r *rig) waitFor(what string, is func() bool) {
+	r.t.Helper()
+	for end := time.Now().Add(30 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			r.t.Fatalf("after 30 seconds: %s is not so", what)
+		}
+	}
+}
+
+func (r *rig) waitUntilEmpty() {
+	r.t.Helper()
+	r.waitFor("the queue is empty", func() bool { return r.left(pushStream) == 0 })
+}
+
+func encode(t *testing.T, m apns.Message) []byte {
+	t.Helper()
+	b, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// Each outcome has its acknowledgement, and leaves a trace on its subject.
+func TestOutcomes(t *testing.T) {
+	hello := apns.Message{Token: "c0ffee", Payload: apns.AlertPayload("Hello")}
+	with := func(change func(*apns.Message)) []byte {
+		m := hello
+		change(&m)
+		return encode(t, m)
+	}
+	// Each answers once; then messages are accepted.
+	first := func(err error) func(*apns.Message) error {
+		var n atomic.Int64
+		return func(*apns.Message) error {
+			if n.Add(1) == 1 {
+				return err
+			}
+			return nil
+		}
+	}
+	lost := apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndRST} // accepted, and the answer is lost
+	policy := func(p inDoubtPolicy) func(*rig) { return func(r *rig) { r.inDoubt = p } }
+	tests := []struct {
+		name     string
+		body     []byte
+		handler  func(*apns.Message) error
+		change   func(*rig)
+		accepted int
+		subject  string // of the event, if there is one
+		reason   string // begins with
+		atLeast  time.Duration
+	}{
+		{name: "accepted", accepted: 1},
+		{name: "dead", handler: first(&apns.PushError{HTTPStatus: 410, Reason: apns.ReasonUnregistered, DeadAt: time.Unix(1700000000, 0)}), subject: subjectDead, reason: "apns: message rejected: Unregistered"},
+		{name: "rejected", handler: first(apns.ReasonBadDeviceToken), subject: subjectRejected, reason: "apns: message rejected: BadDeviceToken"},
+		{name: "invalid", body: with(func(m *apns.Message) { m.Token = "token" }), subject: subjectRejected, reason: "apns: token has 't'"},
+		{name: "undecodable", body: []byte(`{"token": 7}`), subject: subjectRejected, reason: "it is not the JSON form"},
+		{name: "expired", body: with(func(m *apns.Message) { m.Expiry = time.Now().Add(-time.Minute) }), subject: subjectRejected, reason: "it expired in the queue"},
+		{name: "now or never", body: with(func(m *apns.Message) { m.Expiry = time.Unix(0, 0) }), accepted: 1},
+		{name: "throttled", handler: first(&apns.PushError{HTTPStatus: 429, Reason: apns.ReasonTooManyRequests, RetryAfter: 3 * time.Second}), accepted: 1, atLeast: 3 * time.Second},
+		{name: "not sent", handler: first(apnstest.Fault{End: apnstest.EndRefusedStream}), accepted: 1, atLeast: time.Second},
+		{name: "in doubt, redeliver", handler: first(lost), accepted: 2, atLeast: time.Second},
+		{name: "in doubt, ack", handler: first(lost), change: policy(inDoubtAck), accepted: 1},
+		{name: "in doubt, park", handler: first(lost), change: policy(inDoubtPark), accepted: 1, subject: subjectParked, reason: "apns: in doubt"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			body := test.body
+			if body == nil {
+				body = encode(t, hello)
+			}
+			r := newRig(t, test.handler)
+			if test.change != nil {
+				test.change(r)
+			}
+			r.publish(body)
+			start := time.Now()
+			r.start()
+			r.waitUntilEmpty()
+			if took := time.Since(start); took < test.atLeast {
+				t.Errorf("it took %v, want at least %v", took, test.atLeast)
+			}
+			r.drain()
+			if got := r.server.Count(apnstest.Accepted); got != test.accepted {
+				t.Errorf("the server accepted it %d times, want %d", got, test.accepted)
+			}
+			ids := make(map[string]bool)
+			for _, m := range r.server.Messages(apnstest.Accepted) {
+				ids[m.APNsID] = true
+			}
+			if len(ids) > 1 {
+				t.Errorf("it had the IDs %v, want the same each time", ids)
+			}
+			r.wantEvent(test.subject, test.reason, body)
+		})
+	}
+}
+
+// wantEvent checks that there is one event, or none if the subject is empty.
+func (r *rig) wantEvent(subject, reason string, body []byte) {
+	r.t.Helper()
+	stream, err := r.queue.js.Stream(r.t.Context(), eventStream)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	n := stream.CachedInfo().State.Msgs
+	if subject == "" {
+		if n != 0 {
+			r.t.Errorf("there are %d events, want none", n)
+		}
+		return
+	}
+	m, err := stream.GetMsg(r.t.Context(), 1)
+	if err != nil || n != 1 {
+		r.t.Fatalf("there are %d events (%v), want 1", n, err)
+	}
+	if got := m.Header.Get(headerReason); m.Subject != subject || !strings.HasPrefix(got, reason) {
+		r.t.Errorf("the event is %s: %s, want %s: %s", m.Subject, got, subject, reason)
+	}
+	if subject == subjectDead {
+		body = []byte(`{"token":"c0ffee","dead_at":"2023-11-14T22:13:20Z"}`)
+	}
+	if !bytes.Equal(m.Data, body) {
+		r.t.Errorf("the event has %s, want %s", m.Data, body)
+	}
+}
+
+// Credentials that are refused are no reason to give a message up.
+func TestRefused(t *testing.T) {
+	var fixed atomic.Bool
+	r := newRig(t, func(*apns.Message) error {
+		if fixed.Load() {
+			return nil
+		}
+		return apns.ReasonInvalidProviderToken
+	})
+	r.publish(demoMessage(1), demoMessage(2))
+	r.start()
+	r.waitFor("the worker is refused", func() bool { return r.metrics.resolved[apns.ActionFix].Load() == 2 })
+	var out strings.Builder
+	r.write(&out)
+	if !strings.Contains(out.String(), "\nworker_refused 1\n") {
+		t.Errorf("the metrics are %s, want worker_refused 1", out.String())
+	}
+	r.waitFor("it holds nothing", func() bool { return r.holding() == 0 })
+	r.drain()
+	if left, events := r.left(pushStream), r.left(eventStream); left != 2 || events != 0 {
+		t.Errorf("%d messages are left, and %d events, want 2 and 0", left, events)
+	}
+}
+
+// After SIGTERM each message was accepted and is gone, or is in the queue and was not sent.
+func TestDrain(t *testing.T) {
+	for _, silent := range []bool{false, true} {
+		t.Run(fmt.Sprintf("silent %v", silent), func(t *testing.T) {
+			t.Parallel()
+			var answered atomic.Int64
+			r := newRig(t, func(*apns.Message) error {
+				if answered.Add(1) > 500 && silent {
+					return apnstest.Fault{}
+				}
+				return nil
+			}, func(r *rig) {
+				r.server.Latency, r.server.StreamLimit = 50*time.Millisecond, 100
+				r.grace, r.client.MaxConns = time.Second, 1
+				q, err := openQueue(t.Context(), r.queue.nc, r.queue.js, queueSettings{ackWait: time.Hour, pending: 20_000, maxAge: time.Hour, replicas: 1})
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.queue = q
+			})
+			const n = 5000
+			bodies := make([][]byte, n)
+			for i := range bodies {
+				bodies[i] = encode(t, apns.Message{Token: demoToken(i), Payload: apns.AlertPayload("Hello")})
+			}
+			r.publish(bodies...)
+			r.start()
+			r.waitFor("500 are answered", func() bool { return answered.Load() > 500 })
+			r.drain()
+			accepted := r.server.Count(apnstest.Accepted)
+			inDoubt := int(r.metrics.resolved[apns.ActionDecide].Load())
+			left := int(r.left(pushStream))
+			if accepted+left != n {
+				t.Errorf("%d were accepted, and %d are left, want %d together", accepted, left, n)
+			}
+			// Another worker gets what is left at once, without waiting for AckWait.
+			batch, err := r.queue.consumer.Fetch(n, jetstream.FetchMaxWait(time.Second))
+			if err != nil {
+				t.Fatal(err)
+			}
+			again := 0
+			for range batch.Messages() {
+				again++
+			}
+			if again != left {
+				t.Errorf("%d are delivered to another worker, want %d", again, left)
+			}
+			switch {
+			case !silent && inDoubt != 0:
+				t.Errorf("%d are in doubt, want none", inDoubt)
+			case silent && (inDoubt == 0 || inDoubt > 100):
+				t.Errorf("%d are in doubt, want those in flight, of which there are 100 at most", inDoubt)
+			}
+		})
+	}
+}
+
+// What waits for longer than AckWait is extended, and so is delivered once.
+func TestExtended(t *testing.T) {
+	r := newRig(t, nil, func(r *rig) { r.server.Latency = 3 * time.Second }) // AckWait is 2 seconds
+	r.publish(demoMessage(1), demoMessage(2))
+	r.start()
+	r.waitUntilEmpty()
+	r.drain()
+	if got := r.metrics.redelivered.Load(); got != 0 {
+		t.Errorf("%d were delivered twice, want none", got)
+	}
+	if got := r.server.Count(apnstest.Accepted); got != 2 {
+		t.Errorf("the server accepted %d, want 2", got)
+	}
+}
+
+func TestEndpoints(t *testing.T) {
+	r := newRig(t, nil)
+	r.publish(demoMessage(1))
+	r.start()
+	r.waitUntilEmpty()
+	get := func(path string) (int, string) {
+		w := httptest.NewRecorder()
+		r.handler().ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		return w.Code, w.Body.String()
+	}
+	if code, _ := get("/readyz"); code != 200 {
+		t.Errorf("/readyz: got %d, want 200", code)
+	}
+	if _, body := get("/metrics"); !strings.Contains(body, "\nworker_resolved_total{action=\"done\"} 1\n") || strings.Contains(body, demoToken(1)) {
+		t.Errorf("/metrics: got %s, want one message that is done, and no token", body)
+	}
+	r.drain()
+	if code, _ := get("/readyz"); code != 503 {
+		t.Errorf("/readyz while draining: got %d, want 503", code)
+	}
+	if code, _ := get("/healthz"); code != 200 {
+		t.Errorf("/healthz: got %d, want 200", code)
+	}
+}
+
+// A token stays if the app registered it after it was dead.
+func TestForgetTokens(t *testing.T) {
+	deadAt := time.Unix(1700000000, 0)
+	store := demoStore{"aa": deadAt.Add(-time.Hour), "bb": deadAt.Add(time.Hour)}
+	for _, token := range []string{"aa", "bb", "cc"} {
+		store.Remove(t.Context(), token, deadAt)
+	}
+	if _, ok := store["bb"]; len(store) != 1 || !ok {
+		t.Errorf("got %v, want bb alone", store)
+	}
+}
+
+func TestParse(t *testing.T) {
+	for _, args := range [][]string{{"-in-doubt", "forget"}, {"x"}, {"-room", "0"}, {"-ack-wait", "1ms"}} {
+		if _, err := parse(args); err == nil {
+			t.Errorf("%q: got nil, want an error", args)
+		}
+	}
+	if err := run(t.Context(), []string{"publish"}); err == nil {
+		t.Error("publish without -nats: got nil, want an error")
+	}
+	if _, err := parse([]string{"-h"}); !errors.Is(err, flag.ErrHelp) {
+		t.Errorf("-h: got %v", err)
+	}
+}
