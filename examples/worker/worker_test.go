@@ -49,29 +49,27 @@ func TestDemo(t *testing.T) {
 // A rig is a queue and a push server in this process, and a worker between them.
 type rig struct {
 	*worker
-	t      *testing.T
+	t      testing.TB
 	client *apns.Client
 	server *apnstest.Server
 	stop   context.CancelFunc
 	done   chan error
 }
 
-func newRig(t *testing.T, handler func(*apns.Message) error, change ...func(*rig)) *rig {
+func newRig(t testing.TB, handler func(*apns.Message) error, change ...func(*rig)) *rig {
 	t.Helper()
 	nats := startTestServer(t)
 	js, err := jetstream.New(nats)
 	if err != nil {
 		t.Fatal(err)
 	}
-	q, err := openQueue(t.Context(), nats, js, queueSettings{ackWait: 2 * time.Second, pending: 20_000, maxAge: time.Hour, replicas: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
 	r := &rig{t: t, server: apnstest.NewUnstartedServer(handler), done: make(chan error, 1)}
 	r.client = &apns.Client{Attempts: 1}
+	q := &queue{nc: nats, js: js}
 	if r.worker, err = newWorker(q, r.client, inDoubtRedeliver, 4096, 5*time.Second); err != nil {
 		t.Fatal(err)
 	}
+	r.setAckWait(time.Minute)
 	for _, f := range change {
 		f(r)
 	}
@@ -81,19 +79,29 @@ func newRig(t *testing.T, handler func(*apns.Message) error, change ...func(*rig
 	return r
 }
 
-func startTestServer(t *testing.T) *nats.Conn {
+func startTestServer(t testing.TB) *nats.Conn {
 	t.Helper()
-	s, err := startServer("", 0, t.TempDir())
+	s, err := startServer("127.0.0.1", -1, t.TempDir()) // any free port
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
-	nc, err := nats.Connect("", nats.InProcessServer(s))
+	nc, err := nats.Connect(s.ClientURL())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
 	return nc
+}
+
+// setAckWait opens the queue.
+func (r *rig) setAckWait(d time.Duration) {
+	r.t.Helper()
+	q, err := openQueue(r.t.Context(), r.queue.nc, r.queue.js, queueSettings{ackWait: d, pending: 20_000, maxAge: time.Hour, replicas: 1})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.queue = q
 }
 
 // start runs the worker. It is stopped at the end of the test, if not before.
@@ -156,7 +164,7 @@ func (r *rig) waitUntilEmpty() {
 	r.waitFor("the queue is empty", func() bool { return r.left(pushStream) == 0 })
 }
 
-func encode(t *testing.T, m apns.Message) []byte {
+func encode(t testing.TB, m apns.Message) []byte {
 	t.Helper()
 	b, err := json.Marshal(m)
 	if err != nil {
@@ -309,11 +317,7 @@ func TestDrain(t *testing.T) {
 			}, func(r *rig) {
 				r.server.Latency, r.server.StreamLimit = 50*time.Millisecond, 100
 				r.grace, r.client.MaxConns = time.Second, 1
-				q, err := openQueue(t.Context(), r.queue.nc, r.queue.js, queueSettings{ackWait: time.Hour, pending: 20_000, maxAge: time.Hour, replicas: 1})
-				if err != nil {
-					t.Fatal(err)
-				}
-				r.queue = q
+				r.setAckWait(time.Hour)
 			})
 			const n = 5000
 			bodies := make([][]byte, n)
@@ -354,7 +358,10 @@ func TestDrain(t *testing.T) {
 
 // What waits for longer than AckWait is extended, and so is delivered once.
 func TestExtended(t *testing.T) {
-	r := newRig(t, nil, func(r *rig) { r.server.Latency = 3 * time.Second }) // AckWait is 2 seconds
+	r := newRig(t, nil, func(r *rig) {
+		r.server.Latency = 3 * time.Second
+		r.setAckWait(2 * time.Second)
+	})
 	r.publish(demoMessage(1), demoMessage(2))
 	r.start()
 	r.waitUntilEmpty()
@@ -415,5 +422,23 @@ func TestParse(t *testing.T) {
 	}
 	if _, err := parse([]string{"-h"}); !errors.Is(err, flag.ErrHelp) {
 		t.Errorf("-h: got %v", err)
+	}
+}
+
+// A line that is published twice is in the queue once. A line that is no message is not quoted.
+func TestPublishLines(t *testing.T) {
+	r := newRig(t, nil)
+	s := &settings{nats: r.queue.nc.ConnectedUrl(), queueSettings: queueSettings{maxAge: time.Hour, replicas: 1}}
+	one, two := demoMessage(1), demoMessage(2)
+	var out bytes.Buffer
+	if err := publishLines(t.Context(), bytes.NewReader(bytes.Join([][]byte{one, two, one}, []byte("\n"))), &out, s); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := out.String(), "published 2, duplicates 1\n"; got != want || r.left(pushStream) != 2 {
+		t.Errorf("got %q and %d messages in the queue, want %q and 2", got, r.left(pushStream), want)
+	}
+	err := publishLines(t.Context(), strings.NewReader(`{"token": "decade", "payload":`), &out, s)
+	if err == nil || strings.Contains(err.Error(), "decade") {
+		t.Errorf("got %v, want an error without the token", err)
 	}
 }
