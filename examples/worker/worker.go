@@ -78,7 +78,7 @@ func newWorker(q *queue, client pusher, inDoubt inDoubtPolicy, room int, grace t
 
 // run works until ctx ends, and then drains: it takes nothing more, waits for the outcomes of
 // what it has pushed, gives the rest back, and returns when all acknowledgements are
-// confirmed. It takes grace at most, and a second.
+// confirmed. It takes grace at most, and up to ten seconds more where NATS does not answer.
 func (w *worker) run(ctx context.Context) error {
 	messages := make(chan *apns.Message, w.max)
 	var fetching, pushing, publishing, extending sync.WaitGroup
@@ -112,7 +112,7 @@ func (w *worker) run(ctx context.Context) error {
 	}
 	close(w.events)
 	publishing.Wait()
-	bound, cancelAcks := context.WithTimeout(context.Background(), max(time.Second, w.grace/10))
+	bound, cancelAcks := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancelAcks()
 	left := w.acks.close(bound.Done())
 	close(drained)
