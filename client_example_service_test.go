@@ -35,12 +35,12 @@ func ExampleClient_Push_outcomes() {
 			fmt.Println("send it once more later:", rejected.Reason)
 		case isRejected:
 			fmt.Println("correct the message:", rejected.Reason)
+		case errors.Is(err, apns.ErrInDoubt):
+			fmt.Println("it may have arrived:", err)
 		case errors.Is(err, apns.ErrRefused):
 			fmt.Println("correct the credentials:", err)
 		case errors.Is(err, apns.ErrNotSent):
 			fmt.Println("send it once more, it did not arrive:", err)
-		case errors.Is(err, apns.ErrInDoubt):
-			fmt.Println("it may have arrived:", err)
 		case errors.Is(err, apns.ErrExpired):
 			fmt.Println("too late")
 		default: // it matches apns.ErrInvalid
