@@ -39,7 +39,9 @@ func ExampleAdvise() {
 	defer client.Close()
 
 	messages := make(chan *apns.Message, 10)
-	for name, token := range map[string]string{"good": "c0ffee", "dead": "decade", "busy": "0b05e5", "unknown": "facade", "wrong": "token"} {
+	for name, token := range map[string]string{
+		"good": "c0ffee", "dead": "decade", "busy": "0b05e5", "unknown": "facade", "wrong": "token",
+	} {
 		j := &job{name: name, body: apns.Message{Token: token, Payload: apns.AlertPayload("Hello")}}
 		j.body.Value = j
 		messages <- &j.body

@@ -350,11 +350,11 @@ func ExampleBuildMsg() {
 // The error of an invalid message matches the status with which a server would have rejected
 // it.
 func ExampleBuildMsg_bad() {
-	_, err := apns.BuildMsg(&apns.Message{Token: "<c0ffee>", Payload: apns.AlertPayload("Hello")})
+	_, err := apns.BuildMsg(&apns.Message{Token: "c0ffee\n", Payload: apns.AlertPayload("Hello")})
 	fmt.Println(err)
 	fmt.Println(errors.Is(err, apns.StatusInvalidToken))
 	// Output:
-	// apns: token has '<' at index 0, expected only hexadecimal digits (it looks like the description of an NSData: the app must send the bytes in hexadecimal)
+	// apns: token has '\n' at index 6, expected only hexadecimal digits
 	// true
 }
 
@@ -392,7 +392,8 @@ func ExamplePushError() {
 		log.Fatal(err)
 	}
 	defer conn.Close()
-	if err := conn.WritePushMsg(ctx, &apns.Message{ID: 7, Token: "c0ffee", Payload: apns.AlertPayload("Hello")}); err != nil {
+	m := &apns.Message{ID: 7, Token: "c0ffee", Payload: apns.AlertPayload("Hello")}
+	if err := conn.WritePushMsg(ctx, m); err != nil {
 		log.Fatal(err)
 	}
 

@@ -151,7 +151,8 @@ const (
 	PushTypeComplication PushType = "complication"
 	// PushTypeFileProvider says that files changed. The topic is the bundle ID and ".pushkit.fileprovider".
 	PushTypeFileProvider PushType = "fileprovider"
-	// PushTypeMDM tells a managed device to contact its management server. The topic is the UID in the subject of the MDM push certificate.
+	// PushTypeMDM tells a managed device to contact its management server. The topic is the
+	// UID in the subject of the MDM push certificate.
 	PushTypeMDM PushType = "mdm"
 	// PushTypeLiveActivity is for Live Activities. The topic is the bundle ID and ".push-type.liveactivity".
 	// A start goes to the app's push-to-start token. An update or an end goes to the token of
