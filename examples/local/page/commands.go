@@ -49,7 +49,7 @@ func (p *Page) push(r *apnstest.Record) string {
 	}
 	words := []string{"go", "run", "./examples/push", "-ca", p.Files.CA}
 	if r.Port == apns.PushPort {
-		words = append(words, "-addr", p.Server.PushAddr, "-cert", p.Files.Cert, "-key", p.Files.Key)
+		words = append(words, "-addr", p.Server.PushAddr, "-cert", p.Files.Cert, "-key", p.Files.Key, "-id", strconv.FormatUint(uint64(m.ID), 10))
 	} else {
 		words = append(words, "-addr", p.Server.HTTP2Addr, "-p8", p.Files.AuthKey, "-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID, "-topic", m.Topic)
 	}
@@ -62,7 +62,7 @@ func (p *Page) push(r *apnstest.Record) string {
 	if slices.Contains([]apns.Priority{apns.PriorityImmediate, apns.PriorityPowerSaving, apns.PriorityLowest}, m.Priority) {
 		words = append(words, "-priority", strconv.Itoa(int(m.Priority)))
 	}
-	words = append(words, "-payload", "/dev/stdin", "--", m.Token, strconv.FormatUint(uint64(max(1, m.ID)), 10))
+	words = append(words, "-payload", "/dev/stdin", "--", m.Token)
 	if !printable(m.Payload) {
 		return encoded(m.Payload) + command(words)
 	}
