@@ -3,8 +3,12 @@ package apnstest
 import (
 	"cmp"
 	"crypto/tls"
+	"maps"
 	"slices"
 	"time"
+
+	"example.com/apns"
+	"example.com/apns/internal/h2"
 )
 
 // A Connection describes an open connection to a [Server].
@@ -62,6 +66,44 @@ func (s *Server) Connections() []Connection {
 	}
 	slices.SortFunc(list, func(a, b Connection) int { return cmp.Compare(a.Number, b.Number) })
 	return list
+}
+
+// GoAway sends a GOAWAY on each open connection over HTTP/2, as Apple's servers do before
+// maintenance. The reason in it may be empty. The server responds to the messages in flight,
+// and then closes the connection. It ignores those that the client sends after them.
+func (s *Server) GoAway(reason apns.Reason) {
+	s.mustBeStarted()
+	s.eachHTTP2(func(h *http2Conn) {
+		if !h.goAwaySent {
+			h.goAwayLocked(h.lastOpened, h2.CodeNo, reasonJSON(reason, time.Time{}))
+			h.flushDelayedLocked()
+		}
+	})
+}
+
+// CloseClientConnections closes the open connections of all services, as a server that
+// crashes does: without a GOAWAY, and without responses to the messages in flight.
+func (s *Server) CloseClientConnections() {
+	s.mustBeStarted()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		c.raw.Close()
+	}
+}
+
+// eachHTTP2 calls f with the mutex of each connection over HTTP/2, in the order of their
+// numbers. f may block in a write, and then the connections that follow come later.
+func (s *Server) eachHTTP2(f func(*http2Conn)) {
+	s.mu.Lock()
+	conns := slices.Collect(maps.Keys(s.http2))
+	s.mu.Unlock()
+	slices.SortFunc(conns, func(a, b *http2Conn) int { return cmp.Compare(a.conn.number, b.conn.number) })
+	for _, h := range conns {
+		h.mu.Lock()
+		f(h)
+		h.mu.Unlock()
+	}
 }
 
 // noteOpened records that the handshake of a connection has ended.

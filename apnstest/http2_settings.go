@@ -3,9 +3,7 @@ package apnstest
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"math"
-	"slices"
 
 	"example.com/apns/internal/h2"
 )
@@ -85,16 +83,11 @@ func (s *Server) SetInitialWindow(n int) {
 func (s *Server) setAnnounced(change func(*announcement)) {
 	s.mu.Lock()
 	change(&s.announced)
-	conns := slices.Collect(maps.Keys(s.http2))
 	s.mu.Unlock()
-	// A write may block, and then those that follow come later.
-	slices.SortFunc(conns, func(a, b *http2Conn) int { return cmp.Compare(a.conn.number, b.conn.number) })
-	for _, h := range conns {
-		h.mu.Lock()
+	s.eachHTTP2(func(h *http2Conn) {
 		h.announceLocked()
 		h.w.Flush()
-		h.mu.Unlock()
-	}
+	})
 }
 
 // An announcement has the values of the settings that can change while a connection is

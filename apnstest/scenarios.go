@@ -278,7 +278,7 @@ func connectionScenarios() []Scenario {
 		Client: "sends the second message on another connection, or reports it as not sent",
 		Source: sourceHTTP2,
 		steps: []scenarioStep{
-			{messages: []expectation{accepted}, after: func(s *Server) { s.goAway(apns.ReasonIdleTimeout) }},
+			{messages: []expectation{accepted}, after: func(s *Server) { s.GoAway(apns.ReasonIdleTimeout) }},
 			step(resent),
 		},
 	}, {

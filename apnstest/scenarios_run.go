@@ -1,19 +1,15 @@
 package apnstest
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"example.com/apns"
-	"example.com/apns/internal/h2"
 )
 
 // NewServer returns a server for the scenario that is not started. Its HTTP2Addr, InMemory
@@ -206,18 +202,4 @@ func (r reported) String() string {
 		}
 	}
 	return strings.Join(names, " or ")
-}
-
-// goAway sends a GOAWAY on each connection, and closes those that have no message in flight.
-func (s *Server) goAway(reason apns.Reason) {
-	s.mu.Lock()
-	conns := slices.Collect(maps.Keys(s.http2))
-	s.mu.Unlock()
-	slices.SortFunc(conns, func(a, b *http2Conn) int { return cmp.Compare(a.conn.number, b.conn.number) })
-	for _, h := range conns {
-		h.mu.Lock()
-		h.goAwayLocked(h.lastOpened, h2.CodeNo, reasonJSON(reason, time.Time{}))
-		h.flushDelayedLocked()
-		h.mu.Unlock()
-	}
 }

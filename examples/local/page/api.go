@@ -23,6 +23,8 @@ func (p *Page) routes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /api/messages/{number}", p.getMessage)
 	mux.HandleFunc("GET /api/messages.jsonl", p.download)
 	mux.HandleFunc("GET /api/connections", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, 200, p.connections()) })
+	mux.HandleFunc("DELETE /api/connections", done(p.Server.CloseClientConnections))
+	mux.HandleFunc("POST /api/goaway", p.postGoAway)
 	mux.HandleFunc("GET /api/rules", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, 200, p.Rules.All()) })
 	mux.HandleFunc("GET /api/devices", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, 200, p.devices()) })
 	mux.HandleFunc("GET /api/feedback", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, 200, p.feedback()) })
@@ -246,6 +248,21 @@ func (p *Page) connections() []connection {
 		})
 	}
 	return list
+}
+
+func (p *Page) postGoAway(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		Reason apns.Reason `json:"reason"`
+	}
+	if !read(w, r, &body) {
+		return
+	}
+	if !reasonFormat.MatchString(string(body.Reason)) {
+		writeError(w, http.StatusBadRequest, errors.New("reason is no reason, expected up to 64 letters"))
+		return
+	}
+	p.Server.GoAway(body.Reason)
+	w.WriteHeader(http.StatusNoContent)
 }
 
 // state is what the page shows beside the messages. Of long lists it has the beginning.

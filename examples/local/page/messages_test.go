@@ -355,3 +355,29 @@ func TestEvents(t *testing.T) {
 		}
 	}
 }
+
+// The API ends connections, also those that have nothing to do.
+func TestEndConnections(t *testing.T) {
+	f := newFixture(t, 10)
+	for _, end := range []struct{ method, path, body string }{
+		{"POST", "/api/goaway", `{"reason":"Shutdown"}`},
+		{"POST", "/api/goaway", `{}`},
+		{"DELETE", "/api/connections", ""},
+	} {
+		client := &apns.Client{Config: f.server.TokenConfig()}
+		if err := client.Connect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(f.server.Connections()); n != 1 {
+			t.Fatalf("before %s: there are %d connections, want 1", end.path, n)
+		}
+		f.must(end.method, end.path, end.body, nil)
+		for len(f.server.Connections()) > 0 { // a client closes its end after a GOAWAY
+			if t.Context().Err() != nil {
+				t.Fatalf("after %s the connection is open", end.path)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		client.Close()
+	}
+}

@@ -317,6 +317,7 @@ func TestInvalidRequests(t *testing.T) {
 		{"POST /api/devices", `{"token":"aa"}`, 400, "expected one of them"},
 		{"POST /api/feedback", `{"token":"aa"}`, 400, "expected token and dead_at"},
 		{"PUT /api/stream-limit", `{"limit":0}`, 400, "expected 1 to"},
+		{"POST /api/goaway", `{"reason":"Shut down"}`, 400, "expected up to 64 letters"},
 		{"DELETE /api/rules/7", ``, 404, "unknown"},
 		{"GET /api/messages/1", ``, 404, "unknown"},
 		{"GET /api/messages/x", ``, 404, "unknown"},

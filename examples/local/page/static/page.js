@@ -196,6 +196,8 @@ submits($("device-form"), $("device-said"), async ({ token, topic, dead_at }, wh
   return { register: "Registered.", unregister: "Unregistered.", feedback: "Added." }[what];
 });
 submits($("limit-form"), null, ({ limit }) => call("PUT", "/api/stream-limit", { limit }));
+submits($("goaway-form"), null, (fields) => call("POST", "/api/goaway", fields));
+$("cut").addEventListener("click", () => attempt(() => call("DELETE", "/api/connections")));
 $("reset").addEventListener("click", () => attempt(async () => {
   await call("POST", "/api/reset", {});
   notice("Everything is reset.");
@@ -246,7 +248,7 @@ function showState(s) {
   limit.placeholder = s.stream_limit;
   const head = ["#", "Service", "Client", "TLS", "Credentials", "In flight", "Since", ""];
   $("tab-connections").textContent = s.connection_count ? `Connections ${s.connection_count}` : "Connections";
-  redraw("pane-connections", s.connections, s.connections.length ? [el("h2", {}, "Open connections"), el("div", { class: "scroll" }, el("table", {},
+  redraw("connections", s.connections, s.connections.length ? [el("h2", {}, "Open connections"), el("div", { class: "scroll" }, el("table", {},
     el("tr", {}, ...head.map((t) => el("th", { scope: "col" }, t))),
     ...s.connections.map((c) => el("tr", {}, ...[String(c.number), c.service, c.remote_addr, c.tls,
       c.certificate ? "certificate " + c.certificate : c.key_id ? `key ${c.key_id}, team ${c.team_id}` : "none yet",
