@@ -319,6 +319,8 @@ func (c *channelCall) answer(r *h2.Response, why error) answer {
 		return answer{}
 	case !r.Whole && why != nil:
 		return answer{kind: lost, err: fmt.Errorf("%w: the answer is cut off: %w", ErrInDoubt, why)}
+	case !r.Whole:
+		return answer{kind: lost, err: fmt.Errorf("%w: the answer is too large, expected at most %d bytes", ErrInDoubt, maxChannelList)}
 	}
 	return answer{kind: lost, err: fmt.Errorf("%w: the answer, with HTTP status %d, is not what was expected: %s", ErrInDoubt, r.Status, plainText(err))}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -211,6 +212,24 @@ func TestChannelsCutOff(t *testing.T) {
 			t.Errorf("the next call took %v, want no wait for the connection that was cut off", d)
 		}
 	})
+}
+
+// An answer that is too large is in doubt, and the error names the limit.
+func TestChannelsTooLargeAnswer(t *testing.T) {
+	web := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, `{"channels":["%s"]}`, strings.Repeat("a", 5<<20))
+	}))
+	web.EnableHTTP2 = true
+	web.StartTLS()
+	defer web.Close()
+	config := &apns.Config{BundleID: apnstest.BundleID, TLS: web.Client().Transport.(*http.Transport).TLSClientConfig}
+	c := newChannels(t, config)
+	c.Addr = web.Listener.Addr().String()
+	_, err := c.List(t.Context())
+	wantChannelClass(t, "5 MiB", err, "in doubt", apns.ErrInDoubt)
+	if want := "too large, expected at most 4194304 bytes"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %q", err, want)
+	}
 }
 
 // The calls are made one after the other; a context ends the wait.

@@ -253,7 +253,8 @@ func (c *Client) PushAll(ctx context.Context, msgs iter.Seq[*Message]) iter.Seq[
 // PushChan is PushAll for messages that come from a channel, until it is closed. If the
 // caller breaks the loop, or ctx ends, or Shutdown or Close is called, PushChan does not
 // wait for the channel. If the loop was broken, what was received from the channel has a
-// result only if that was yielded; otherwise all of it has one.
+// result only if that was yielded; otherwise all of it has one. A PushChan that begins after
+// Shutdown or Close receives nothing, and its loop ends at once.
 func (c *Client) PushChan(ctx context.Context, messages <-chan *Message) iter.Seq[Result] {
 	return func(yield func(Result) bool) {
 		b := newPushAll(ctx, c.dispatcher())

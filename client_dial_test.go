@@ -357,6 +357,96 @@ func TestSecondConnFailsForGood(t *testing.T) {
 	})
 }
 
+// What a gateway did not look at before a rejection ends at once if the last dial has failed
+// for good, as what is pushed then does.
+func TestResentAfterDialFailedForGood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		other := inMemory(t, nil) // its certificate is not trusted
+		s := inMemory(t, onNumber(1, apnstest.Fault{Err: apns.StatusInvalidToken, Delay: 2 * time.Second}))
+		c := newClient(t, s, func(c *apns.Client) { c.Timeout = time.Hour })
+		next := c.Config.DialContext
+		dials := 0
+		c.Config.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if dials++; dials == 3 {
+				return other.Config().DialContext(ctx, network, addr)
+			}
+			return next(ctx, network, addr)
+		}
+		c.Push(t.Context(), numberedMessage(100))
+		start := time.Now()
+		var pushes sync.WaitGroup
+		for i := uint32(1); i <= 4; i++ {
+			time.Sleep(time.Millisecond) // in order
+			pushes.Go(func() {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				if i == 1 {
+					time.AfterFunc(time.Second, cancel)
+				}
+				_, err := c.Push(ctx, numberedMessage(i))
+				if i > 1 {
+					wantClass(t, err, "not sent", apns.ErrNotSent)
+					if d := time.Since(start); d > 3*time.Second {
+						t.Errorf("message %d ended after %v, want at once after the rejection at 2s", i, d)
+					}
+				}
+			})
+		}
+		pushes.Go(func() { // dials once more
+			time.Sleep(1965 * time.Millisecond)
+			c.Push(t.Context(), numberedMessage(6))
+		})
+		pushes.Wait()
+		if dials < 3 {
+			t.Errorf("%d dials, want the third that fails", dials)
+		}
+	})
+}
+
+// The first answer about a message ends the back-off of a dialer that waits already.
+func TestAnswerEndsDialBackOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		works := false
+		s := inMemory(t, func(m *apns.Message) error {
+			switch {
+			case m.Token == device(50).Token:
+				return answerAfter(10 * time.Minute) // keeps the connection
+			case m.Token == device(99).Token:
+				return apnstest.Fault{End: apnstest.EndFINThenRST}
+			case !works:
+				return apns.ReasonInternalServerError
+			}
+			return nil
+		})
+		c := http2Client(t, s.Config(), func(c *apns.Client) { c.Attempts, c.Timeout, c.MaxDialBackoff = 1, time.Hour, time.Minute })
+		if err := c.Connect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var pushes sync.WaitGroup
+		pushes.Go(func() { c.Push(t.Context(), device(50)) })
+		time.Sleep(time.Second)
+		s.RefuseConnections(true)
+		for i := range 130 { // the connection is to be replaced, and none can be dialed
+			c.Push(t.Context(), device(100+i))
+			time.Sleep(time.Second)
+		}
+		works = true
+		if _, err := c.Push(t.Context(), device(1)); err != nil {
+			t.Error(err)
+		}
+		s.RefuseConnections(false)
+		c.Push(t.Context(), device(99)) // cuts the connection
+		start := time.Now()
+		if _, err := c.Push(t.Context(), device(2)); err != nil {
+			t.Error(err)
+		}
+		if d := time.Since(start); d > time.Second {
+			t.Errorf("the push after the cut took %v, want no wait for the back-off of before", d)
+		}
+		pushes.Wait()
+	})
+}
+
 // A key and a certificate are one too many. Each push fails at once, and nothing is dialed.
 func TestClientKeyAndCertificate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -346,6 +346,35 @@ func TestUselessConnAndDeadlines(t *testing.T) {
 	})
 }
 
+// Deadlines that are shorter than an answer takes say nothing about the connection, neither
+// for a message in flight nor for those that had no room.
+func TestShortDeadlinesBlameNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := inMemory(t, always(answerAfter(300*time.Millisecond)))
+		c := http2Client(t, s.TokenConfig()) // one message until the key is accepted
+		var pushes sync.WaitGroup
+		pushes.Go(func() {
+			if _, err := c.Push(t.Context(), device(0)); err != nil {
+				t.Error(err)
+			}
+		})
+		time.Sleep(50 * time.Millisecond)
+		for i := range 6 {
+			pushes.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+				defer cancel()
+				_, err := c.Push(ctx, device(1+i))
+				wantClass(t, err, "not sent", context.DeadlineExceeded)
+			})
+		}
+		pushes.Wait()
+		synctest.Wait()
+		if got := c.Stats().Connected; got != 1 {
+			t.Errorf("%d connections were opened, want 1", got)
+		}
+	})
+}
+
 // A connection that answers is kept, however many messages run out of time because there
 // are more than it can take.
 func TestBusyConnIsKept(t *testing.T) {

@@ -47,36 +47,71 @@ func (c *stuckConn) SetWriteDeadline(t time.Time) error {
 }
 func (c *stuckConn) Close() error { c.once.Do(func() { close(c.dead) }); return c.Conn.Close() }
 
+// stuckClient returns a Client of a binary gateway, and a function after which the last
+// connection takes no more bytes.
+func stuckClient(t *testing.T) (c *apns.Client, stick func()) {
+	n := newNetwork(inMemory(t, nil))
+	n.protocol = ""
+	var mu sync.Mutex
+	var last *stuckConn
+	c = http2Client(t, &apns.Config{BundleID: apnstest.BundleID, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		raw, err := n.dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		p := raw.(*plain.Conn)
+		s := &stuckConn{Conn: p.Conn, dead: make(chan struct{})}
+		mu.Lock()
+		last = s
+		mu.Unlock()
+		return &plain.Conn{Conn: s, Protocol: p.Protocol}, nil
+	}}, func(c *apns.Client) { c.Addr = binaryGateway })
+	return c, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		last.mu.Lock()
+		defer last.mu.Unlock()
+		last.stuck = make(chan struct{})
+	}
+}
+
+// What is pushed while a gateway has just stopped reading, or later, waits a second at most
+// before it goes over another connection.
+func TestPushToStuckGateway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, stick := stuckClient(t)
+		var pushes sync.WaitGroup
+		wantAccepted(t, allAtOnce(t.Context(), c, 1))
+		pushes.Go(func() { c.Push(t.Context(), device(2)) })
+		time.Sleep(10 * time.Millisecond)
+		stick()
+		pushes.Go(func() { c.Push(t.Context(), device(3)) }) // is stuck in the write
+		for i, after := range []time.Duration{500 * time.Millisecond, 2 * time.Second, 3 * time.Second} {
+			pushes.Go(func() {
+				time.Sleep(after)
+				start := time.Now()
+				if _, err := c.Push(t.Context(), device(10+i)); err != nil {
+					t.Errorf("pushed after %v: %v", after, err)
+				}
+				if d := time.Since(start); d > 2*time.Second { // and the barrier
+					t.Errorf("pushed after %v: the outcome came after %v, want a second later", after, d)
+				}
+			})
+		}
+		pushes.Wait()
+	})
+}
+
 // A gateway that stops reading holds up its own messages, and no others: another connection
 // is dialed for those.
 func TestGatewayThatStopsReading(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork(inMemory(t, nil))
-		n.protocol = ""
-		var mu sync.Mutex
-		var conns []*stuckConn
-		c := http2Client(t, &apns.Config{BundleID: apnstest.BundleID, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			raw, err := n.dial(ctx, network, addr)
-			if err != nil {
-				return nil, err
-			}
-			p := raw.(*plain.Conn)
-			s := &stuckConn{Conn: p.Conn, dead: make(chan struct{})}
-			mu.Lock()
-			conns = append(conns, s)
-			mu.Unlock()
-			return &plain.Conn{Conn: s, Protocol: p.Protocol}, nil
-		}}, func(c *apns.Client) { c.Addr = binaryGateway })
+		c, stick := stuckClient(t)
 		var wg sync.WaitGroup
 		wantAccepted(t, allAtOnce(t.Context(), c, 1))
 		wg.Go(func() { allAtOnce(t.Context(), c, 10) })
 		time.Sleep(10 * time.Millisecond)
-		mu.Lock()
-		second := conns[len(conns)-1]
-		mu.Unlock()
-		second.mu.Lock()
-		second.stuck = make(chan struct{})
-		second.mu.Unlock()
+		stick()
 		wg.Go(func() { allAtOnce(t.Context(), c, 2500) })
 		for i := range 20 {
 			wg.Go(func() {

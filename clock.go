@@ -66,7 +66,6 @@ func (d *dispatcher) tickLocked() {
 	more := d.pending > 0
 	for _, s := range d.sessions {
 		s.answers = false
-		s.wakeWriter() // dispatchLocked may have woken one that is stuck in a write
 		if s.protocol.tickLocked(now) {
 			more = true
 		}
@@ -92,8 +91,9 @@ func (d *dispatcher) endLateLocked(now time.Duration) {
 	}
 }
 
-// minSilence is the least time that a message must have waited for its answer, so that the
-// end of its time counts as a failure: one that was queued for most of its time says nothing.
+// minSilence is the least time that a message must have waited, for its answer or for room, so
+// that the end of its time counts as a failure: a caller's short deadline says nothing about
+// a connection, and neither does one that was queued for most of its time.
 const minSilence = time.Second
 
 // lateLocked ends a delivery whose time is over. If it was in flight, that counts as a
@@ -101,21 +101,22 @@ const minSilence = time.Second
 // counts for none that answers other messages. The message may be its caller's again by
 // then: it is only compared.
 func (d *dispatcher) lateLocked(r *delivery, now time.Duration) {
-	m, was, on, sent := r.message, r.state, r.session, r.at
+	m, was, on, since := r.message, r.state, r.session, r.at
 	d.abandonLocked(r, context.DeadlineExceeded)
 	if r.state != unlisted {
 		return // its answer is about to be taken
 	}
 	for _, s := range d.sessions {
-		unanswered := was == inFlight && s == on && now-sent >= min(minSilence, d.timeout/2)
+		unanswered := was == inFlight && s == on
 		noRoom := was == queued && s.roomLocked() == 0 && s.pausedUntil == 0
-		if (unanswered || noRoom) && !s.answers {
+		if (unanswered || noRoom) && !s.answers && now-since >= min(minSilence, d.timeout/2) {
 			s.blameLocked(m, errNoAnswer)
 		}
 	}
 }
 
-// wakeAtLocked has endBackOffsLocked called at the given time, or earlier.
+// wakeAtLocked has endBackOffsLocked called at the given time, or earlier: when a back-off or a
+// pause ends, or a session may turn out to be stuck.
 func (d *dispatcher) wakeAtLocked(due time.Duration) {
 	if d.timers.laterAt != 0 && d.timers.laterAt <= due || d.closed {
 		return
@@ -128,8 +129,8 @@ func (d *dispatcher) wakeAtLocked(due time.Duration) {
 // each looks at all of them.
 const minBackOffStep = 5 * time.Millisecond
 
-// endBackOffsLocked queues the deliveries whose back-off has ended, and lets sessions go on
-// whose pause has.
+// endBackOffsLocked queues the deliveries whose back-off has ended, lets sessions go on whose
+// pause has, and sees to it that what waits is not left to a session that is stuck.
 func (d *dispatcher) endBackOffsLocked() {
 	d.timers.laterAt = 0
 	now := d.now()

@@ -27,7 +27,7 @@ type delivery struct {
 	inDoubt  bool          // an earlier attempt ended in doubt
 	isResend bool          // an earlier attempt may have written it: the next one counts as resent
 	deadline time.Duration // when its time ends, by dispatcher.now; 0: never
-	at       time.Duration // in flight: when it was given to the session; backing off: when it is resent
+	at       time.Duration // queued: when it was handed over; in flight: when it was given to the session; backing off: when it is resent
 
 	receipt Receipt // the outcome, once it is finished
 	err     error   // the outcome; before that, what the last attempt came to; before the hand-over, why it is not to be sent

@@ -18,6 +18,7 @@ type dialer struct {
 	maxBackOff time.Duration
 	ctx        context.Context // ends when the Client is closed
 	cancel     context.CancelFunc
+	worked     chan struct{} // has a value when due was reset
 
 	// Protected by dispatcher.mu:
 
@@ -33,7 +34,7 @@ type dialer struct {
 }
 
 func newDialer(d *dispatcher, addr string, config *Config, maxBackOff time.Duration) *dialer {
-	l := &dialer{d: d, addr: addr, config: dialConfig(config), maxBackOff: maxBackOff}
+	l := &dialer{d: d, addr: addr, config: dialConfig(config), maxBackOff: maxBackOff, worked: make(chan struct{}, 1)}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l
 }
@@ -155,11 +156,13 @@ func (l *dialer) connect() {
 	d.unlock()
 }
 
+// sleep waits for a back-off, which may be over earlier.
 func (l *dialer) sleep(d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
+	case <-l.worked:
 	case <-l.ctx.Done():
 	}
 }
@@ -233,6 +236,10 @@ func (l *dialer) noteFailureLocked(err error) {
 // workedLocked notes that a message was answered on a new connection.
 func (l *dialer) workedLocked() {
 	l.failures, l.due, l.failure, l.permanent, l.refused, l.replacementUsed = 0, 0, nil, false, false, false
+	select {
+	case l.worked <- struct{}{}:
+	default:
+	}
 }
 
 // refusedLocked takes an answer that refuses the sender: all messages would get it.

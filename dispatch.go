@@ -167,7 +167,7 @@ func (d *dispatcher) handOverLocked(rs *list, deadline time.Duration, at time.Ti
 			rs.remove(r)
 			d.finishLocked(r, Receipt{}, r.err)
 		} else {
-			r.state, r.deadline, r.expires = queued, deadline, r.message.Expiry.After(at)
+			r.state, r.at, r.deadline, r.expires = queued, now, deadline, r.message.Expiry.After(at)
 		}
 		r = next
 	}
@@ -211,6 +211,9 @@ func (d *dispatcher) dispatchLocked() {
 	for _, s := range d.sessions {
 		s.protocol.expectLocked()
 		if s.roomLocked() > 0 && !s.isStuckLocked() {
+			if d.dialer != nil && s.writing != 0 {
+				d.wakeAtLocked(s.writing + maybeDeadAfter) // it may be stuck by then
+			}
 			s.wakeWriter()
 			return
 		}
@@ -298,6 +301,9 @@ func (d *dispatcher) requeueLocked(rs *list) {
 	d.queue.prepend(rs)
 	for d.closed && d.queue.n > 0 {
 		d.abandonLocked(d.queue.first, d.closing)
+	}
+	if d.dialer != nil && d.dialer.due > d.now() {
+		d.endUnsendableLocked() // no other connection may be due in time
 	}
 }
 

@@ -51,7 +51,7 @@ var errConnClosed = fmt.Errorf("connection closed: %w", net.ErrClosed)
 
 // newHTTP2Session begins to speak HTTP/2 over a connection that has negotiated it, and
 // returns when the server has said how many streams it allows. The session takes no
-// messages until the dispatcher opens it.
+// messages until the dispatcher adds it.
 func newHTTP2Session(ctx context.Context, d *dispatcher, l *link, p *provider, firstStream uint32, log *slog.Logger) (*http2Session, error) {
 	s := &http2Session{
 		conn:     h2.NewConn(l),

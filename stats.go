@@ -52,8 +52,8 @@ type Attempt struct {
 	// APNsID is the server's name for the message, if it was accepted over HTTP/2.
 	APNsID string
 	// Err is nil if the message was accepted. Otherwise it says what came of the
-	// attempt, as the error of Push does. Its text may quote what a proxy answered, which
-	// may have the device token in it.
+	// attempt, as the error of Push does. Its text may quote what a proxy answered, without
+	// the device token and the payload.
 	Err error
 }
 
