@@ -18,7 +18,9 @@ type metrics struct {
 
 // write writes the metrics in the text format of Prometheus.
 func (w *worker) write(out io.Writer) {
-	family := func(name, kind, help string) { fmt.Fprintf(out, "# HELP %s %s\n# TYPE %[1]s %s\n", name, help, kind) }
+	family := func(name, kind, help string) {
+		fmt.Fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)
+	}
 	one := func(name, kind, help string, n uint64) {
 		family(name, kind, help)
 		fmt.Fprintf(out, "%s %d\n", name, n)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -391,6 +392,12 @@ func TestEndpoints(t *testing.T) {
 	}
 	if _, body := get("/metrics"); !strings.Contains(body, "\nworker_resolved_total{action=\"done\"} 1\n") || strings.Contains(body, demoToken(1)) {
 		t.Errorf("/metrics: got %s, want one message that is done, and no token", body)
+	}
+	_, body := get("/metrics")
+	for line := range strings.Lines(body) {
+		if f := strings.Fields(line); f[0] == "#" && f[1] == "TYPE" && !slices.Equal(f[3:], []string{"counter"}) && !slices.Equal(f[3:], []string{"gauge"}) {
+			t.Errorf("/metrics: got %q, want a type that Prometheus has", line)
+		}
 	}
 	r.drain()
 	if code, _ := get("/readyz"); code != 503 {
