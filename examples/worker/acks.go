@@ -85,6 +85,9 @@ func (a *acknowledger) publish(n uint64, p *pendingAck) {
 }
 
 func (a *acknowledger) confirm(m *nats.Msg) {
+	if m.Header.Get("Status") == "503" { // nobody has it: the consumer has no leader at this time
+		return
+	}
 	n, _ := strconv.ParseUint(strings.TrimPrefix(m.Subject, a.inbox), 10, 64)
 	if p := a.take(n); p != nil {
 		a.confirmed(p.job)
