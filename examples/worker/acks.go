@@ -25,10 +25,14 @@ func ackLater(after time.Duration) string {
 	return fmt.Sprintf(`-NAK {"delay": %d}`, after.Nanoseconds())
 }
 
+// isLater reports whether an acknowledgement is one of ackLater.
+func isLater(body string) bool { return strings.HasPrefix(body, "-NAK") }
+
 func ackNever(reason string) string { return "+TERM " + reason }
 
 // An acknowledger sends acknowledgements, and repeats each until JetStream has confirmed it. An
-// acknowledgement that is lost with a connection would have the message sent twice.
+// acknowledgement that is lost with a connection would have the message sent twice. A nak is
+// not repeated: if it is lost, the message is delivered after AckWait.
 // (jetstream.Msg.DoubleAck does the same, but waits for each.)
 type acknowledger struct {
 	nc        *nats.Conn
@@ -48,6 +52,10 @@ type pendingAck struct {
 	body  []byte
 	sent  time.Time
 	tries int
+
+	// repeatable is false for a nak that JetStream may have: repeated, it would have the
+	// message delivered to one worker while another has it.
+	repeatable bool
 }
 
 const (
@@ -69,7 +77,7 @@ func newAcknowledger(nc *nats.Conn, confirmed func(*job)) (*acknowledger, error)
 // send sends the acknowledgement of a job.
 func (a *acknowledger) send(j *job, body string) {
 	j.resolved.Store(true)
-	p := &pendingAck{job: j, body: []byte(body), sent: time.Now(), tries: 1}
+	p := &pendingAck{job: j, body: []byte(body), sent: time.Now(), tries: 1, repeatable: !isLater(body)}
 	a.mu.Lock()
 	a.last++
 	n := a.last
@@ -85,10 +93,15 @@ func (a *acknowledger) publish(n uint64, p *pendingAck) {
 }
 
 func (a *acknowledger) confirm(m *nats.Msg) {
+	n, _ := strconv.ParseUint(strings.TrimPrefix(m.Subject, a.inbox), 10, 64)
 	if m.Header.Get("Status") == "503" { // nobody has it: the consumer has no leader at this time
+		a.mu.Lock()
+		if p := a.open[n]; p != nil {
+			p.repeatable = true
+		}
+		a.mu.Unlock()
 		return
 	}
-	n, _ := strconv.ParseUint(strings.TrimPrefix(m.Subject, a.inbox), 10, 64)
 	if p := a.take(n); p != nil {
 		a.confirmed(p.job)
 	}
@@ -132,6 +145,10 @@ func (a *acknowledger) late(now time.Time) map[uint64]*pendingAck {
 	for n, p := range a.open {
 		if now.Sub(p.sent) >= repeatAfter {
 			p.sent, p.tries = now, p.tries+1
+			if !p.repeatable {
+				p.tries = maxTries + 1
+			}
+			p.repeatable = !isLater(string(p.body))
 			late[n] = p
 		}
 	}
