@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"log/slog"
@@ -226,7 +227,7 @@ func (w *worker) resolve(r apns.Result) {
 	j := r.Message.Value.(*job)
 	advice := apns.Advise(r.Err)
 	w.metrics.resolved[advice.Action].Add(1)
-	if advice.Action != apns.ActionResend && advice.Action != apns.ActionFix {
+	if _, answered := errors.AsType[*apns.PushError](r.Err); answered || r.Err == nil { // so the server takes the credentials
 		w.metrics.refused.Store(false)
 	}
 	switch advice.Action {

@@ -297,10 +297,17 @@ func TestRefused(t *testing.T) {
 	if !strings.Contains(out.String(), "\nworker_refused 1\n") {
 		t.Errorf("the metrics are %s, want worker_refused 1", out.String())
 	}
+	if _, err := r.queue.js.Publish(t.Context(), subjectSend, encode(t, apns.Message{Token: "token", Payload: apns.AlertPayload("Hello")})); err != nil {
+		t.Fatal(err)
+	}
+	r.waitFor("a message that breaks a rule is rejected", func() bool { return r.metrics.rejected.Load() == 1 })
+	if !r.metrics.refused.Load() {
+		t.Error("the worker is not refused any more, though no server has taken a message")
+	}
 	r.waitFor("it holds nothing", func() bool { return r.holding() == 0 })
 	r.drain()
-	if left, events := r.left(pushStream), r.left(eventStream); left != 2 || events != 0 {
-		t.Errorf("%d messages are left, and %d events, want 2 and 0", left, events)
+	if left, events := r.left(pushStream), r.left(eventStream); left != 2 || events != 1 {
+		t.Errorf("%d messages are left, and %d events, want 2 and 1", left, events)
 	}
 }
 
