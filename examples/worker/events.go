@@ -35,7 +35,7 @@ func (w *worker) publishEvents() {
 		cancel()
 		if err != nil {
 			slog.Warn("cannot publish what became of a message", "subject", e.subject, "sequence", e.job.sequence, "error", err)
-			w.retry(e.job, backOff(e.job.delivered))
+			w.retry(e.job, 0, backOff(e.job.delivered))
 			continue
 		}
 		w.acks.send(e.job, e.ack)

@@ -109,7 +109,7 @@ func (w *worker) run(ctx context.Context) error {
 	fetching.Wait()
 	close(messages)
 	for m := range messages { // PushChan has not taken these
-		w.retry(m.Value.(*job), 0)
+		w.retry(m.Value.(*job), 0, 0)
 	}
 	close(w.events)
 	publishing.Wait()
@@ -239,12 +239,12 @@ func (w *worker) resolve(r apns.Result) {
 	case apns.ActionDrop:
 		w.reject(j, r.Err.Error())
 	case apns.ActionResend:
-		w.retry(j, max(advice.After, backOff(j.delivered)))
+		w.retry(j, advice.After, backOff(j.delivered))
 	case apns.ActionFix: // never a reason to give a message up
 		if !w.metrics.refused.Swap(true) {
 			slog.Error("nothing can be sent until this is corrected", "error", r.Err)
 		}
-		w.retry(j, time.Minute)
+		w.retry(j, 0, time.Minute)
 	case apns.ActionDecide:
 		slog.Warn("in doubt", "sequence", j.sequence, "policy", w.inDoubt)
 		switch w.inDoubt {
@@ -253,7 +253,7 @@ func (w *worker) resolve(r apns.Result) {
 		case inDoubtPark:
 			w.events <- event{j, subjectParked, j.data, r.Err.Error(), ackDone}
 		default:
-			w.retry(j, backOff(j.delivered))
+			w.retry(j, 0, backOff(j.delivered))
 		}
 	}
 }
@@ -264,13 +264,13 @@ func (w *worker) reject(j *job, reason string) {
 	w.events <- event{j, subjectRejected, j.data, reason, ackNever(reason)}
 }
 
-// retry has a message delivered once more: later, or at once to another worker if this one
-// ends.
-func (w *worker) retry(j *job, after time.Duration) {
+// retry has a message delivered once more: after what the server asked for, and after a
+// back-off unless this worker ends and another one may take it.
+func (w *worker) retry(j *job, asked, backOff time.Duration) {
 	if w.draining.Load() {
-		after = 0
+		backOff = 0
 	}
-	w.acks.send(j, ackLater(after))
+	w.acks.send(j, ackLater(max(asked, backOff)))
 }
 
 // backOff returns how long a message waits before it is delivered once more.

@@ -366,6 +366,26 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// A worker that drains gives a message back at once, but not before the server wants it.
+func TestDrainThrottled(t *testing.T) {
+	var seen atomic.Int64
+	r := newRig(t, func(*apns.Message) error {
+		seen.Add(1)
+		return &apns.PushError{HTTPStatus: 429, Reason: apns.ReasonTooManyRequests, RetryAfter: 20 * time.Second}
+	}, func(r *rig) { r.server.Latency = 500 * time.Millisecond })
+	r.publish(demoMessage(1))
+	r.start()
+	r.waitFor("it is in flight", func() bool { return seen.Load() == 1 })
+	r.drain()
+	batch, err := r.queue.consumer.Fetch(1, jetstream.FetchMaxWait(time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range batch.Messages() {
+		t.Error("it is delivered at once, though the server said 429 and Retry-After: 20")
+	}
+}
+
 // What waits for longer than AckWait is extended, and so is delivered once.
 func TestExtended(t *testing.T) {
 	r := newRig(t, nil, func(r *rig) {
