@@ -23,24 +23,44 @@ type event struct {
 }
 
 // publishEvents publishes events until the channel is closed. An event that cannot be stored
-// has its message delivered once more.
-func (w *worker) publishEvents() {
+// has its message delivered once more. A message to park would then be pushed once more, so its
+// event is repeated until it is stored or ctx ends.
+func (w *worker) publishEvents(ctx context.Context) {
 	for e := range w.events {
-		m := &nats.Msg{Subject: e.subject, Data: e.body, Header: nats.Header{}}
-		m.Header.Set(headerReason, e.reason)
-		m.Header.Set(headerSequence, strconv.FormatUint(e.job.sequence, 10))
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		id := fmt.Sprintf("%s-%d-%d", e.subject, w.queue.created.UnixNano(), e.job.sequence)
-		_, err := w.queue.js.PublishMsg(ctx, m, jetstream.WithMsgID(id))
-		cancel()
+		err := w.publishEvent(ctx, e)
+		for err != nil && e.subject == subjectParked && ctx.Err() == nil {
+			select {
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+			}
+			err = w.publishEvent(ctx, e)
+		}
 		if err != nil {
-			slog.Warn("cannot publish what became of a message", "subject", e.subject, "sequence", e.job.sequence, "error", err)
 			w.retry(e.job, 0, backOff(e.job.delivered))
 			continue
 		}
 		w.acks.send(e.job, e.ack)
 	}
 }
+
+// publishEvent publishes an event. To repeat it within two minutes stores it once.
+func (w *worker) publishEvent(ctx context.Context, e event) error {
+	m := &nats.Msg{Subject: e.subject, Data: e.body, Header: nats.Header{}}
+	m.Header.Set(headerReason, e.reason)
+	m.Header.Set(headerSequence, strconv.FormatUint(e.job.sequence, 10))
+	ctx, cancel := context.WithTimeout(ctx, publishWait)
+	defer cancel()
+	id := fmt.Sprintf("%s-%d-%d", e.subject, w.queue.created.UnixNano(), e.job.sequence)
+	_, err := w.queue.js.PublishMsg(ctx, m, jetstream.WithMsgID(id))
+	if err != nil {
+		slog.Warn("cannot publish what became of a message", "subject", e.subject, "sequence", e.job.sequence, "error", err)
+	}
+	return err
+}
+
+// publishWait is how long JetStream may take to store an event. A worker that drains waits as
+// long for all of its events together.
+const publishWait = 5 * time.Second
 
 // A deadToken is published on subjectDead.
 type deadToken struct {

@@ -91,8 +91,10 @@ func (w *worker) run(ctx context.Context) error {
 			w.resolve(r)
 		}
 	})
+	publishContext, cancelPublishing := context.WithCancel(context.Background())
+	defer cancelPublishing()
 	for range 4 {
-		publishing.Go(w.publishEvents)
+		publishing.Go(func() { w.publishEvents(publishContext) })
 	}
 	drained := make(chan struct{})
 	extending.Go(func() { w.extend(drained) })
@@ -112,6 +114,7 @@ func (w *worker) run(ctx context.Context) error {
 		w.retry(m.Value.(*job), 0, 0)
 	}
 	close(w.events)
+	time.AfterFunc(publishWait, cancelPublishing)
 	publishing.Wait()
 	bound, cancelAcks := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancelAcks()

@@ -59,7 +59,11 @@ type rig struct {
 
 func newRig(t testing.TB, handler func(*apns.Message) error, change ...func(*rig)) *rig {
 	t.Helper()
-	nats := startTestServer(t)
+	return newRigWith(t, startTestServer(t), handler, change...)
+}
+
+func newRigWith(t testing.TB, nats *nats.Conn, handler func(*apns.Message) error, change ...func(*rig)) *rig {
+	t.Helper()
 	js, err := jetstream.New(nats)
 	if err != nil {
 		t.Fatal(err)
@@ -383,6 +387,65 @@ func TestDrainThrottled(t *testing.T) {
 	}
 	for range batch.Messages() {
 		t.Error("it is delivered at once, though the server said 429 and Retry-After: 20")
+	}
+}
+
+// A worker that drains is soon done, though NATS does not answer.
+func TestDrainWithoutNATS(t *testing.T) {
+	s, err := startServer("127.0.0.1", -1, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc, _, err := connect(s.ClientURL(), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	r := newRigWith(t, nc, func(*apns.Message) error { return apns.ReasonBadDeviceToken }, func(r *rig) {
+		r.server.Latency, r.grace = 20*time.Millisecond, time.Second // so that most answers come when NATS is gone
+	})
+	const n = 40
+	bodies := make([][]byte, n)
+	for i := range bodies {
+		bodies[i] = encode(t, apns.Message{Token: demoToken(i), Payload: apns.AlertPayload("Hello")})
+	}
+	r.publish(bodies...)
+	r.start()
+	r.waitFor("all are taken", func() bool { return r.metrics.taken.Load() == n })
+	s.Shutdown()
+	s.WaitForShutdown()
+	r.waitFor("all are rejected", func() bool { return r.metrics.rejected.Load() == n })
+	start := time.Now()
+	r.stop()
+	<-r.done // with the error that acknowledgements are not confirmed
+	if took, most := time.Since(start), r.grace+10*time.Second; took > most+5*time.Second {
+		t.Errorf("it took %v, want %v at most", took, most)
+	}
+}
+
+// A message to park is not pushed once more, though what says so cannot be stored at first.
+func TestParkLater(t *testing.T) {
+	var seen atomic.Int64
+	r := newRig(t, func(*apns.Message) error {
+		if seen.Add(1) == 1 {
+			return apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndRST} // accepted, and the answer is lost
+		}
+		return nil
+	}, func(r *rig) { r.inDoubt = inDoubtPark })
+	if err := r.queue.js.DeleteStream(t.Context(), eventStream); err != nil {
+		t.Fatal(err)
+	}
+	r.publish(demoMessage(1))
+	r.start()
+	r.waitFor("it is in doubt", func() bool { return r.metrics.resolved[apns.ActionDecide].Load() == 1 })
+	time.Sleep(3 * time.Second)
+	if _, err := openStreams(t.Context(), r.queue.js, queueSettings{maxAge: time.Hour, replicas: 1}); err != nil {
+		t.Fatal(err)
+	}
+	r.waitUntilEmpty()
+	r.drain()
+	if accepted, parked := r.server.Count(apnstest.Accepted), r.left(eventStream); accepted != 1 || parked != 1 {
+		t.Errorf("it arrived %d times, and was parked %d times, want 1 and 1", accepted, parked)
 	}
 }
 
