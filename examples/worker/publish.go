@@ -2,9 +2,11 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 
@@ -22,10 +24,24 @@ func publishLines(ctx context.Context, in io.Reader, out io.Writer, s *settings)
 		return err
 	}
 	defer nc.Close()
-	if _, err := openStreams(ctx, js, s.queueSettings); err != nil {
+	// Streams that exist stay as they are: the flags of the workers say how.
+	_, err = js.Stream(ctx, pushStream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		_, err = openStreams(ctx, js, s.queueSettings)
+	}
+	if err != nil {
 		return err
 	}
 	p := &publisher{js: js}
+	err = p.publishLines(in)
+	if waitErr := p.wait(); err == nil {
+		err = waitErr
+	}
+	fmt.Fprintf(out, "published %d, duplicates %d\n", p.stored, p.duplicates)
+	return err
+}
+
+func (p *publisher) publishLines(in io.Reader) error {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, 64<<10)
 	for n := 1; lines.Scan(); n++ {
@@ -41,14 +57,7 @@ func publishLines(ctx context.Context, in io.Reader, out io.Writer, s *settings)
 			return err
 		}
 	}
-	if err := lines.Err(); err != nil {
-		return err
-	}
-	if err := p.wait(); err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "published %d, duplicates %d\n", p.stored, p.duplicates)
-	return nil
+	return lines.Err()
 }
 
 // A publisher has up to 1,000 messages on their way to JetStream.
@@ -69,8 +78,8 @@ func (p *publisher) publish(body []byte, id string) error {
 	return nil
 }
 
-// wait waits until all messages are stored.
-func (p *publisher) wait() error {
+// wait waits until each message is stored or has failed, and returns the first error.
+func (p *publisher) wait() (err error) {
 	for _, f := range p.open {
 		select {
 		case ack := <-f.Ok():
@@ -79,10 +88,10 @@ func (p *publisher) wait() error {
 			} else {
 				p.stored++
 			}
-		case err := <-f.Err():
-			return err
+		case e := <-f.Err():
+			err = cmp.Or(err, e)
 		}
 	}
 	p.open = p.open[:0]
-	return nil
+	return err
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net/http/httptest"
 	"os"
 	"slices"
@@ -536,8 +537,31 @@ func TestPublishLines(t *testing.T) {
 	if got, want := out.String(), "published 2, duplicates 1\n"; got != want || r.left(pushStream) != 2 {
 		t.Errorf("got %q and %d messages in the queue, want %q and 2", got, r.left(pushStream), want)
 	}
-	err := publishLines(t.Context(), strings.NewReader(`{"token": "decade", "payload":`), &out, s)
+	out.Reset()
+	err := publishLines(t.Context(), strings.NewReader(string(demoMessage(3))+"\n"+`{"token": "decade", "payload":`), &out, s)
 	if err == nil || strings.Contains(err.Error(), "decade") {
 		t.Errorf("got %v, want an error without the token", err)
+	}
+	if got, want := out.String(), "published 1, duplicates 0\n"; got != want {
+		t.Errorf("a line is wrong: got %q, want %q", got, want)
+	}
+}
+
+// Whoever publishes does not change how long and how often the queue stores messages.
+func TestPublishKeepsStreams(t *testing.T) {
+	r := newRig(t, nil)
+	s, err := parse([]string{"-nats", r.queue.nc.ConnectedUrl()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := publishLines(t.Context(), bytes.NewReader(demoMessage(1)), io.Discard, s); err != nil {
+		t.Fatal(err)
+	}
+	stream, err := r.queue.js.Stream(t.Context(), pushStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := stream.CachedInfo().Config.MaxAge; got != time.Hour {
+		t.Errorf("MaxAge is %v, want an hour as before", got)
 	}
 }
