@@ -43,8 +43,8 @@ type settings struct {
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	err := run(ctx, os.Args[1:])
-	stop()
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 	case err != nil:
@@ -68,7 +68,15 @@ func run(ctx context.Context, args []string) error {
 	case s.nats == "" && command == "publish":
 		return errors.New("-nats is empty, expected the URL of a NATS server")
 	case command == "publish":
-		return publishLines(ctx, os.Stdin, os.Stdout, s)
+		// Standard input may block, and does not know of ctx.
+		published := make(chan error, 1)
+		go func() { published <- publishLines(ctx, os.Stdin, os.Stdout, s) }()
+		select {
+		case err := <-published:
+			return err
+		case <-ctx.Done():
+			return errors.New("ended by a signal; to publish the same within two minutes stores nothing twice")
+		}
 	case s.nats == "":
 		return demo(ctx, os.Stdout, s)
 	}

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -544,6 +545,35 @@ func TestPublishLines(t *testing.T) {
 	}
 	if got, want := out.String(), "published 1, duplicates 0\n"; got != want {
 		t.Errorf("a line is wrong: got %q, want %q", got, want)
+	}
+}
+
+// A signal ends a publisher whose input blocks.
+func TestPublishEnds(t *testing.T) {
+	r := newRig(t, nil)
+	c := &cluster{}
+	cmd := c.command("publish", "-nats", r.queue.nc.ConnectedUrl())
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill()
+	in.Write(append(demoMessage(1), '\n'))
+	r.waitFor("a line is published", func() bool { return r.left(pushStream) == 1 })
+	cmd.Process.Signal(syscall.SIGTERM)
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("it ended with success, want an error")
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it does not end")
 	}
 }
 
