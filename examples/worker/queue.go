@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net/url"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -41,11 +43,21 @@ type queueSettings struct {
 	replicas int           // of the streams
 }
 
-// connect connects to NATS. It connects again for as long as the program runs.
-func connect(url, name string) (*nats.Conn, jetstream.JetStream, error) {
-	nc, err := nats.Connect(url, nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectWait(200*time.Millisecond))
+// connect connects to NATS. It connects again for as long as the program runs. Its errors do
+// not have the address, in which there may be a password.
+func connect(address, name string) (*nats.Conn, jetstream.JetStream, error) {
+	nc, err := nats.Connect(address, nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectWait(200*time.Millisecond),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				slog.Warn("disconnected from NATS", "error", err)
+			}
+		}),
+		nats.ReconnectHandler(func(*nats.Conn) { slog.Info("connected to NATS once more") }))
+	if _, ok := errors.AsType[*url.Error](err); ok {
+		return nil, nil, errors.New("-nats is not a URL, expected nats://host:4222")
+	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("NATS at %s: %w", url, err)
+		return nil, nil, fmt.Errorf("connecting to NATS: %w", err)
 	}
 	js, err := jetstream.New(nc)
 	return nc, js, err

@@ -512,6 +512,14 @@ func TestForgetTokens(t *testing.T) {
 	}
 }
 
+func TestNoPasswordInErrors(t *testing.T) {
+	for _, address := range []string{"nats://user:secret@127.0.0.1:1", "nats://user:s%secret@127.0.0.1:1"} {
+		if _, _, err := connect(address, "test"); err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("got %v, want an error without the password", err)
+		}
+	}
+}
+
 func TestParse(t *testing.T) {
 	for _, args := range [][]string{{"-in-doubt", "forget"}, {"x"}, {"-room", "0"}, {"-ack-wait", "1ms"}} {
 		if _, err := parse(args); err == nil {
