@@ -25,7 +25,8 @@ type LiveActivity struct {
 	// Nil is left out, which only an ActivityEnd allows.
 	//
 	// That decoder reads a Date from a number: the seconds since the start of 2001 in UTC.
-	// So a time.Time in the ContentState or in Attributes is an error. Write the number:
+	// So a time.Time in the ContentState or in Attributes is an error. Encode does not find the
+	// time in a type that embeds a time.Time. Write the number:
 	//
 	//	t.Sub(time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC)).Seconds()
 	ContentState any

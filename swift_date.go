@@ -1,6 +1,7 @@
 package apns
 
 import (
+	"cmp"
 	"encoding"
 	"encoding/json"
 	"fmt"
@@ -11,8 +12,9 @@ import (
 )
 
 // findTime looks for a time.Time in a value that encoding/json has encoded. It returns the
-// names of the fields and keys that lead to it. It does not look where encoding/json does not:
-// into fields that are left out, and into types that encode themselves.
+// names of the keys that lead to it. Like encoding/json it does not look into fields that are
+// left out, and not into types that encode themselves. So it does not find the time in a type
+// that embeds a time.Time, and with it the method MarshalJSON.
 func findTime(v any) (path []string, ok bool) {
 	f := timeFinder{visited: make(map[pointer]bool)}
 	ok = f.find(reflect.ValueOf(v))
@@ -75,8 +77,8 @@ func (f *timeFinder) find(v reflect.Value) bool {
 			}
 		}
 	case reflect.Struct:
-		for i := range t.NumField() {
-			if f.findInField(t.Field(i), v.Field(i)) {
+		for _, field := range writtenFields(t) {
+			if f.findInField(field, v) {
 				return true
 			}
 		}
@@ -84,28 +86,82 @@ func (f *timeFinder) find(v reflect.Value) bool {
 	return false
 }
 
-func (f *timeFinder) findInField(field reflect.StructField, v reflect.Value) bool {
-	tag := field.Tag.Get("json")
-	name, options, _ := strings.Cut(tag, ",")
-	switch {
-	case tag == "-", !field.IsExported() && !field.Anonymous:
-		return false
-	case slices.Contains(strings.Split(options, ","), "omitzero") && isZero(v):
-		return false
-	case !f.find(v):
+// findInField looks into a field of the struct v.
+func (f *timeFinder) findInField(field jsonField, v reflect.Value) bool {
+	v, err := v.FieldByIndexErr(field.index)
+	if err != nil || field.omitZero && isZero(v) || !f.find(v) { // the error is a nil pointer that is embedded
 		return false
 	}
-	if name == "" {
-		name = field.Name
-	}
-	f.path = append(f.path, name)
+	f.path = append(f.path, field.name)
 	return true
+}
+
+// A jsonField is a field of a struct as encoding/json writes it.
+type jsonField struct {
+	name     string
+	isTagged bool  // the name is from the tag
+	index    []int // for FieldByIndex: longer than 1 for a field of an embedded struct
+	omitZero bool
+}
+
+// writtenFields returns the fields of a struct that encoding/json writes. The fields of an
+// embedded struct without a name in its tag are among them.
+func writtenFields(t reflect.Type) []jsonField {
+	all := appendFields(nil, nil, t)
+	return slices.DeleteFunc(slices.Clone(all), func(f jsonField) bool {
+		return slices.ContainsFunc(all, f.isHiddenBy)
+	})
+}
+
+// isHiddenBy reports whether encoding/json does not write f because of a field with the same
+// name. It writes the field that is embedded least deeply, of those the one with a tag, and
+// none if that leaves several.
+func (f jsonField) isHiddenBy(other jsonField) bool {
+	switch {
+	case f.name != other.name || slices.Equal(f.index, other.index):
+		return false
+	case len(f.index) != len(other.index):
+		return len(f.index) > len(other.index)
+	}
+	return other.isTagged || !f.isTagged
+}
+
+// appendFields appends the fields of a struct, which may hide each other. The outer types are
+// those in which the struct is embedded.
+func appendFields(fields []jsonField, index []int, t reflect.Type, outer ...reflect.Type) []jsonField {
+	for i := range t.NumField() {
+		field := t.Field(i)
+		at := append(slices.Clip(index), i)
+		embedded := field.Type // if it is a struct
+		if embedded.Kind() == reflect.Pointer {
+			embedded = embedded.Elem()
+		}
+		isEmbedded := field.Anonymous && embedded.Kind() == reflect.Struct
+		tag := field.Tag.Get("json")
+		name, options, _ := strings.Cut(tag, ",")
+		switch {
+		case tag == "-", !field.IsExported() && !isEmbedded:
+		case isEmbedded && name == "":
+			// A struct that embeds itself has nothing new further in.
+			if within := append(slices.Clip(outer), t); !slices.Contains(within, embedded) {
+				fields = appendFields(fields, at, embedded, within...)
+			}
+		default:
+			omitZero := slices.Contains(strings.Split(options, ","), "omitzero")
+			fields = append(fields, jsonField{cmp.Or(name, field.Name), name != "", at, omitZero})
+		}
+	}
+	return fields
 }
 
 // isZero reports whether the option omitzero leaves out a value.
 func isZero(v reflect.Value) bool {
-	if v.Type() == timeType && v.CanInterface() {
-		return v.Interface().(time.Time).IsZero()
+	if v.Kind() != reflect.Pointer && v.Kind() != reflect.Interface && v.CanInterface() {
+		p := reflect.New(v.Type()) // the method may be that of the pointer
+		p.Elem().Set(v)
+		if zeroer, ok := p.Interface().(interface{ IsZero() bool }); ok {
+			return zeroer.IsZero()
+		}
 	}
 	return v.IsZero()
 }

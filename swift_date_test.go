@@ -29,12 +29,30 @@ type node struct {
 	At    time.Time `json:"at,omitzero"`
 }
 
+// These are embedded.
+type (
+	ending     struct{ Ends time.Time }
+	endingToo  struct{ Ends time.Time }
+	taggedTime struct {
+		T time.Time `json:"Ends"`
+	}
+	deep    struct{ ending }
+	instant int
+)
+
+// sinceTime is zero if its number is.
+type sinceTime struct {
+	Number int
+	At     time.Time
+}
+
+func (s *sinceTime) IsZero() bool { return s.Number == 0 }
+
 // A time.Time is found wherever encoding/json encodes one, and nowhere else.
 func TestContentStateWithTime(t *testing.T) {
-	now := time.Unix(1700000000, 0)
+	now := time.Unix(1700000000, 0).UTC()
 	loop := &node{Any: 1}
 	loop.node = loop
-	type inner struct{ Ends time.Time }
 	for _, test := range []struct {
 		name  string
 		state any
@@ -56,7 +74,28 @@ func TestContentStateWithTime(t *testing.T) {
 		{"map of maps", map[string]map[int]time.Time{"a": {7: now}}, "a.7"},
 		{"slice", map[string]any{"a": []any{1, []time.Time{now}}}, "a"},
 		{"array", struct{ A [1]time.Time }{}, "A"},
-		{"embedded", struct{ inner }{inner{now}}, "inner.Ends"},
+		{"embedded", struct{ ending }{ending{now}}, "Ends"},
+		{"embedded pointer", struct{ *ending }{&ending{now}}, "Ends"},
+		{"embedded twice", struct{ deep }{deep{ending{now}}}, "Ends"},
+		{"embedded with a name", struct {
+			ending `json:"a"`
+		}{ending{now}}, "a.Ends"},
+		{"hidden for Go, and not for encoding/json", struct {
+			ending
+			At float64 `json:"Ends"`
+			T  time.Time
+		}{ending{now}, 1, now}, "T"},
+		{"two embedded, one with a tag", struct {
+			endingToo
+			taggedTime
+		}{endingToo{now}, taggedTime{now}}, "Ends"},
+		{"hidden for Go by another name", struct {
+			taggedTime
+			T float64
+		}{taggedTime{now}, 1}, "Ends"},
+		{"omitzero by a method", struct {
+			S sinceTime `json:"s,omitzero"`
+		}{sinceTime{1, now}}, "s.At"},
 		{"linked", &node{Next: &node{Next: &node{At: now}}}, "Next.Next.at"},
 		{"in a loop that is embedded", func() *node { n := *loop; n.node = &n; n.Any = now; return &n }(), "Any"},
 
@@ -77,13 +116,45 @@ func TestContentStateWithTime(t *testing.T) {
 		{"a loop that is embedded", loop, ""},
 		{"many bytes", map[string]any{"a": make([]byte, 1000), "b": []string{"a"}}, ""},
 		{"empty", map[string]time.Time{}, ""},
+		{"embedded, left out by its tag", struct {
+			ending `json:"-"`
+		}{ending{now}}, ""},
+		{"embedded nil pointer", struct{ *ending }{}, ""},
+		{"embedded, no struct and not exported", struct{ instant }{1}, ""},
+		{"hidden by the outer field", struct {
+			ending
+			Ends float64
+		}{ending{now}, 1}, ""},
+		{"hidden by the outer tag", struct {
+			ending
+			T float64 `json:"Ends"`
+		}{ending{now}, 1}, ""},
+		{"hides each other", struct {
+			ending
+			endingToo
+		}{ending{now}, endingToo{now}}, ""},
+		{"left out by a method", struct {
+			S sinceTime `json:"s,omitzero"`
+		}{sinceTime{0, now}}, ""},
 	} {
-		_, err := updated(apns.LiveActivity{ContentState: test.state}).Encode()
+		b, err := json.Marshal(test.state)
+		if isWritten := strings.Contains(string(b), `"2023-11-14T`) || strings.Contains(string(b), `"0001-01-01T`); err != nil || isWritten != (test.want != "") {
+			t.Errorf("%s: json.Marshal gives %s, %v; want a time if the path is not empty", test.name, b, err)
+		}
+		_, err = updated(apns.LiveActivity{ContentState: test.state}).Encode()
 		switch {
 		case test.want == "" && err != nil:
 			t.Errorf("%s: got %v, want no error", test.name, err)
 		case test.want != "" && (err == nil || err.Error() != "apns: payload: content-state."+test.want+" is a time.Time, "+swiftDate):
 			t.Errorf("%s: got %v, want an error that names content-state.%s", test.name, err, test.want)
+		}
+	}
+
+	// A type that embeds a time has its method, and so encodes itself.
+	for _, state := range []any{struct{ time.Time }{now}, struct{ json.Marshaler }{now}} {
+		_, err := updated(apns.LiveActivity{ContentState: map[string]any{"a": state}}).Encode()
+		if err != nil {
+			t.Errorf("%T: got %v, want no error", state, err)
 		}
 	}
 
