@@ -186,19 +186,23 @@ func (p *Payload) Encode() ([]byte, error) {
 		limit = MaxPayload
 	}
 	b, err := p.encode()
-	least, hint := "", ""
-	if err == nil && len(b) > limit && p.Alert.Body != "" {
-		var shortened []byte
-		shortened, err = p.encodeShortened(limit)
-		switch {
-		case p.ShortenBody:
-			b, least = shortened, " with the body left out"
-		case len(shortened) <= limit:
-			hint = " (ShortenBody shortens the text)"
-		}
-	}
 	if err != nil {
 		return nil, err
+	}
+	least, hint := "", ""
+	if len(b) > limit && p.Alert.Body != "" {
+		shortest, err := p.encodeWithBody(ellipsis)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case p.ShortenBody && len(shortest) <= limit:
+			return p.encodeShortened(limit, shortest)
+		case p.ShortenBody:
+			b, least = shortest, " with the body left out"
+		case len(shortest) <= limit:
+			hint = " (ShortenBody shortens the text)"
+		}
 	}
 	if len(b) > limit {
 		return nil, &fieldError{StatusInvalidPayloadSize, fmt.Sprintf(

@@ -11,16 +11,21 @@ import (
 const ellipsis = "…"
 
 // encodeShortened is encode with as much of the alert's body as the limit allows, and an
-// ellipsis. If even the ellipsis alone is too much, the result is larger than the limit.
-func (p *Payload) encodeShortened(limit int) ([]byte, error) {
-	shortened := *p
-	shortened.Alert.Body = ellipsis
-	b, err := shortened.encode()
-	if err != nil || len(b) >= limit {
-		return b, err
+// ellipsis. The argument shortest is the payload with the ellipsis alone, which the limit
+// allows.
+func (p *Payload) encodeShortened(limit int, shortest []byte) ([]byte, error) {
+	start := shorten(p.Alert.Body, limit-len(shortest))
+	if start == "" {
+		return shortest, nil
 	}
-	shortened.Alert.Body = shorten(p.Alert.Body, limit-len(b)) + ellipsis
-	return shortened.encode()
+	return p.encodeWithBody(start + ellipsis)
+}
+
+// encodeWithBody is encode with another body of the alert.
+func (p *Payload) encodeWithBody(body string) ([]byte, error) {
+	with := *p
+	with.Alert.Body = body
+	return with.encode()
 }
 
 // shorten returns the longest part of s, from its start to the end of a character, that has at

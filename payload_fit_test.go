@@ -155,6 +155,36 @@ func TestShortenBodyInPayloads(t *testing.T) {
 	}
 }
 
+// A counter counts how often it is encoded.
+type counter struct{ n *int }
+
+func (c counter) MarshalJSON() ([]byte, error) {
+	*c.n++
+	return []byte("1"), nil
+}
+
+// The payload is encoded as it is, with no more of the body than the ellipsis, and, only if
+// the body is to be shortened, with what fits.
+func TestShortenBodyEffort(t *testing.T) {
+	n := 0
+	p := &apns.Payload{Alert: apns.Alert{Body: "Hi"}, Custom: map[string]any{"a": counter{&n}}}
+	for _, test := range []struct {
+		body    string
+		shorten bool
+		want    int
+	}{
+		{"Hi", false, 1},
+		{"Hi", true, 1},
+		{strings.Repeat("x", 5000), false, 2},
+		{strings.Repeat("x", 5000), true, 3},
+	} {
+		n, p.Alert.Body, p.ShortenBody = 0, test.body, test.shorten
+		if b, err := p.Encode(); (err == nil) != (test.shorten || len(test.body) == 2) || n != test.want {
+			t.Errorf("%d bytes, ShortenBody %t: got %d bytes, %v; encoded %d times, want %d", len(test.body), test.shorten, len(b), err, n, test.want)
+		}
+	}
+}
+
 // A body of known characters loses whole ones. What is left of any text is valid, within the
 // limit, and the start of the text; and between two plain letters the text ends only where the
 // next one does not fit.
