@@ -134,6 +134,14 @@ type Alert struct {
 	Extra map[string]any `json:"-"`
 }
 
+// isEmpty reports whether the alert has no keys.
+func (a Alert) isEmpty() bool {
+	if len(a.Extra) == 0 {
+		a.Extra = nil
+	}
+	return reflect.ValueOf(a).IsZero()
+}
+
 // A CriticalSound is the sound of a critical alert. An app needs an entitlement for it.
 type CriticalSound struct {
 	Name   string   // a file or "default", as for Payload.Sound; required
@@ -282,10 +290,16 @@ func (p *Payload) shownType() PushType {
 	case p.ContentChanged:
 		return PushTypeWidgets
 	case p.ContentAvailable:
-		// All other fields, also those of later versions, are in aps.
+		// All other fields are in aps. So is a field that a later version adds.
 		others := *p
 		others.ContentAvailable, others.Custom = false, nil
 		others.Type, others.MaxSize, others.ShortenBody = "", 0, false
+		if len(others.Extra) == 0 {
+			others.Extra = nil
+		}
+		if others.Alert.isEmpty() {
+			others.Alert = Alert{}
+		}
 		if reflect.ValueOf(others).IsZero() {
 			return PushTypeBackground
 		}
@@ -367,19 +381,15 @@ func (p *Payload) encodeAPS() ([]byte, error) {
 		URLArgs:           p.URLArgs,
 		AccountID:         p.AccountID,
 	}
-	alert := p.Alert
-	if len(alert.Extra) == 0 {
-		alert.Extra = nil
-	}
-	hasAlert := !reflect.ValueOf(alert).IsZero()
+	hasAlert := !p.Alert.isEmpty()
 	switch {
 	case p.LiveActivity == nil:
 		keys.Sound = sound
 		if hasAlert {
-			keys.Alert, err = encodeKeys("alert", alert, alert.Extra)
+			keys.Alert, err = encodeKeys("alert", p.Alert, p.Alert.Extra)
 		}
 	case hasAlert:
-		keys.Alert, err = alert.forActivity(sound)
+		keys.Alert, err = p.Alert.forActivity(sound)
 	case sound != nil:
 		err = payloadErrorf("sound is set and alert is missing, expected both or neither in a Live Activity")
 	}

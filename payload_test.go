@@ -356,6 +356,16 @@ func TestPushTypeOfEveryField(t *testing.T) {
 			t.Errorf("content-available and %s: got %q, want %q", name, got, wanted)
 		}
 	}
+	// A map without keys is as good as none.
+	for name, p := range map[string]*apns.Payload{
+		"Extra":       {ContentAvailable: true, Extra: map[string]any{}},
+		"Alert.Extra": {ContentAvailable: true, Alert: apns.Alert{Extra: map[string]any{}}},
+	} {
+		m, err := p.Message(token)
+		if err != nil || m.PushType != apns.PushTypeBackground || string(m.Payload) != `{"aps":{"content-available":1}}` {
+			t.Errorf("content-available and an empty %s: got %+v, %v; want a background push", name, m, err)
+		}
+	}
 	all.Type = ""
 	if got := all.PushType(); got != apns.PushTypeMDM {
 		t.Errorf("all at once: got %q, want mdm", got)
