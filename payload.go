@@ -310,23 +310,44 @@ func (p *Payload) shownType() PushType {
 // checkType checks that the fields do not contradict Type.
 func (p *Payload) checkType() error {
 	shown := p.shownType()
-	fits := true
-	switch p.Type {
-	case "", shown:
-	case PushTypeControls:
-		fits = shown == PushTypeWidgets
-	case PushTypeAlert, PushTypeBackground, PushTypeMDM, PushTypeLiveActivity, PushTypeWidgets:
-		fits = false
-	default:
-		fits = shown == PushTypeAlert || shown == PushTypeBackground
-	}
-	switch {
-	case fits:
+	if p.Type == "" || p.Type.fits(shown) {
 		return nil
-	case p.Type == PushTypeControls:
-		return payloadErrorf("type is %q and content-changed is not set, expected both", p.Type)
+	}
+	if missing := p.missingForType(); missing != "" {
+		return payloadErrorf("type is %q, expected %s with it", p.Type, missing)
 	}
 	return payloadErrorf("type is %q, expected %q for a payload with these fields", p.Type, shown)
+}
+
+// fits reports whether a payload whose fields show a type may be of type t.
+func (t PushType) fits(shown PushType) bool {
+	switch t {
+	case PushTypeAlert, PushTypeBackground, PushTypeMDM, PushTypeLiveActivity, PushTypeWidgets:
+		return t == shown
+	case PushTypeControls:
+		return shown == PushTypeWidgets
+	}
+	return shown == PushTypeAlert || shown == PushTypeBackground
+}
+
+// missingForType returns what the payload lacks to be of its Type. It returns "" if the fields
+// show another type even with that.
+func (p *Payload) missingForType() (key string) {
+	with := *p
+	switch p.Type {
+	case PushTypeBackground:
+		with.ContentAvailable, key = true, "content-available"
+	case PushTypeLiveActivity:
+		with.LiveActivity, key = new(LiveActivity), "a Live Activity"
+	case PushTypeWidgets, PushTypeControls:
+		with.ContentChanged, key = true, "content-changed"
+	case PushTypeMDM:
+		with.MDM, key = "x", "mdm"
+	}
+	if !p.Type.fits(with.shownType()) {
+		return ""
+	}
+	return key
 }
 
 // apsKeys is the aps dictionary. The form of alert and sound depends on the other keys.
