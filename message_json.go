@@ -65,13 +65,14 @@ func (m Message) MarshalJSON() ([]byte, error) {
 }
 
 // UnmarshalJSON reads what MarshalJSON wrote. Fields that are left out, or are null, become
-// zero. Unknown fields are ignored. A JSON null leaves the message as it is.
+// zero. Value stays as it is. Unknown fields are ignored. A JSON null leaves the message as it
+// is.
 //
-// The error matches ErrInvalid if the payload is not a JSON object.
+// The error matches ErrInvalid if the payload is not a JSON object in UTF-8.
 //
-// The payload loses the white space between its values. The escapes of <, >, &, U+2028 and U+2029
-// become those characters, since json.Marshal writes such escapes. So the payload is never
-// larger than the one that was marshalled.
+// The payload loses the white space between its values. The escapes of <, >, &, U+2028 and
+// U+2029 become those characters, since json.Marshal writes such escapes. So the payload is
+// never larger than the one that was marshalled.
 func (m *Message) UnmarshalJSON(b []byte) error {
 	if string(b) == "null" {
 		return nil
@@ -82,6 +83,9 @@ func (m *Message) UnmarshalJSON(b []byte) error {
 	}
 	if string(j.Payload) == "null" {
 		j.Payload = nil
+	}
+	if !utf8.Valid(j.Payload) {
+		return &fieldError{ReasonBadRequestPayload, "payload is not UTF-8, expected a JSON object in UTF-8"}
 	}
 	if err := checkObject(j.Payload); err != nil {
 		return err

@@ -166,6 +166,8 @@ func TestMessageJSONRead(t *testing.T) {
 		`{"payload":555}`:       "apns: payload is a number, expected a JSON object",
 		`{"payload":[{}]}`:      "apns: payload is an array, expected a JSON object",
 		`{"payload":true}`:      "apns: payload is a boolean, expected a JSON object",
+
+		"{\"payload\":{\"a\":\"5ec7e7\xff\"}}": "apns: payload is not UTF-8, expected a JSON object in UTF-8",
 	} {
 		m := fullMessage()
 		err := json.Unmarshal([]byte(in), &m)
@@ -190,6 +192,7 @@ func TestMessageJSONRead(t *testing.T) {
 	if err := json.Unmarshal([]byte(`{"payload": null, "expiry": null}`), &m); err != nil || m.Payload != nil || !m.Expiry.IsZero() {
 		t.Errorf("got %v, %v; want no payload and no expiry", m, err)
 	}
+	m.Value = "the caller's"
 	in := []byte(`{"payload":{"a":1}}`)
 	if err := json.Unmarshal(in, &m); err != nil {
 		t.Fatal(err)
@@ -197,6 +200,9 @@ func TestMessageJSONRead(t *testing.T) {
 	clear(in)
 	if string(m.Payload) != `{"a":1}` {
 		t.Errorf("got %s, want a payload that shares no memory with the JSON", m.Payload)
+	}
+	if m.Value != "the caller's" {
+		t.Errorf("got the Value %v, want it as it was", m.Value)
 	}
 }
 
