@@ -60,14 +60,16 @@ func logTo(config *apns.Config) *logBuffer {
 }
 
 // wantNoSecret checks that a text shows neither the message's token and payload nor another
-// secret.
+// secret, in upper or lower case.
 func wantNoSecret(t *testing.T, text string, m *apns.Message, secrets ...string) {
 	t.Helper()
 	secrets = append(secrets, m.Token)
 	if bytes.Contains(m.Payload, []byte(payloadMark)) {
 		secrets = append(secrets, payloadMark)
 	}
+	text = strings.ToLower(text)
 	for _, secret := range secrets {
+		secret = strings.ToLower(secret)
 		for i := range len(secret) - 7 {
 			if strings.Contains(text, secret[i:i+8]) {
 				t.Errorf("got %q, which shows %q of a secret", text, secret[i:i+8])
@@ -107,6 +109,7 @@ func TestSecretsOfRequestRepeated(t *testing.T) {
 	}
 	pages := map[string]func(r *http.Request, body string) string{
 		"path":                     func(r *http.Request, body string) string { return "Cannot " + r.Method + " " + r.URL.Path },
+		"path in upper case":       func(r *http.Request, body string) string { return strings.ToUpper(r.URL.Path) },
 		"path, cut off":            func(r *http.Request, body string) string { return strings.Repeat(" ", 75) + r.URL.Path },
 		"payload":                  func(r *http.Request, body string) string { return "Invalid: " + body },
 		"payload, quoted":          func(r *http.Request, body string) string { return fmt.Sprintf("Invalid: %q", body) },
@@ -167,7 +170,7 @@ func TestSecretsInGoAway(t *testing.T) {
 			c := http2Client(t, config, func(c *apns.Client) { c.Attempts, c.Timeout = 1, 5*time.Second })
 			_, err := c.Push(t.Context(), m)
 			for _, text := range []string{fmt.Sprint(err), log.String()} {
-				wantNoSecret(t, strings.ToLower(text), m, "eyjhbgcioijfuzi1nij9")
+				wantNoSecret(t, text, m, "eyJhbGciOiJFUzI1NiJ9")
 			}
 			if !strings.Contains(log.String(), "GOAWAY") || err == nil {
 				t.Errorf("got %v and the log %s, want a GOAWAY", err, log)

@@ -60,15 +60,17 @@ const (
 	minSecret = 4
 )
 
-// Excerpt returns at most the first limit bytes of what a peer has said. Parts of the
-// secrets that it repeats are replaced by an ellipsis.
+// Excerpt returns at most the first limit bytes of what a peer has said. An ellipsis takes the
+// place of each part of a secret, in upper or lower case.
 func Excerpt(said string, limit int, secrets ...string) string {
 	said = said[:min(len(said), limit+window)] // a part may begin before the limit
+	folded := lower(said)
 	hidden := make([]bool, len(said))
 	for _, secret := range secrets {
+		secret = lower(secret)
 		n := min(window, len(secret))
 		for i := 0; n >= minSecret && i+n <= len(said); i++ {
-			if strings.Contains(secret, said[i:i+n]) {
+			if strings.Contains(secret, folded[i:i+n]) {
 				for j := range n {
 					hidden[i+j] = true
 				}
@@ -85,6 +87,18 @@ func Excerpt(said string, limit int, secrets ...string) string {
 		}
 	}
 	return b.String()
+}
+
+// lower returns a text with its ASCII letters in lower case. Unlike strings.ToLower it keeps
+// each byte in its place.
+func lower(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
 }
 
 // HideTokens returns what a peer has said, with an ellipsis in place of each device token

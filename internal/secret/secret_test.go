@@ -72,6 +72,9 @@ func TestExcerpt(t *testing.T) {
 		{"user pass", 100, []string{"pass"}, "user …"},
 		{"Forbidden", 100, []string{"o", "bid"}, "Forbidden"},
 		{token, 100, []string{token}, "…"},
+		{"no " + strings.ToUpper(token) + " here", 100, []string{token}, "no … here"},
+		{"no " + token + " here", 100, []string{strings.ToUpper(token)}, "no … here"},
+		{"\xffİ" + strings.ToUpper(token), 100, []string{token}, "\xffİ…"}, // bytes keep their place
 		{"a" + "payload1" + "b", 100, []string{"xxpayload1yy"}, "a…b"},
 	} {
 		if got := secret.Excerpt(test.said, test.limit, test.secrets...); got != test.want {
