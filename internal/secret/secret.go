@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
+	"slices"
 	"strings"
 	"unicode"
 )
 
-// FileError returns err, the error of an operation on a file. If the file's name may be a
-// key, a device token or a payload, which was passed in place of a name, the result does
-// not show it.
+// FileError returns err, the error of an operation on a file. It does not show a name that may
+// be a key, a device token or a payload, passed by mistake in place of a name.
 func FileError(err error) error {
 	pathErr, ok := errors.AsType[*fs.PathError](err)
 	if !ok || !mayBeSecret(pathErr.Path) {
@@ -21,33 +22,73 @@ func FileError(err error) error {
 	return &fs.PathError{Op: pathErr.Op, Path: name, Err: pathErr.Err}
 }
 
-// minRun is the length from which on a word may be a secret. The shortest ones, a P-256 key
-// without its wrapping in base64 and a device token, have 43 and 64 characters.
+// minRun is the length from which on a word may be a secret. The shortest secrets are a P-256
+// key in base64 without its PKCS #8 wrapping, with 43 characters, and a device token, with 64.
 const minRun = 40
 
 // mayBeSecret reports whether a file name may be something else: it has a character that
-// hardly any name has, it is long and has no dot, or it has a long word.
+// hardly any name has, it is long and has no dot, it has a long word, or it looks like base64.
+//
+// An absolute path, and a name with the extension of a key or certificate, may be long, and
+// have long words that - and _ divide. Base64 has slashes too, and may begin with one. So in
+// such a name only looksRandom, and = at the end, tell base64 from a path.
 func mayBeSecret(name string) bool {
 	if strings.ContainsFunc(name, isOdd) || strings.Contains(name, "-----") {
 		return true
 	}
-	if len(name) >= minRun && !strings.Contains(name, ".") {
+	isName := filepath.IsAbs(name) || slices.Contains([]string{".p8", ".pem", ".cer"}, strings.ToLower(filepath.Ext(name)))
+	if !isName && len(name) >= minRun && !strings.Contains(name, ".") {
 		return true
 	}
-	for word := range strings.FieldsFuncSeq(name, func(r rune) bool { return !isBase64(r) }) {
+	for word := range strings.FieldsFuncSeq(name, func(r rune) bool { return !isBase64(r) || isName && (r == '-' || r == '_') }) {
 		if len(word) >= minRun {
+			return true
+		}
+	}
+	for run := range strings.FieldsFuncSeq(name, func(r rune) bool { return !isBase64(r) && !strings.ContainsRune(amidBase64, r) }) {
+		if len(run) >= minRun && (looksRandom(run) || strings.HasSuffix(run, "=")) {
 			return true
 		}
 	}
 	return false
 }
 
+// amidBase64 has what may be between the digits of base64: the slash, which is a digit itself,
+// and what stands for a line break in an environment variable or a form.
+const amidBase64 = "/ \\'`,;\u200b"
+
+// looksRandom reports whether a text changes often between lower case, upper case and digits:
+// at more than one in six of its characters. A capital letter and the lower case that follows it
+// are no change, as in AuthKey. Base64 of random bytes changes at one in two characters. Of the
+// long paths of a Debian system, 98 % do so at fewer than one in six.
+func looksRandom(text string) bool {
+	const other, lower, upper, digit = 0, 1, 2, 3
+	changes, last, beforeLast := 0, other, other
+	for _, r := range text {
+		class := other
+		switch {
+		case 'a' <= r && r <= 'z':
+			class = lower
+		case 'A' <= r && r <= 'Z':
+			class = upper
+		case '0' <= r && r <= '9':
+			class = digit
+		}
+		isWord := last == upper && class == lower && (beforeLast == other || beforeLast == lower)
+		if class != last && class != other && last != other && !isWord {
+			changes++
+		}
+		beforeLast, last = last, class
+	}
+	return changes > len(text)/6
+}
+
 func isOdd(r rune) bool {
 	return unicode.IsControl(r) || strings.ContainsRune("\"{}<>|*\ufeff", r)
 }
 
-// isBase64 reports whether a character is one of base64 or base64url. It leaves out the
-// slash, which separates the words of a path.
+// isBase64 reports whether a character is one of base64 or base64url, except for the slash,
+// which separates the words of a path.
 func isBase64(r rune) bool {
 	return '0' <= r && r <= '9' || 'A' <= r && r <= 'Z' || 'a' <= r && r <= 'z' || strings.ContainsRune("+=_-", r)
 }

@@ -1,10 +1,15 @@
 package secret_test
 
 import (
+	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"io/fs"
+	"iter"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,19 +17,33 @@ import (
 )
 
 func TestFileError(t *testing.T) {
-	hex := strings.Repeat("c0ffee00", 8)
+	token := strings.Repeat("c0ffee00", 8)
 	for name, hidden := range map[string]bool{
 		"":                      false,
 		"AuthKey_ABC123DEFG.p8": false,
 		"/etc/apns/key":         false,
 		"/var/folders/zz/zyxvpxvq6csfxvn_n0000000000000/T/TestPush123/001/AuthKey_ABC123DEFG.p8": false,
 		`C:\Users\me\Documents\new\AuthKey_ABC123DEFG.p8`:                                        false,
-		hex:                          true,
-		hex + ".txt":                 true,
-		"<" + hex[:20] + ">":         true,
-		`{"aps":{"alert":"a.b"}}`:    true,
-		"-----BEGIN PRIVATE KEY----": true,
-		"a\nb":                       true,
+		// Long names that hold nothing else.
+		"/home/me/projects/notifications/production/secrets/apnskey":                 false,
+		"/Users/me/Documents/keys/AuthKeyOfProduction":                               false,
+		"/Users/Me/Library/Application Support/Push Service/Keys/AuthKey ABC123DEFG": false,
+		"/tmp/TestCertificateLoadNoFile1233388853/001/none.pem":                      false,
+		"/run/secrets/apns-auth-key-of-the-production-environment":                   false,
+		"AuthKey_ABC123DEFG-production-environment-of-the-shop.p8":                   false,
+		"keys/apple_push_notification_service_production_2026.PEM":                   false,
+		"aps-certificate-for-com-example-app-in-production.cer":                      false,
+		"apns-auth-key-of-the-production-environment":                                true, // neither absolute nor with the extension
+
+		token:                         true,
+		token + ".txt":                true,
+		token + ".p8":                 true,
+		"/" + token:                   true,
+		"/etc/apns/" + token + ".pem": true,
+		"<" + token[:20] + ">":        true,
+		`{"aps":{"alert":"a.b"}}`:     true,
+		"-----BEGIN PRIVATE KEY----":  true,
+		"a\nb":                        true,
 		// A key may have a slash early, and none after it.
 		"MIGTAgEAMB/MGByqGSM49AgEGCCqGSM49AwEHBHkwdwIB": true,
 		// A provider token has dots.
@@ -46,9 +65,70 @@ func TestFileError(t *testing.T) {
 	if got := secret.FileError(err); got != err {
 		t.Errorf("got %v, want the same error", got)
 	}
-	other := errors.New(hex)
+	other := errors.New(token)
 	if got := secret.FileError(other); got != other {
 		t.Errorf("got %v, want the same error", got)
+	}
+}
+
+// A private key in base64 is never shown, although base64 has the slashes of a path, and may
+// begin with one: as it is, with the spaces or the \n of an environment variable, or a part of
+// it. PKCS #8 begins with the same bytes in each key; what follows is random.
+func TestFileErrorOfKeys(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	pkcs8, err := hex.DecodeString("308187020100301306072a8648ce3d020106082a8648ce3d030107046d306b0201010420")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantHidden := func(name string) {
+		t.Helper()
+		err := secret.FileError(&fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist})
+		if strings.Contains(err.Error(), name) {
+			t.Fatalf("got %v, which shows a key", err)
+		}
+	}
+	for range 4_000 {
+		key := make([]byte, 32+random.IntN(140))
+		for i := range key {
+			key[i] = byte(random.Uint32())
+		}
+		url := base64.RawURLEncoding.EncodeToString(key)
+		wantHidden(url)
+		wantHidden(url + ".p8")
+		for _, text := range []string{
+			base64.StdEncoding.EncodeToString(key),
+			base64.StdEncoding.EncodeToString(append(pkcs8, key...)),
+		} {
+			wantHidden(text)
+			wantHidden(text + ".p8")
+			wantHidden("/" + text)
+			// The worst case: no word between the slashes is long.
+			digits := []byte(text)
+			for i := 0; i < len(digits); i += 20 + random.IntN(20) {
+				digits[i] = '/'
+			}
+			wantHidden(string(digits))
+			wantHidden(string(digits) + ".pem")
+			for _, lineBreak := range []string{" ", `\n`, `\r\n`, "' '", "\n"} {
+				wantHidden(strings.Join(slices.Collect(chunks(string(digits), 32)), lineBreak))
+			}
+			// What is left of a text that begins at one of its slashes.
+			for i, c := range digits[:len(digits)-43] {
+				if c == '/' {
+					wantHidden(string(digits[i:]))
+				}
+			}
+		}
+	}
+}
+
+// chunks yields the lines of a text, with n bytes each.
+func chunks(s string, n int) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for len(s) > n && yield(s[:n]) {
+			s = s[n:]
+		}
+		yield(s)
 	}
 }
 
