@@ -76,8 +76,8 @@ func ParseCertificate(certPEM, keyPEM []byte, bundleID string) (tls.Certificate,
 // A CertificateInfo is what a provider certificate says about itself.
 type CertificateInfo struct {
 	// Topics are the topics for which the certificate may send. The first one is the
-	// bundle ID of its app, the default topic. Empty means that it names none, which is
-	// so only if it is not Apple's.
+	// default topic: the bundle ID of its app, or the identifier of a Wallet pass or of a
+	// website. Empty means that it names none, which is so only if it is not Apple's.
 	Topics []string
 
 	// Sandbox and Production are the environments. If both are false, the certificate
@@ -92,7 +92,7 @@ type CertificateInfo struct {
 
 // Object identifiers in provider certificates. What the extensions mean is in "Sending
 // notification requests to APNs" (topics) and in Apple's "Certification Practice Statement,
-// Worldwide Developer Relations" (environments).
+// Worldwide Developer Relations" (environments, Wallet passes, websites).
 var (
 	oidUserID = asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 1} // RFC 4519, section 2.39
 
@@ -102,6 +102,8 @@ var (
 	oidProduction = asn1.ObjectIdentifier{1, 2, 840, 113635, 100, 6, 3, 2}
 	oidVoIPTopics = asn1.ObjectIdentifier{1, 2, 840, 113635, 100, 6, 3, 4}
 	oidTopics     = asn1.ObjectIdentifier{1, 2, 840, 113635, 100, 6, 3, 6}
+	oidPass       = asn1.ObjectIdentifier{1, 2, 840, 113635, 100, 6, 1, 16}
+	oidWebsite    = asn1.ObjectIdentifier{1, 2, 840, 113635, 100, 6, 1, 17}
 )
 
 // InspectCertificate returns what a provider certificate says about itself. It does not
@@ -115,7 +117,7 @@ func InspectCertificate(cert *x509.Certificate) CertificateInfo {
 	var listed []string
 	for _, e := range cert.Extensions {
 		isApple = isApple || hasPrefix(e.Id, oidApple)
-		isPush = isPush || hasPrefix(e.Id, oidPush)
+		isPush = isPush || hasPrefix(e.Id, oidPush) || e.Id.Equal(oidPass) || e.Id.Equal(oidWebsite)
 		switch {
 		case e.Id.Equal(oidSandbox):
 			info.Sandbox = true
@@ -147,8 +149,8 @@ func InspectCertificate(cert *x509.Certificate) CertificateInfo {
 
 // Check returns an error if a certificate is not for push notifications, if it is not valid
 // at the time, or if it is not for the app with the bundle ID. If the bundle ID is empty, it
-// may be for any app. A certificate that is not Apple's, such as one for a private gateway,
-// need not name an app.
+// may be for any app. For a Wallet pass or a website pass its identifier in place of the bundle
+// ID. A certificate that is not Apple's, such as one for a private gateway, need not name an app.
 func (i CertificateInfo) Check(bundleID string, at time.Time) error {
 	if err := i.check(bundleID, at); err != nil {
 		return fmt.Errorf("apns: %w", err)

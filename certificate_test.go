@@ -32,6 +32,11 @@ func extension(last int, value []byte) pkix.Extension {
 	return pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 840, 113635, 100, 6, 3, last}, Value: value}
 }
 
+// ofKind is the extension that says what a certificate of Apple's is for.
+func ofKind(last int) pkix.Extension {
+	return pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 840, 113635, 100, 6, 1, last}, Value: asn1Null}
+}
+
 var (
 	asn1Null   = []byte{0x05, 0x00}
 	sandbox    = extension(1, asn1Null)
@@ -296,6 +301,15 @@ func TestInspectCertificate(t *testing.T) {
 		"device management": {func(c *x509.Certificate) {
 			c.Subject, c.ExtraExtensions = subject("APSP", "com.apple.mgmt.External.1"), []pkix.Extension{production}
 		}, []string{"com.apple.mgmt.External.1"}, false, true, false},
+		"Wallet pass": {func(c *x509.Certificate) {
+			c.Subject, c.ExtraExtensions = subject("Pass Type ID", "pass.com.x.ticket"), []pkix.Extension{ofKind(16)}
+		}, []string{"pass.com.x.ticket"}, false, false, false},
+		"website": {func(c *x509.Certificate) {
+			c.Subject, c.ExtraExtensions = subject("Website Push ID", "web.com.x"), []pkix.Extension{ofKind(17)}
+		}, []string{"web.com.x"}, false, false, false},
+		"another kind": {func(c *x509.Certificate) {
+			c.Subject, c.ExtraExtensions = subject("iPhone Developer", "A1B2C3D4E5"), []pkix.Extension{ofKind(2)}
+		}, nil, false, false, true},
 		"no user ID": {func(c *x509.Certificate) { c.Subject = subject("Apple Push Services", "") }, []string{"com.x.app", "com.x.app.voip"}, true, true, false},
 		"topics that are no SEQUENCE": {func(c *x509.Certificate) {
 			c.ExtraExtensions = []pkix.Extension{production, extension(6, asn1Null)}
