@@ -12,7 +12,7 @@ const (
 	// ActionDone: the message was accepted. Nothing is left to do.
 	ActionDone Action = iota
 	// ActionForget: the device token is dead. Remove it, unless the app registered it
-	// after Advice.DeadAt.
+	// after Advice.DeadAt, or after the push if that is zero.
 	ActionForget
 	// ActionDrop: the same message would fail each time, or it expired. The error says
 	// why. Do not remove the device token: a BadDeviceToken is also the answer to a token
@@ -42,42 +42,43 @@ func (a Action) String() string {
 // Advice says what to do about a message whose outcome is known.
 type Advice struct {
 	Action Action
-	// DeadAt is when the server found that the device was dead, with ActionForget.
-	// Otherwise it is zero.
+	// DeadAt is when the server found that the device was dead, with ActionForget. It is
+	// zero if the server gave no time.
 	DeadAt time.Time
 	// After is how long the server asks the sender to wait, with ActionResend. It is zero
-	// if the server does not say: then a back-off that grows with each attempt is best.
+	// if the server does not say. Then wait longer before each attempt.
 	After time.Duration
 }
 
 // Advise returns what to do about a message, given the error of Push, of WritePushMsg or of
 // a Result:
 //
-//	error                                       Action
-//	nil                                         ActionDone
-//	*PushError with a DeadAt                    ActionForget
-//	*PushError, Retryable                       ActionResend
-//	*PushError, not Rejected (StatusShutdown)   ActionDone: the message with the ID was the last accepted
-//	any other *PushError                        ActionDrop
-//	ErrInvalid, ErrExpired                      ActionDrop
-//	ErrRefused                                  ActionFix
-//	ErrNotSent, and time does not change that   ActionFix: such as a certificate that is not trusted
-//	any other ErrNotSent                        ActionResend
-//	ErrInDoubt, any other error                 ActionDecide
+//	error                                      Action
+//	nil                                        ActionDone
+//	*PushError, not Rejected                   ActionDone: it is the last message accepted
+//	ReasonUnregistered or ReasonExpiredToken   ActionForget
+//	any other *PushError with a DeadAt         ActionForget
+//	*PushError, Retryable                      ActionResend
+//	any other *PushError                       ActionDrop
+//	ErrInvalid, ErrExpired                     ActionDrop
+//	ErrRefused                                 ActionFix
+//	ErrNotSent, a wrong setting                ActionFix: a server that is not trusted
+//	any other ErrNotSent                       ActionResend
+//	ErrInDoubt, any other error                ActionDecide
 //
 // An error that matches ErrInDoubt and ErrRefused is in doubt.
 func Advise(err error) Advice {
 	if err == nil {
 		return Advice{Action: ActionDone}
 	}
-	if errors.Is(err, ErrInDoubt) { // first, since it may wrap one of the others
+	if errors.Is(err, ErrInDoubt) { // before the others, which it may wrap
 		return Advice{Action: ActionDecide}
 	}
 	if said, ok := errors.AsType[*PushError](err); ok {
 		switch {
 		case !said.Rejected():
 			return Advice{Action: ActionDone}
-		case !said.DeadAt.IsZero():
+		case said.Reason == ReasonUnregistered, said.Reason == ReasonExpiredToken, !said.DeadAt.IsZero():
 			return Advice{Action: ActionForget, DeadAt: said.DeadAt}
 		case said.Retryable():
 			return Advice{Action: ActionResend, After: said.RetryAfter}

@@ -35,7 +35,9 @@ func TestAdvise(t *testing.T) {
 		want apns.Advice
 	}{
 		{"dead", &apns.PushError{HTTPStatus: 410, Reason: apns.ReasonUnregistered, DeadAt: deadAt}, apns.Advice{Action: apns.ActionForget, DeadAt: deadAt}},
-		{"dead, and not since when", &apns.PushError{HTTPStatus: 410, Reason: apns.ReasonUnregistered}, apns.Advice{Action: apns.ActionDrop}},
+		{"dead, and not since when", &apns.PushError{HTTPStatus: 410, Reason: apns.ReasonUnregistered}, apns.Advice{Action: apns.ActionForget}},
+		{"expired, and not since when", &apns.PushError{HTTPStatus: 410, Reason: apns.ReasonExpiredToken}, apns.Advice{Action: apns.ActionForget}},
+		{"of a proxy", &apns.PushError{HTTPStatus: 410}, apns.Advice{Action: apns.ActionDrop}},
 		{"wrapped", fmt.Errorf("push: %w", &apns.PushError{HTTPStatus: 410, DeadAt: deadAt}), apns.Advice{Action: apns.ActionForget, DeadAt: deadAt}},
 		{"a wait", &apns.PushError{HTTPStatus: 429, Reason: apns.ReasonTooManyRequests, RetryAfter: 10 * time.Minute}, apns.Advice{Action: apns.ActionResend, After: 10 * time.Minute}},
 		{"a wait with a rejection for good", &apns.PushError{HTTPStatus: 400, Reason: apns.ReasonBadTopic, RetryAfter: time.Minute}, apns.Advice{Action: apns.ActionDrop}},

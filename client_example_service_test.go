@@ -29,7 +29,8 @@ func ExampleClient_Push_outcomes() {
 		switch {
 		case err == nil:
 			fmt.Println("accepted")
-		case isRejected && !rejected.DeadAt.IsZero():
+		case errors.Is(err, apns.ReasonUnregistered), errors.Is(err, apns.ReasonExpiredToken):
+			// DeadAt is zero if the server gave no time: then it is the time of the push.
 			fmt.Println("remove the token, unless the app registered it after", rejected.DeadAt)
 		case isRejected && rejected.Retryable():
 			fmt.Println("send it once more later:", rejected.Reason)

@@ -60,7 +60,7 @@ func ExampleClient_PushAll() {
 		switch {
 		case r.Err == nil:
 			fmt.Println(r.Message.Token, "accepted")
-		case rejected && !pushErr.DeadAt.IsZero():
+		case errors.Is(r.Err, apns.ReasonUnregistered), errors.Is(r.Err, apns.ReasonExpiredToken):
 			fmt.Println(r.Message.Token, "dead since", pushErr.DeadAt)
 		case rejected:
 			fmt.Println(r.Message.Token, "rejected:", pushErr.Reason)

@@ -277,7 +277,7 @@ type PushError struct {
 	// server generated.
 	APNsID string
 	// DeadAt is when the server found that the device was dead, if HTTPStatus is 410.
-	// It means the same as Feedback.DeadAt. Otherwise it is zero.
+	// It means the same as Feedback.DeadAt. It is zero if the server gave no time.
 	DeadAt time.Time
 	// RetryAfter is how long the server asks the sender to wait. It is zero if the
 	// server does not say.

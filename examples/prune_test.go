@@ -3,8 +3,12 @@ package examples_test
 import (
 	"bytes"
 	"crypto/tls"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -192,6 +196,27 @@ func TestProbe(t *testing.T) {
 	stdout, stderr, status = run(t, []byte(numbered(2)[1]+"\n"+one), "prune", "-local", "-probe", "-tokens", "-")
 	if !strings.HasPrefix(stdout, one+" dead_at: ") || strings.Count(stdout, "\n") != 1 || stderr != "1 dead devices.\n" || status != 0 {
 		t.Errorf("-local -tokens: got %q, %q, %d; want one dead device", stdout, stderr, status)
+	}
+}
+
+// A server that says that a device is dead, and not since when.
+func TestProbeWithoutTime(t *testing.T) {
+	web := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(410)
+		io.WriteString(w, `{"reason":"Unregistered"}`)
+	}))
+	web.EnableHTTP2 = true
+	web.StartTLS()
+	defer web.Close()
+	s := apnstest.NewServer(nil)
+	defer s.Close()
+	cert, key, _, _ := files(t, s)
+	ca := file(t, "ca.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: web.Certificate().Raw}))
+	began := time.Now().Unix()
+	stdout, stderr, status := run(t, []byte(token), "prune", "-probe", "-addr", web.Listener.Addr().String(), "-ca", ca, "-cert", cert, "-key", key, "-tokens", "-")
+	var at int64
+	if _, err := fmt.Sscanf(stdout, token+" dead_at: %d\n", &at); err != nil || at < began || at > time.Now().Unix() || stderr != "1 dead devices.\n" || status != 0 {
+		t.Errorf("got %q, %q, %d; want the time of the answer", stdout, stderr, status)
 	}
 }
 

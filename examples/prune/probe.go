@@ -64,12 +64,15 @@ func probeList(addr string, config *apns.Config, list *bulk.Tokens, count io.Wri
 	var first, printErr error
 	dead := 0
 	for r := range client.PushAll(sending, probes(reading, list)) {
-		pushErr, said := errors.AsType[*apns.PushError](r.Err)
-		if said && isDead(pushErr) {
+		if advice := apns.Advise(r.Err); advice.Action == apns.ActionForget {
+			deadAt := advice.DeadAt
+			if deadAt.IsZero() {
+				deadAt = time.Now()
+			}
 			dead++
 			progress.Add(true)
 			progress.Aside(func() {
-				if _, err := fmt.Printf("%s dead_at: %d\n", r.Message.Token, pushErr.DeadAt.Unix()); err != nil {
+				if _, err := fmt.Printf("%s dead_at: %d\n", r.Message.Token, deadAt.Unix()); err != nil {
 					printErr = err
 				}
 			})
@@ -126,11 +129,6 @@ func probes(ctx context.Context, list *bulk.Tokens) iter.Seq[*apns.Message] {
 			}
 		}
 	}
-}
-
-// isDead reports whether the server says that the device is dead, and since when.
-func isDead(e *apns.PushError) bool {
-	return (e.Reason == apns.ReasonUnregistered || e.Reason == apns.ReasonExpiredToken) && !e.DeadAt.IsZero()
 }
 
 // partial returns an error that says for how many tokens it is not known whether they are

@@ -61,16 +61,22 @@ func writeReport(out *bufio.Writer, r report) {
 	out.Flush()
 }
 
-// mayPass reports whether a later attempt may succeed: the message was not sent or is in
-// doubt, the server was at fault, there were too many requests, or the credentials were
-// wrong.
+// mayPass reports whether a later attempt may succeed. Advise calls some messages hopeless that
+// may pass all the same: somebody corrects the flags, or a server was at fault for a reason that
+// nobody knows.
 func mayPass(err error) bool {
-	if bulk.Outcome(err) != "rejected" {
-		return err != nil
+	switch apns.Advise(err).Action {
+	case apns.ActionForget:
+		return false
+	case apns.ActionDrop:
+		e, isRejected := errors.AsType[*apns.PushError](err)
+		switch {
+		case !isRejected: // invalid or expired
+			return true
+		case e.HTTPStatus == 0:
+			return errors.Is(e, apns.ReasonInternalServerError) // status 255 and unknown ones
+		}
+		return e.HTTPStatus >= 500 || e.HTTPStatus == http.StatusTooManyRequests || e.HTTPStatus == http.StatusForbidden
 	}
-	e, _ := errors.AsType[*apns.PushError](err)
-	if e.HTTPStatus == 0 {
-		return errors.Is(e, apns.ReasonInternalServerError) // status 1, 255 and unknown ones
-	}
-	return e.HTTPStatus >= 500 || e.HTTPStatus == http.StatusTooManyRequests || e.HTTPStatus == http.StatusForbidden
+	return err != nil
 }

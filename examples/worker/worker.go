@@ -237,7 +237,11 @@ func (w *worker) resolve(r apns.Result) {
 	case apns.ActionDone:
 		w.acks.send(j, ackDone)
 	case apns.ActionForget:
-		body, _ := json.Marshal(deadToken{j.message.Token, j.message.Topic, advice.DeadAt}) // which has no error
+		deadAt := advice.DeadAt
+		if deadAt.IsZero() {
+			deadAt = time.Now()
+		}
+		body, _ := json.Marshal(deadToken{j.message.Token, j.message.Topic, deadAt}) // which has no error
 		w.events <- event{j, subjectDead, body, r.Err.Error(), ackDone}
 	case apns.ActionDrop:
 		w.reject(j, r.Err.Error())
