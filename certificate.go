@@ -253,7 +253,7 @@ func certificatesIn(data []byte) (certs []*x509.Certificate, err error) {
 	case len(blocks) == 0:
 		return nil, fmt.Errorf("has no PEM in its %d bytes, expected -----BEGIN CERTIFICATE----- and what follows it", len(data))
 	case blocks[0].kind == kindPKCS12:
-		return nil, fmt.Errorf("is %v, expected PEM: openssl pkcs12 -legacy -nodes converts it", blocks[0].kind)
+		return nil, fmt.Errorf("is %v, expected PEM: openssl pkcs12 -legacy -nodes converts it (before OpenSSL 3 without -legacy)", blocks[0].kind)
 	case blocks[0].kind == "":
 		return nil, fmt.Errorf("%w, expected a certificate in PEM", blocks[0].err)
 	}

@@ -204,7 +204,7 @@ func TestCertificateMalformed(t *testing.T) {
 		{"certificate cut short", cert[:400], key, "", "certificate is cut short: it has "},
 		{"certificate of zeros", pemOf("CERTIFICATE", make([]byte, 138)), key, "", "certificate is not one in X.509: "},
 		{"a secret for a certificate", pemOf("SECRET", []byte("hunter22hunter22")), key, "", "certificate is neither a key nor a certificate, expected a certificate in PEM"},
-		{"PKCS #12", string(pkcs12), key, "", "certificate is a PKCS #12 file (.p12), expected PEM: openssl pkcs12 -legacy -nodes converts it"},
+		{"PKCS #12", string(pkcs12), key, "", "certificate is a PKCS #12 file (.p12), expected PEM: openssl pkcs12 -legacy -nodes converts it (before OpenSSL 3 without -legacy)"},
 
 		{"expired", with(func(c *x509.Certificate) { c.NotAfter = time.Date(2025, 1, 2, 3, 4, 5, 0, time.UTC) }), key, "", "certificate is expired since 2025-01-02T03:04:05Z, expected one that is valid now: the clock says 20"},
 		{"not yet valid", with(func(c *x509.Certificate) {

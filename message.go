@@ -44,9 +44,10 @@ type Message struct {
 	// a connection the IDs 1, 2, 3 and so on.
 	ID uint32
 
-	// Token is the device token in hexadecimal: 1 to MaxTokenSize bytes on the binary
-	// protocol. Over HTTP/2, where Apple states no limit, it may have up to 2,048 bytes. The
-	// package itself writes tokens in lower case.
+	// Token is the device token in hexadecimal, in lower or upper case. It has 1 to
+	// MaxTokenSize bytes on the binary protocol. Over HTTP/2, where Apple states no limit,
+	// it has up to 2,048 bytes. Store tokens in lower case: the package returns them so,
+	// for example in a Feedback, and == then compares them.
 	Token string
 
 	// Channel is the ID of a broadcast channel, as Channels.Create returns it. Empty means

@@ -94,10 +94,10 @@ type Payload struct {
 	// controls. It is not part of the payload.
 	Type PushType
 
-	// MaxSize is the largest size in bytes that Encode allows. It is not part of the
-	// payload. Zero means MaxVoIPPayload if Type is PushTypeVoIP, and MaxPayload otherwise.
-	// The limit is MaxVoIPPayload for broadcasts too, and MaxBinaryPayload on the binary
-	// protocol.
+	// MaxSize is the largest size in bytes that Encode allows. Zero means MaxVoIPPayload if
+	// Type is PushTypeVoIP, and MaxPayload otherwise. Set it to MaxVoIPPayload for a
+	// broadcast, and to MaxBinaryPayload for the binary protocol. It is not part of the
+	// payload.
 	MaxSize int
 
 	// ShortenBody lets Encode shorten Alert.Body at its end if the payload would be too

@@ -27,9 +27,9 @@ type Stats struct {
 	Connected uint64 // connections opened
 }
 
-// An Attempt is one attempt to send a message. A message that was resent has several. One
-// that was never given to a connection has none, and neither has one that a gateway of the
-// binary protocol discarded after a rejection.
+// An Attempt is one attempt to send a message. A message that was resent has several, and one
+// that was never given to a connection has none. What a gateway of the binary protocol
+// discarded after a rejection does not count as an attempt.
 type Attempt struct {
 	// Protocol is "h2" or "binary".
 	Protocol string
@@ -38,22 +38,24 @@ type Attempt struct {
 	Conn uint64
 	// Number is 1 for the first attempt of a message, 2 for the second, and so on.
 	Number int
-	// Final says that this was the last attempt of the message.
+	// Final says that the message has its outcome from this attempt. A message that is to be
+	// resent may end before that, for example because of its Timeout. Then none of its
+	// attempts is final.
 	Final bool
 	// Sent is when the message was given to the connection.
 	Sent time.Time
 	// Latency is the time from Sent until the outcome of the attempt was known. On the
-	// binary protocol an accepted message waits for its barrier.
+	// binary protocol it is usually a barrier that confirms that a message was accepted.
 	Latency time.Duration
 	// PushType, Topic and Priority are those of the Message, without defaults.
 	PushType PushType
 	Topic    string
 	Priority Priority
-	// APNsID is the server's name for the message, if it was accepted over HTTP/2.
+	// APNsID is the server's ID for the message, if it was accepted over HTTP/2.
 	APNsID string
 	// Err is nil if the message was accepted. Otherwise it says what came of the
-	// attempt, as the error of Push does. Its text may quote what a proxy answered, without
-	// the device token and the payload.
+	// attempt, as the error of Push does. Its text shows neither the device token nor the
+	// payload.
 	Err error
 }
 
