@@ -157,7 +157,7 @@ func signingKey(data []byte) (*ecdsa.PrivateKey, error) {
 		return nil, errors.New("is encrypted, " + expected + ": openssl pkcs8 decrypts it")
 	case b.kind == kindSEC1 && b.err == nil:
 		hint := ""
-		if key, err := x509.ParseECPrivateKey(b.der); err == nil && key.Curve == elliptic.P256() {
+		if key, ok := b.value.(*ecdsa.PrivateKey); ok && key.Curve == elliptic.P256() {
 			hint = ": openssl pkcs8 -topk8 -nocrypt converts it"
 		}
 		return nil, errors.New("is " + b.kind.String() + ", " + expected + hint)
@@ -166,13 +166,14 @@ func signingKey(data []byte) (*ecdsa.PrivateKey, error) {
 	case b.err != nil:
 		return nil, fmt.Errorf("%w, %s", b.err, expected)
 	}
-	parsed, err := x509.ParsePKCS8PrivateKey(blocks[0].der)
-	if err != nil {
+	value := blocks[0].value
+	if value == nil {
+		_, err := x509.ParsePKCS8PrivateKey(blocks[0].der)
 		return nil, fmt.Errorf("is not a private key in PKCS #8: %w", err)
 	}
-	private, ok := parsed.(*ecdsa.PrivateKey)
+	private, ok := value.(*ecdsa.PrivateKey)
 	if !ok || private.Curve != elliptic.P256() {
-		return nil, errors.New("is " + describeKey(parsed) + ", " + expected)
+		return nil, errors.New("is " + describeKey(value) + ", " + expected)
 	}
 	return private, nil
 }

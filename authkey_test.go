@@ -200,7 +200,7 @@ func TestAuthKeyMalformed(t *testing.T) {
 		{"base64 cut short", inner[:100], keyID, teamID, []string{"is cut short: it has 75 of 138 bytes"}},
 		{"DER cut short", string(p8DER.Bytes[:100]), keyID, teamID, []string{"is cut short: it has 100 of 138 bytes"}},
 		{"too long", pemOf("PRIVATE KEY", append(p8DER.Bytes[:len(p8DER.Bytes):len(p8DER.Bytes)], 1, 2)), keyID, teamID, []string{"has 2 bytes after its end"}},
-		{"a character that is not base64, inside", lines[0] + "*" + strings.Join(lines[1:], ""), keyID, teamID, []string{"has '*' in its base64, which is not a digit of that"}},
+		{"a character that is not base64, inside", lines[0] + "*" + strings.Join(lines[1:], ""), keyID, teamID, []string{"has '*' in its text, which base64 does not have"}},
 		{"zeros", pemOf("PRIVATE KEY", make([]byte, 138)), keyID, teamID, []string{"is not a private key in PKCS #8"}},
 		{"an unknown type", pemOf("SECRET", make([]byte, 138)), keyID, teamID, []string{"is neither a key nor a certificate, " + expected}},
 		{"two keys", p8 + p8, keyID, teamID, []string{"has 2 keys or certificates in its text, expected one"}},

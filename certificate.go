@@ -3,6 +3,7 @@ package apns
 import (
 	"bytes"
 	"crypto"
+	"crypto/ecdh"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/asn1"
@@ -201,16 +202,17 @@ func topicsIn(value []byte) (topics []string) {
 }
 
 func parseCertificate(certPEM, keyPEM []byte, bundleID string) (tls.Certificate, error) {
-	certs, err := certificatesIn(certPEM)
+	blocks := readPEM(certPEM)
+	certs, err := certificatesIn(blocks, len(certPEM))
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("certificate %w", err)
 	}
-	if len(keyPEM) == 0 {
-		if keyPEM = certPEM; !slices.ContainsFunc(readPEM(certPEM), func(b pemBlock) bool { return b.kind.isKey() }) {
-			return tls.Certificate{}, errors.New("the file has no private key, expected one in it or in a file of its own")
-		}
+	if len(keyPEM) > 0 {
+		blocks = readPEM(keyPEM)
+	} else if !slices.ContainsFunc(blocks, func(b pemBlock) bool { return b.kind.isKey() }) {
+		return tls.Certificate{}, errors.New("the file has no private key, expected one in it or in a file of its own")
 	}
-	key, err := privateKeyIn(keyPEM)
+	key, err := privateKeyIn(blocks, len(keyPEM))
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("the certificate's key %w", err)
 	}
@@ -231,9 +233,9 @@ func parseCertificate(certPEM, keyPEM []byte, bundleID string) (tls.Certificate,
 	return pair, nil
 }
 
-// certificatesIn returns the certificates in a file. The error begins with "is" or "has".
-func certificatesIn(data []byte) (certs []*x509.Certificate, err error) {
-	blocks := readPEM(data)
+// certificatesIn returns the certificates in a file of size bytes. The error begins with "is"
+// or "has".
+func certificatesIn(blocks []pemBlock, size int) (certs []*x509.Certificate, err error) {
 	for _, b := range blocks {
 		if b.kind != kindCertificate {
 			continue
@@ -241,8 +243,9 @@ func certificatesIn(data []byte) (certs []*x509.Certificate, err error) {
 		if b.err != nil {
 			return nil, b.err
 		}
-		cert, err := x509.ParseCertificate(b.der)
-		if err != nil {
+		cert, ok := b.value.(*x509.Certificate)
+		if !ok {
+			_, err := x509.ParseCertificate(b.der)
 			return nil, fmt.Errorf("is not one in X.509: %w", err)
 		}
 		certs = append(certs, cert)
@@ -251,7 +254,7 @@ func certificatesIn(data []byte) (certs []*x509.Certificate, err error) {
 	case len(certs) > 0:
 		return certs, nil
 	case len(blocks) == 0:
-		return nil, fmt.Errorf("has no PEM in its %d bytes, expected -----BEGIN CERTIFICATE----- and what follows it", len(data))
+		return nil, fmt.Errorf("has no PEM in its %d bytes, expected -----BEGIN CERTIFICATE----- and what follows it", size)
 	case blocks[0].kind == kindPKCS12:
 		return nil, fmt.Errorf("is %v, expected PEM: openssl pkcs12 -legacy -nodes converts it (before OpenSSL 3 without -legacy)", blocks[0].kind)
 	case blocks[0].kind == "":
@@ -260,13 +263,13 @@ func certificatesIn(data []byte) (certs []*x509.Certificate, err error) {
 	return nil, fmt.Errorf("is %v, expected a certificate in PEM", blocks[0].kind)
 }
 
-// privateKeyIn returns the private key in a file. The error begins with "is" or "has".
-func privateKeyIn(data []byte) (crypto.Signer, error) {
-	blocks := readPEM(data)
+// privateKeyIn returns the private key in a file of size bytes. The error begins with "is" or
+// "has".
+func privateKeyIn(blocks []pemBlock, size int) (crypto.Signer, error) {
 	keys := slices.DeleteFunc(slices.Clone(blocks), func(b pemBlock) bool { return !b.kind.isKey() })
 	switch {
 	case len(blocks) == 0:
-		return nil, fmt.Errorf("has no PEM in its %d bytes, expected -----BEGIN PRIVATE KEY----- and what follows it", len(data))
+		return nil, fmt.Errorf("has no PEM in its %d bytes, expected -----BEGIN PRIVATE KEY----- and what follows it", size)
 	case len(keys) == 0 && blocks[0].kind == "":
 		return nil, fmt.Errorf("%w, expected a private key in PEM", blocks[0].err)
 	case len(keys) == 0:
@@ -280,20 +283,12 @@ func privateKeyIn(data []byte) (crypto.Signer, error) {
 	case keys[0].err != nil:
 		return nil, keys[0].err
 	}
-	der := keys[0].der
-	key, err := x509.ParsePKCS8PrivateKey(der)
-	if k, ecErr := x509.ParseECPrivateKey(der); ecErr == nil {
-		key, err = k, nil
-	}
-	if k, rsaErr := x509.ParsePKCS1PrivateKey(der); rsaErr == nil {
-		key, err = k, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("is not a private key in PKCS #8, PKCS #1 or SEC 1: %w", err)
-	}
-	signer, ok := key.(crypto.Signer)
-	if !ok {
+	switch key := keys[0].value.(type) {
+	case crypto.Signer:
+		return key, nil
+	case *ecdh.PrivateKey:
 		return nil, fmt.Errorf("is %s, expected an RSA or ECDSA key", describeKey(key))
 	}
-	return signer, nil
+	_, err := x509.ParsePKCS8PrivateKey(keys[0].der)
+	return nil, fmt.Errorf("is not a private key in PKCS #8, PKCS #1 or SEC 1: %w", err)
 }

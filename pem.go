@@ -13,7 +13,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf16"
@@ -36,43 +35,100 @@ const (
 	kindPKCS12      pemKind = "PKCS12" // never in PEM
 )
 
+// pemKinds has the kinds in the order in which their parsers are tried.
+var pemKinds = []struct {
+	kind        pemKind
+	description string
+	isKey       bool                          // it has a private key
+	parse       func(der []byte) (any, error) // nil if its content is not looked at
+}{
+	{kindPKCS8, "a private key in PKCS #8", true, x509.ParsePKCS8PrivateKey},
+	{kindSEC1, "an EC private key in SEC 1", true, func(der []byte) (any, error) { return x509.ParseECPrivateKey(der) }},
+	{kindPKCS1, "an RSA private key in PKCS #1", true, func(der []byte) (any, error) { return x509.ParsePKCS1PrivateKey(der) }},
+	{kindCertificate, "a certificate", false, func(der []byte) (any, error) { return x509.ParseCertificate(der) }},
+	{kindPublic, "a public key", false, x509.ParsePKIXPublicKey},
+	{kindRequest, "a certificate request", false, func(der []byte) (any, error) { return x509.ParseCertificateRequest(der) }},
+	{kindEncrypted, "an encrypted private key", true, parseEncrypted},
+	{kindPKCS12, "a PKCS #12 file (.p12)", false, parsePKCS12},
+	{kindOpenSSH, "an OpenSSH private key", true, nil},
+	{kindCurve, "the name of a curve", false, nil},
+}
+
+// parseEncrypted parses an EncryptedPrivateKeyInfo (RFC 5958, section 3).
+func parseEncrypted(der []byte) (any, error) {
+	var encrypted struct {
+		Algorithm pkix.AlgorithmIdentifier
+		Data      []byte
+	}
+	_, err := asn1.Unmarshal(der, &encrypted)
+	return encrypted, err
+}
+
+// parsePKCS12 parses the beginning of a PFX (RFC 7292, section 4).
+func parsePKCS12(der []byte) (any, error) {
+	var pfx struct {
+		Version int
+		Content struct{ Type asn1.ObjectIdentifier }
+	}
+	_, err := asn1.Unmarshal(der, &pfx)
+	if err == nil && pfx.Version != 3 {
+		err = fmt.Errorf("version is %d, expected 3", pfx.Version)
+	}
+	return pfx, err
+}
+
 // String describes what is in the block.
 func (k pemKind) String() string {
-	switch k {
-	case kindPKCS8:
-		return "a private key in PKCS #8"
-	case kindEncrypted:
-		return "an encrypted private key"
-	case kindSEC1:
-		return "an EC private key in SEC 1"
-	case kindPKCS1:
-		return "an RSA private key in PKCS #1"
-	case kindOpenSSH:
-		return "an OpenSSH private key"
-	case kindPublic:
-		return "a public key"
-	case kindCertificate:
-		return "a certificate"
-	case kindRequest:
-		return "a certificate request"
-	case kindCurve:
-		return "the name of a curve"
-	case kindPKCS12:
-		return "a PKCS #12 file (.p12)"
+	for _, row := range pemKinds {
+		if row.kind == k {
+			return row.description
+		}
 	}
 	return "of an unknown type"
 }
 
 // isKey reports whether a block has a private key.
 func (k pemKind) isKey() bool {
-	return slices.Contains([]pemKind{kindPKCS8, kindEncrypted, kindSEC1, kindPKCS1, kindOpenSSH}, k)
+	for _, row := range pemKinds {
+		if row.kind == k {
+			return row.isKey
+		}
+	}
+	return false
+}
+
+// kindOfLabel returns the kind that a BEGIN or END line names. It ignores white space, and so
+// accepts a line without any.
+func kindOfLabel(label string) pemKind {
+	label = strings.Join(strings.Fields(label), "")
+	for _, row := range pemKinds {
+		if label == strings.ReplaceAll(string(row.kind), " ", "") {
+			return row.kind
+		}
+	}
+	return ""
+}
+
+// parseDER returns the kind of what is in DER, and its value. It returns "" and nil if that is
+// of no kind.
+func parseDER(der []byte) (pemKind, any) {
+	for _, row := range pemKinds {
+		if row.parse == nil {
+			continue
+		}
+		if value, err := row.parse(der); err == nil {
+			return row.kind, value
+		}
+	}
+	return "", nil
 }
 
 // A pemBlock is a key or a certificate in a text.
 type pemBlock struct {
-	kind pemKind
-	der  []byte
-	err  error // why der cannot be decoded: begins with "has" or "is"
+	kind  pemKind
+	der   []byte
+	value any   // the parsed content, which the kind's line may contradict; nil if it cannot be parsed
+	err   error // why the content is not whole: begins with "has" or "is"
 }
 
 // readPEM returns the keys and certificates in a file. Unlike encoding/pem it accepts what
@@ -96,8 +152,8 @@ func readPEM(data []byte) []pemBlock {
 	if blocks, _ := splitPEM(pemText(decoded)); len(blocks) > 0 {
 		return blocks
 	}
-	if kind := kindOf(decoded); err == nil && kind != "" || derSize(decoded) > 0 {
-		return []pemBlock{newPEMBlock(kind, decoded, err)}
+	if block := newPEMBlock("", decoded, err); err == nil && block.kind != "" || derSize(decoded) > 0 {
+		return []pemBlock{block}
 	}
 	return nil
 }
@@ -158,18 +214,6 @@ func splitPEM(text string) (blocks []pemBlock, longest string) {
 	return blocks, longest
 }
 
-// kindOfLabel returns what a BEGIN or END line says. It ignores white space, and so accepts
-// a line without any.
-func kindOfLabel(label string) pemKind {
-	label = strings.Join(strings.Fields(label), "")
-	for _, kind := range []pemKind{kindPKCS8, kindEncrypted, kindSEC1, kindPKCS1, kindOpenSSH, kindPublic, kindCertificate, kindRequest, kindCurve} {
-		if label == strings.ReplaceAll(string(kind), " ", "") {
-			return kind
-		}
-	}
-	return ""
-}
-
 // decodeBase64 decodes base64 in spite of white space and quotes, with or without padding.
 func decodeBase64(text string) ([]byte, error) {
 	text = strings.Map(func(r rune) rune {
@@ -185,19 +229,19 @@ func decodeBase64(text string) ([]byte, error) {
 	}
 	for _, r := range text {
 		if r > unicode.MaxASCII || !strings.ContainsRune("+/", r) && !unicode.IsLetter(r) && !unicode.IsDigit(r) {
-			return der, fmt.Errorf("has %q in its base64, which is not a digit of that", r)
+			return der, fmt.Errorf("has %q in its text, which base64 does not have", r)
 		}
 	}
-	return der, fmt.Errorf("is cut short: it has %d digits of base64, of which one is left over", len(text))
+	return der, fmt.Errorf("is cut short: it has %d digits of base64, which encode no whole number of bytes", len(text))
 }
 
-// newPEMBlock returns a block with the kind, or with the kind of the content if that is
-// empty. err is why der is not the whole content.
+// newPEMBlock returns a block with the content der. The kind is that of its BEGIN or END line,
+// or empty. The content decides if it is empty, and if it is PRIVATE KEY, a line that people put
+// around other keys too. The argument err says why der is only a part of the content.
 func newPEMBlock(kind pemKind, der []byte, err error) pemBlock {
-	if kind == "" || kind == kindPKCS8 {
-		if k := kindOf(der); k != "" {
-			kind = k
-		}
+	found, value := parseDER(der)
+	if found != "" && (kind == "" || kind == kindPKCS8) {
+		kind = found
 	}
 	size := derSize(der)
 	switch {
@@ -212,7 +256,7 @@ func newPEMBlock(kind pemKind, der []byte, err error) pemBlock {
 	case kind == "":
 		err = errors.New("is neither a key nor a certificate")
 	}
-	return pemBlock{kind, der, err}
+	return pemBlock{kind, der, value, err}
 }
 
 // derSize returns the size in bytes of a SEQUENCE in DER, as its first bytes state it. It
@@ -230,45 +274,6 @@ func derSize(b []byte) int {
 		return 4 + int(binary.BigEndian.Uint16(b[2:]))
 	}
 	return 0
-}
-
-// kindOf returns what is in DER.
-func kindOf(der []byte) pemKind {
-	if _, err := x509.ParsePKCS8PrivateKey(der); err == nil {
-		return kindPKCS8
-	}
-	if _, err := x509.ParseECPrivateKey(der); err == nil {
-		return kindSEC1
-	}
-	if _, err := x509.ParsePKCS1PrivateKey(der); err == nil {
-		return kindPKCS1
-	}
-	if _, err := x509.ParseCertificate(der); err == nil {
-		return kindCertificate
-	}
-	if _, err := x509.ParsePKIXPublicKey(der); err == nil {
-		return kindPublic
-	}
-	if _, err := x509.ParseCertificateRequest(der); err == nil {
-		return kindRequest
-	}
-	// RFC 5958, section 3: EncryptedPrivateKeyInfo.
-	var encrypted struct {
-		Algorithm pkix.AlgorithmIdentifier
-		Data      []byte
-	}
-	if _, err := asn1.Unmarshal(der, &encrypted); err == nil {
-		return kindEncrypted
-	}
-	// RFC 7292, section 4: PFX.
-	var pfx struct {
-		Version int
-		Content struct{ Type asn1.ObjectIdentifier }
-	}
-	if _, err := asn1.Unmarshal(der, &pfx); err == nil && pfx.Version == 3 {
-		return kindPKCS12
-	}
-	return ""
 }
 
 // describeKey says what a private key is.
