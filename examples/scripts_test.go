@@ -211,7 +211,12 @@ func TestPushManyKilled(t *testing.T) {
 		}
 	}
 	cmd.Process.Signal(os.Interrupt)
-	if line, err := bufio.NewReader(stderr).ReadString('\n'); line != "interrupted\n" {
+	warnings := bufio.NewReader(stderr)
+	line, err := warnings.ReadString('\n')
+	for withoutAdvice(line) == "" && err == nil {
+		line, err = warnings.ReadString('\n')
+	}
+	if line != "interrupted\n" {
 		t.Fatalf("got %q, %v; want interrupted", line, err)
 	}
 	cmd.Process.Signal(os.Interrupt)

@@ -14,8 +14,8 @@ import (
 
 	"example.com/apns"
 	"example.com/apns/apnstest"
-	"example.com/apns/examples/internal/advice"
 	"example.com/apns/examples/internal/cli"
+	"example.com/apns/examples/internal/explain"
 )
 
 const help = `Doctor examines credentials and the connection to Apple's production server, or with
@@ -113,7 +113,7 @@ func (c *chart) line(finding, about, format string, args ...any) {
 // problem prints an error and what to do about it.
 func (c *chart) problem(about string, err error) {
 	c.line("problem", about, "%s", strings.TrimPrefix(err.Error(), "apns: "))
-	if text := advice.For(err); text != "" {
+	if text := explain.Error(err); text != "" {
 		fmt.Printf("%-21s %s\n", "", text)
 	}
 }

@@ -13,9 +13,9 @@ import (
 	"time"
 
 	"example.com/apns"
-	"example.com/apns/examples/internal/advice"
 	"example.com/apns/examples/internal/bulk"
 	"example.com/apns/examples/internal/cli"
+	"example.com/apns/examples/internal/explain"
 )
 
 func main() {
@@ -36,7 +36,7 @@ func main() {
 		}
 	default:
 		fmt.Fprintln(os.Stderr, describe(err))
-		if text := advice.For(err); text != "" {
+		if text := explain.Error(err); text != "" {
 			fmt.Fprintln(os.Stderr, text)
 		}
 	}

@@ -10,8 +10,8 @@ import (
 	"strings"
 
 	"example.com/apns"
-	"example.com/apns/examples/internal/advice"
 	"example.com/apns/examples/internal/bulk"
+	"example.com/apns/examples/internal/explain"
 )
 
 // A summary counts the outcomes, explains the errors and keeps the lines to try again.
@@ -82,7 +82,7 @@ func (s *summary) addInvalid(line int, err error) {
 // advise prints once for each reason what it means and what to do.
 func (s *summary) advise(e *apns.PushError) {
 	reason := bulk.Reason(e)
-	if text := advice.For(e); text != "" && !s.explained[reason] {
+	if text := explain.Error(e); text != "" && !s.explained[reason] {
 		s.explained[reason] = true
 		s.progress.Println(reason+":", text)
 	}
@@ -102,7 +102,7 @@ func (s *summary) explain(err error) {
 	}
 	s.explained[kind] = true
 	s.progress.Println("error:", bulk.Plain(err))
-	if text := advice.For(err); text != "" {
+	if text := explain.Error(err); text != "" {
 		s.progress.Println(text)
 	}
 }

@@ -1,6 +1,5 @@
-// Package advice says what to do about an error. It is shared by the programs, and names
-// their flags.
-package advice
+// Package explain says what an error means. It is shared by the programs, and names their flags.
+package explain
 
 import (
 	"crypto/x509"
@@ -11,9 +10,10 @@ import (
 	"example.com/apns"
 )
 
-// For returns a sentence or two on what an error means and what to do about it. It returns an
-// empty string if the error says enough, as that of a local check does.
-func For(err error) string {
+// Error returns a sentence or two on what an error means and what to do about it. For a reason
+// or a status that has none here, it names the page that lists them. It returns an empty string
+// if the error says enough, as that of a local check does.
+func Error(err error) string {
 	if errors.Is(err, apns.ErrInvalid) {
 		return ""
 	}
@@ -22,7 +22,14 @@ func For(err error) string {
 			return a.text
 		}
 	}
-	return forConnection(err)
+	if text := connectionError(err); text != "" {
+		return text
+	}
+	_, isReason := errors.AsType[apns.Reason](err)
+	if _, isStatus := errors.AsType[apns.Status](err); isReason || isStatus {
+		return "See docs/reasons.md."
+	}
+	return ""
 }
 
 // reasons has the reasons in the order in which they are looked for. What each of them means
@@ -58,8 +65,8 @@ var reasons = []struct {
 	{apns.ReasonServiceUnavailable, "The server is not available. Apple asks to wait 15 minutes before another attempt."},
 }
 
-// forConnection returns the advice for an error of a connection.
-func forConnection(err error) string {
+// connectionError is Error for an error of a connection.
+func connectionError(err error) string {
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		return "This machine does not trust the server's certificate. Install the system's CA certificates; or, if a proxy or a gateway has a certificate of its own, give its authority in -ca."
 	}

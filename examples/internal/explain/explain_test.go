@@ -1,4 +1,4 @@
-package advice
+package explain
 
 import (
 	"crypto/x509"
@@ -11,10 +11,12 @@ import (
 	"example.com/apns"
 )
 
-func TestFor(t *testing.T) {
+func TestError(t *testing.T) {
 	invalid := fmt.Errorf("%w: %w", apns.ErrInvalid, apns.ReasonBadTopic)
 	for want, errs := range map[string][]error{
-		"": {nil, errors.New("x"), invalid, apns.ErrNotSent, apns.ReasonShutdown, apns.StatusShutdown, &apns.PushError{HTTPStatus: 400}},
+		"": {nil, errors.New("x"), invalid, apns.ErrNotSent, &apns.PushError{HTTPStatus: 400}},
+		"See docs/reasons.md.": {apns.ReasonShutdown, apns.StatusShutdown, apns.StatusProtocolError, &apns.PushError{HTTPStatus: 400, Reason: apns.ReasonBadPriority},
+			&apns.PushError{HTTPStatus: 400, Reason: "NeverHeardOf"}, fmt.Errorf("%w: %w", apns.ErrNotSent, apns.ReasonIdleTimeout)},
 		"The server does not know the token.": {apns.ReasonBadDeviceToken, apns.StatusInvalidToken, apns.StatusInvalidTokenSize,
 			&apns.PushError{HTTPStatus: 400, Reason: apns.ReasonBadDeviceToken}, &apns.PushError{Status: apns.StatusInvalidToken}},
 		"The topic does not fit the push type.":             {fmt.Errorf("x: %w", &apns.PushError{HTTPStatus: 400, Reason: apns.ReasonBadTopic})},
@@ -30,13 +32,13 @@ func TestFor(t *testing.T) {
 		"The server cannot be reached.":                     {&net.OpError{Op: "dial", Err: errors.New("refused")}},
 	} {
 		for _, err := range errs {
-			if got := For(err); !strings.HasPrefix(got, want) || want == "" && got != "" {
+			if got := Error(err); !strings.HasPrefix(got, want) || want == "" && got != "" {
 				t.Errorf("%v: got %q, want %q", err, got, want)
 			}
 		}
 	}
 	for _, a := range reasons {
-		if got := For(a.reason); got != a.text || !strings.HasSuffix(got, ".") {
+		if got := Error(a.reason); got != a.text || !strings.HasSuffix(got, ".") {
 			t.Errorf("%v: got %q, want %q and sentences", a.reason, got, a.text)
 		}
 	}
