@@ -3,6 +3,7 @@ package apnstest
 import (
 	"cmp"
 	"encoding/json"
+	"slices"
 	"strconv"
 	"time"
 
@@ -230,6 +231,9 @@ func (h *http2Conn) respondLocked(st *stream, e *apns.PushError) {
 			seconds := (e.RetryAfter + time.Second - 1) / time.Second
 			block = h.appendField(block, "retry-after", strconv.Itoa(int(seconds)))
 		}
+	}
+	if slices.Contains(st.fields, headerField{":method", "HEAD"}) { // RFC 9110, section 9.3.2
+		st.unsent = nil
 	}
 	block = h.appendField(block, st.success.id.name, st.success.id.value)
 	if e == nil {

@@ -175,3 +175,14 @@ func TestResetBeforeDelayedResponse(t *testing.T) {
 		}
 	})
 }
+
+// The response to a HEAD request has no body (RFC 9110, section 9.3.2).
+func TestResponseToHead(t *testing.T) {
+	s := start(t, false, nil, nil)
+	c := dialRaw(t, s, true)
+	c.begin(frame{headers, endHeaders | endStream, 1, encode(change(":method", "HEAD")...)})
+	if f := c.untilStream(1); f.kind != headers || f.flags&endStream == 0 || f.status() != "405" {
+		t.Errorf("got %+v, want a response with status 405, and the end of the stream", f)
+	}
+	c.wantNoFrame("after the response")
+}

@@ -111,10 +111,10 @@ type Server struct {
 	OnChannelCall func(operation, channel string) error
 
 	// OnConnect, unless nil, is called for each connection after its TLS handshake. The
-	// port is apns.ProviderPort, apns.PushPort, apns.FeedbackPort or ChannelsPort. An error has the same
-	// meaning as one that a Handler returns, and ends the connection before anything is
-	// read. Over HTTP/2 its reason is sent in a GOAWAY. Nil and apns.StatusNoError let the
-	// connection continue.
+	// port is apns.ProviderPort, apns.PushPort, apns.FeedbackPort or ChannelsPort. An error
+	// has the same meaning as one that a Handler returns, and ends the connection before
+	// anything is read. Over HTTP/2 its reason is sent in a GOAWAY. Nil and
+	// apns.StatusNoError let the connection continue.
 	//
 	// The feedback service sends nothing but its list. With a Fault without an Err it
 	// sends the list and ends as the Fault says. With any other error it closes the
@@ -297,8 +297,8 @@ func (s *Server) Close() {
 // port of the address selects the service: it is the well-known port of the service, or
 // the port that the service listens on. The addresses apns.ChannelsProduction and
 // apns.ChannelsSandbox, which have the ports of other services, select channel management.
-// The host may be any name. An IP address must be
-// one that the server listens on, since the certificate is for that address.
+// The host may be any name. An IP address must be one that the server listens on, since the
+// certificate is for that address.
 func (s *Server) Config() *apns.Config {
 	s.mustBeStarted()
 	return &apns.Config{
@@ -322,7 +322,8 @@ func (s *Server) TokenConfig() *apns.Config {
 }
 
 // AddAuthKey creates another authentication key that the server accepts, and returns it
-// in the format of a .p8 file. Each ID has 10 letters and digits.
+// in the format of a .p8 file. Each ID has 10 digits and capital letters, as those that
+// apns.ParseAuthKey takes.
 func (s *Server) AddAuthKey(keyID, teamID string) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
