@@ -84,11 +84,11 @@ func TestPushMany(t *testing.T) {
 	defer s.Close()
 	s.Unregister(dead, time.Unix(1700000000, 0))
 	mixed := "\ufeff " + good + "\t\r\n\n" + bad + "\nxyz0\n" + dead + "\r\n  \n" + bad2 + "\n" + fault + "\n" +
-		"abc\n" + strings.Repeat("ab", 101) + "\n" + strings.Repeat("0", 100000) + "\n" + token
-	invalid := func(name string) string {
+		"abc\n" + strings.Repeat("ab", 2049) + "\n" + strings.Repeat("0", 100000) + "\n" + token
+	invalid := func(name, most string) string {
 		return name + ":4: token has 'x' at index 0, expected only hexadecimal digits\n" +
 			name + ":9: token has 3 characters, expected an even number of hexadecimal digits\n" +
-			name + ":10: token has 202 characters, expected at most 200 hexadecimal digits\n" +
+			name + ":10: token has 4098 characters, expected at most " + most + " hexadecimal digits\n" +
 			name + ":11: line has 100001 bytes, expected a device token, or one with a payload after a tab\n"
 	}
 	list := file(t, "tokens.txt", []byte(mixed))
@@ -114,14 +114,20 @@ func TestPushMany(t *testing.T) {
 		verbose := "(?m)^LIST:5: dead rejected: Unregistered \\(HTTP status 410, dead since 2023-11-14T22:13:20Z\\)$"
 		tooLarge := "error: payload has 5020 bytes, expected at most 4096\n"
 		doubt := "error: in doubt: .*\n"
+		long := strings.Repeat("ab", apns.MaxTokenSize+1)
+		longOut, longErr := "accepted: 1\nrejected: 1\n  BadDeviceToken: 1\n", "" // package apnstest takes 100 bytes
+		most := "4096"
 		if p.name == "binary" {
 			mixedOut = "accepted: 3\nrejected: 3\n  invalid token: 2\n  processing error: 1\ninvalid: 4\nto try again: 1, in RETRY\n"
 			verbose = "(?m)^LIST:3: bad0 rejected: invalid token \\(status 8\\)$"
 			tooLarge = "error: payload has 5020 bytes, expected at most 2048\n"
+			longOut, longErr = "accepted: 1\ninvalid: 1\n", "standard input:2: token has 202 characters, expected at most 200 hexadecimal digits\n"
+			most = "200"
 		}
 		for name, test := range map[string]test{
-			"all sorts":   {with("-tokens", list, "Hi"), "", mixedOut, quote(invalid(list)), 1, fault + "\n"},
-			"stdin":       {with("-tokens", "-", "Hi"), mixed, mixedOut, quote(invalid("standard input")), 1, fault + "\n"},
+			"all sorts":   {with("-tokens", list, "Hi"), "", mixedOut, quote(invalid(list, most)), 1, fault + "\n"},
+			"stdin":       {with("-tokens", "-", "Hi"), mixed, mixedOut, quote(invalid("standard input", most)), 1, fault + "\n"},
+			"long token":  {with("-tokens", "-", "Hi"), token + "\n" + long, longOut, longErr, 1, ""},
 			"all good":    {with("-tokens", "-", "Hi"), all, "accepted: 2\n", "", 0, ""},
 			"twice":       {with("-tokens", "-", "Hi"), all + strings.ToUpper(all), "accepted: 2\nskipped, the same as a line before: 2\n", "", 0, ""},
 			"duplicates":  {with("-duplicates", "-tokens", "-", "Hi"), all + all, "accepted: 4\n", "", 0, ""},

@@ -4,11 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"iter"
 	"log/slog"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"example.com/apns"
@@ -70,6 +72,12 @@ func pushMany(out *bufio.Writer, addr string, config *apns.Config, m *apns.Messa
 	s := &summary{out: out, list: list, accepted: accepted, retry: retry, progress: progress, common: m.Payload, explained: make(map[string]bool)}
 	list.Invalid = s.addInvalid
 
+	// TLS negotiates the protocol, which limits the tokens.
+	var isBinary atomic.Bool
+	config.TLS.VerifyConnection = func(s tls.ConnectionState) error {
+		isBinary.Store(s.NegotiatedProtocol == "")
+		return nil
+	}
 	// A Client tries to connect until the Timeout of a message ends. One attempt before
 	// that shows at once if there can be no connection.
 	client := &apns.Client{Addr: addr, Config: config}
@@ -78,6 +86,7 @@ func pushMany(out *bufio.Writer, addr string, config *apns.Config, m *apns.Messa
 		s.explain(err)
 		stop()
 	}
+	list.IsBinary = isBinary.Load()
 	for r := range client.PushAll(sending, messages(reading, list, m)) {
 		if s.add(r) {
 			stop()

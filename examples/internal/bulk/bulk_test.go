@@ -59,6 +59,7 @@ func TestTokens(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for _, in := range []io.Reader{strings.NewReader(test.list), iotest.OneByteReader(strings.NewReader(test.list)), iotest.DataErrReader(strings.NewReader(test.list))} {
 				list := NewTokens("x", in)
+				list.IsBinary = true
 				if got := all(list); !reflect.DeepEqual(got, test.want) {
 					t.Errorf("got %.300q, want %.300q", got, test.want)
 				}
@@ -77,9 +78,18 @@ func TestTokensFields(t *testing.T) {
 	if got, want := all(list), []string{"1 00", "2 00 {}", "3 00 {}"}; !slices.Equal(got, want) || list.Skipped() != 0 {
 		t.Errorf("Duplicates: got %q, %d skipped; want %q, 0", got, list.Skipped(), want)
 	}
+	// Without IsBinary, tokens may be longer.
+	long := strings.Repeat("aB", apns.MaxTokenSize+1)
+	longest := strings.Repeat("00", 2048)
+	list = NewTokens("x", strings.NewReader(long+"\n"+longest+"\n"+longest+"00\n"+long+"a\n"+long+"\t[]\n"))
+	want := []string{"1 " + long, "2 " + longest, "x:3: token has 4098 characters, expected at most 4096 hexadecimal digits",
+		"x:4: token has 203 characters, expected an even number of hexadecimal digits", `x:5: payload is not a JSON object, expected {"aps":...}`}
+	if got := all(list); !slices.Equal(got, want) {
+		t.Errorf("long tokens: got %q, want %q", got, want)
+	}
 	list = NewTokens("x", strings.NewReader("00\n00\t{}\n00\t{}\n"))
 	list.NeedPayload = true
-	want := []string{"x:1: line has only a token, and there is no alert text: expected a tab and a payload after the token", "2 00 {}"}
+	want = []string{"x:1: line has only a token, and there is no alert text: expected a tab and a payload after the token", "2 00 {}"}
 	if got := all(list); !slices.Equal(got, want) || list.Skipped() != 1 || list.InvalidLines() != 1 {
 		t.Errorf("NeedPayload: got %q, %d skipped, %d invalid; want %q, 1, 1", got, list.Skipped(), list.InvalidLines(), want)
 	}

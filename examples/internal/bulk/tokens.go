@@ -5,6 +5,7 @@ package bulk
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -36,6 +37,10 @@ type Tokens struct {
 
 	// NeedPayload makes a line without a payload invalid.
 	NeedPayload bool
+
+	// IsBinary makes a token of more than apns.MaxTokenSize bytes invalid: it is too long for
+	// the binary protocol. Over HTTP/2 a token may have maxTokenSize bytes.
+	IsBinary bool
 
 	in      io.Reader
 	size    int64 // of the list in bytes; 0: not known
@@ -118,6 +123,9 @@ func (t *Tokens) All(ctx context.Context) iter.Seq[Line] {
 				}
 				t.at.Store(e.end)
 				t.taken.Add(1)
+				if t.IsBinary && e.Token != "" {
+					e.err = cmp.Or(checkBinary(e.Token), e.err)
+				}
 				if e.err == nil && t.NeedPayload && e.Payload == nil {
 					e.err = errors.New("line has only a token, and there is no alert text: expected a tab and a payload after the token")
 				}
@@ -246,17 +254,42 @@ func readLine(r *bufio.Reader) (line []byte, size int64, err error) {
 	return nil, size, errLongLine // if it was the last line, the next call returns io.EOF
 }
 
-// check returns what is wrong with a line, or nil.
+// maxTokenSize is the size in bytes of the longest token that package apns sends.
+const maxTokenSize = 2048
+
+// check returns what is wrong with a line over HTTP/2, or nil.
 func check(l Line) error {
-	_, err := apns.BuildMsg(&apns.Message{Token: l.Token, Payload: []byte("{}")})
-	switch {
-	case err != nil:
-		return errors.New(Plain(err))
-	case l.Payload != nil:
+	err := checkBinary(l.Token)
+	if n := len(l.Token); errors.Is(err, apns.StatusInvalidTokenSize) { // all is hexadecimal
+		switch {
+		case n > 2*maxTokenSize:
+			err = fmt.Errorf("token has %d characters, expected at most %d hexadecimal digits", n, 2*maxTokenSize)
+		case n%2 != 0:
+			err = fmt.Errorf("token has %d characters, expected an even number of hexadecimal digits", n)
+		default:
+			err = nil
+		}
+	}
+	if err == nil && l.Payload != nil {
 		return CheckPayload(l.Payload)
+	}
+	return err
+}
+
+// checkBinary returns what is wrong with a token on the binary protocol, or nil.
+func checkBinary(token string) error {
+	_, err := apns.BuildMsg(&apns.Message{Token: token, Payload: []byte("{}")})
+	if err != nil {
+		return plainError{err}
 	}
 	return nil
 }
+
+// A plainError is an error with the text of Plain.
+type plainError struct{ err error }
+
+func (e plainError) Error() string { return Plain(e.err) }
+func (e plainError) Unwrap() error { return e.err }
 
 // CheckPayload returns an error unless the payload is a JSON object.
 func CheckPayload(payload []byte) error {
