@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -233,23 +232,3 @@ func checkShortenedText(t *testing.T, text string, room int) {
 }
 
 func isPlain(r rune) bool { return r >= ' ' && r <= '~' || r >= '一' && r <= '龥' }
-
-// A text that is too long is shortened rather than refused. An emoji stays whole.
-func ExamplePayload_shortenBody() {
-	p := &apns.Payload{
-		Alert:       apns.Alert{Body: "Dinner at five 👩‍👩‍👧 bring the children"},
-		ShortenBody: true,
-		MaxSize:     65, // of a real one it is 4,096
-	}
-	for range 2 {
-		m, err := p.Message("00c0ffee")
-		if err != nil {
-			log.Fatal(err)
-		}
-		fmt.Println(string(m.Payload))
-		p.MaxSize--
-	}
-	// Output:
-	// {"aps":{"alert":{"body":"Dinner at five 👩‍👩‍👧…"}}}
-	// {"aps":{"alert":{"body":"Dinner at five …"}}}
-}
