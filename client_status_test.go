@@ -16,8 +16,8 @@ import (
 	"example.com/apns/apnstest"
 )
 
-// A scriptedGateway is one that a test writes: it answers each message that it reads. Those of package
-// apnstest end the connection with each error packet, as Apple's did.
+// A scriptedGateway is one that a test writes: it answers each message that it reads. Those
+// of package apnstest end the connection with each error packet, as Apple's did.
 type scriptedGateway struct {
 	// answer returns what is written when a message was read, and whether the connection
 	// ends then. It is called for one message after the other.

@@ -6,8 +6,8 @@ import (
 )
 
 // A delivery is a message on its way from its source to its outcome. Its state says which
-// list of the dispatcher has it. dispatcher.mu protects it from the hand-over until its outcome is
-// reported; before and after that it belongs to its source.
+// list of the dispatcher has it. dispatcher.mu protects it from the hand-over until its
+// outcome is reported; before and after that it belongs to its source.
 //
 // The message belongs to the caller again once the delivery is finished. So it may be read
 // only with dispatcher.mu held, and code that kept a delivery while the lock was free must

@@ -89,8 +89,8 @@ func (l *dialer) isWantedLocked() bool {
 	return l.d.waiting.Load() > 0 && open == full && open < l.d.maxConns && binary < maxBinarySessions
 }
 
-// nextOutcomeLocked returns a channel that gets the outcome of the next attempt to connect. If a
-// session takes messages, the outcome is nil, at once.
+// nextOutcomeLocked returns a channel that gets the outcome of the next attempt to connect.
+// If a session takes messages, the outcome is nil, at once.
 func (l *dialer) nextOutcomeLocked() <-chan error {
 	outcome := make(chan error, 1)
 	now := l.d.now()
@@ -108,8 +108,8 @@ func (l *dialer) nextOutcomeLocked() <-chan error {
 	return outcome
 }
 
-// stopWaitingLocked removes a channel of nextOutcomeLocked, and returns the error for the call that
-// waited, because of why.
+// stopWaitingLocked removes a channel of nextOutcomeLocked, and returns the error for the
+// call that waited, because of why.
 func (l *dialer) stopWaitingLocked(outcome <-chan error, why error) error {
 	l.connectCalls = slices.DeleteFunc(l.connectCalls, func(c chan error) bool { return c == outcome })
 	if l.failure != nil {

@@ -206,7 +206,8 @@ func (s *http2Session) fillLocked() bool {
 }
 
 // openStreamLocked opens a stream for a delivery, and returns the approximate size of the
-// request in bytes. It returns 1 if the message got its outcome instead, and 0 if there is no room.
+// request in bytes. It returns 1 if the message got its outcome instead, and 0 if there is
+// no room.
 func (s *http2Session) openStreamLocked(r *delivery) (size int) {
 	if !r.checked {
 		if err := s.provider.check(r.message); err != nil {

@@ -140,9 +140,11 @@ type PushType string
 const (
 	// PushTypeAlert shows, plays or badges something. The topic is the bundle ID.
 	PushTypeAlert PushType = "alert"
-	// PushTypeBackground wakes the app. It requires PriorityPowerSaving. The topic is the bundle ID.
+	// PushTypeBackground wakes the app. It requires PriorityPowerSaving. The topic is the
+	// bundle ID.
 	PushTypeBackground PushType = "background"
-	// PushTypeLocation requests the location of the device. The topic is the bundle ID and ".location-query".
+	// PushTypeLocation requests the location of the device. The topic is the bundle ID and
+	// ".location-query".
 	PushTypeLocation PushType = "location"
 	// PushTypeVoIP announces a call. The topic is the bundle ID and ".voip". The token is the
 	// one that the app has from PushKit, and not its device token ("Responding to VoIP
@@ -150,15 +152,16 @@ const (
 	PushTypeVoIP PushType = "voip"
 	// PushTypeComplication updates a watch face. The topic is the bundle ID and ".complication".
 	PushTypeComplication PushType = "complication"
-	// PushTypeFileProvider says that files changed. The topic is the bundle ID and ".pushkit.fileprovider".
+	// PushTypeFileProvider says that files changed. The topic is the bundle ID and
+	// ".pushkit.fileprovider".
 	PushTypeFileProvider PushType = "fileprovider"
 	// PushTypeMDM tells a managed device to contact its management server. The topic is the
 	// UID in the subject of the MDM push certificate.
 	PushTypeMDM PushType = "mdm"
-	// PushTypeLiveActivity is for Live Activities. The topic is the bundle ID and ".push-type.liveactivity".
-	// A start goes to the app's push-to-start token. An update or an end goes to the token of
-	// the activity itself ("Starting and updating Live Activities with ActivityKit push
-	// notifications").
+	// PushTypeLiveActivity is for Live Activities. The topic is the bundle ID and
+	// ".push-type.liveactivity". A start goes to the app's push-to-start token. An update or
+	// an end goes to the token of the activity itself ("Starting and updating Live Activities
+	// with ActivityKit push notifications").
 	PushTypeLiveActivity PushType = "liveactivity"
 	// PushTypePushToTalk announces a speaker. The topic is the bundle ID and ".voip-ptt".
 	PushTypePushToTalk PushType = "pushtotalk"

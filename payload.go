@@ -219,8 +219,8 @@ func (p *Payload) Encode() ([]byte, error) {
 	return b, nil
 }
 
-// MarshalJSON returns what [Payload.Encode] returns. json.Marshal then escapes <, > and & in it,
-// which makes it larger. To avoid that, use Encode.
+// MarshalJSON returns what [Payload.Encode] returns. json.Marshal then escapes <, > and & in
+// it, which makes it larger. To avoid that, use Encode.
 func (p Payload) MarshalJSON() ([]byte, error) { return p.Encode() }
 
 // UnmarshalJSON always returns an error: a Payload cannot be unmarshalled. JSON that is a

@@ -67,8 +67,8 @@ func impliedPushType(payload []byte) PushType {
 	return ""
 }
 
-// mayHaveContentKey reports whether there is "content- in a payload. It is all that most messages
-// cost, and so it looks for the rare byte.
+// mayHaveContentKey reports whether there is "content- in a payload. It is all that most
+// messages cost, and so it looks for the rare byte.
 func mayHaveContentKey(payload []byte) bool {
 	for i := 0; ; i++ {
 		dash := bytes.IndexByte(payload[i:], '-')

@@ -235,9 +235,10 @@ func decodeBase64(text string) ([]byte, error) {
 	return der, fmt.Errorf("is cut short: it has %d digits of base64, which encode no whole number of bytes", len(text))
 }
 
-// newPEMBlock returns a block with the content der. The kind is that of its BEGIN or END line,
-// or empty. The content decides if it is empty, and if it is PRIVATE KEY, a line that people put
-// around other keys too. The argument err says why der is only a part of the content.
+// newPEMBlock returns a block with the content der. The kind is that of its BEGIN or END
+// line, or empty. The content decides if it is empty, and if it is PRIVATE KEY, a line that
+// people put around other keys too. The argument err says why der is only a part of the
+// content.
 func newPEMBlock(kind pemKind, der []byte, err error) pemBlock {
 	found, value := parseDER(der)
 	if found != "" && (kind == "" || kind == kindPKCS8) {

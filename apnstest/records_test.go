@@ -118,8 +118,8 @@ func TestMaxRecords(t *testing.T) {
 	}
 }
 
-// pushAlternating pushes n messages, each second of them to the token "bad0", and returns how many
-// those are. The token of any other is its number.
+// pushAlternating pushes n messages, each second of them to the token "bad0", and returns
+// how many those are. The token of any other is its number.
 func pushAlternating(t *testing.T, c http.RoundTripper, n int) (bad int) {
 	for i := 1; i <= n; i++ {
 		token := fmt.Sprintf("%04x", i)

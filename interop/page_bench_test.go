@@ -22,8 +22,9 @@ import (
 //
 //	go test ./interop -run '^$' -bench Page -benchtime 50000x -count 3
 //
-// It reports the processor time of the server for a push, its resident memory in MB at the end, and in
-// the browser the median and the 99th percentile of the time between two frames in ms.
+// It reports the processor time of the server for a push, its resident memory in MB at the
+// end, and in the browser the median and the 99th percentile of the time between two frames
+// in ms.
 func BenchmarkPage(b *testing.B) {
 	program := buildProgram(b, "local")
 	b.Run("off", func(b *testing.B) { pushToLocal(b, startLocal(b, program, "-page=false")) })

@@ -61,9 +61,9 @@ func writeReport(out *bufio.Writer, r report) {
 	out.Flush()
 }
 
-// mayPass reports whether a later attempt may succeed. Advise calls some messages hopeless that
-// may pass all the same: somebody corrects the flags, or a server was at fault for a reason that
-// nobody knows.
+// mayPass reports whether a later attempt may succeed. Advise calls some messages hopeless
+// that may pass all the same: somebody corrects the flags, or a server was at fault for a
+// reason that nobody knows.
 func mayPass(err error) bool {
 	switch apns.Advise(err).Action {
 	case apns.ActionForget:

@@ -76,8 +76,9 @@ type tokenStore interface {
 	Remove(ctx context.Context, token string, deadAt time.Time) error
 }
 
-// forgetTokens removes dead tokens from a store until ctx ends. It is an example of a consumer of
-// subjectDead: a program of its own, or a goroutine of whatever has the database.
+// forgetTokens removes dead tokens from a store until ctx ends. It is an example of a
+// consumer of subjectDead: a program of its own, or a goroutine of whatever has the
+// database.
 func forgetTokens(ctx context.Context, js jetstream.JetStream, store tokenStore) error {
 	consumer, err := js.CreateOrUpdateConsumer(ctx, eventStream, jetstream.ConsumerConfig{
 		Durable:       "tokens",

@@ -285,7 +285,8 @@ func backOff(delivered uint64) time.Duration {
 	return min(time.Second<<min(delivered-1, 6), time.Minute)
 }
 
-// extend tells JetStream that what is held is still in progress, so that no other worker gets it.
+// extend tells JetStream that what is held is still in progress, so that no other worker
+// gets it.
 func (w *worker) extend(drained <-chan struct{}) {
 	ticker := time.NewTicker(w.queue.ackWait / 4)
 	defer ticker.Stop()

@@ -57,10 +57,10 @@ func mayBeSecret(name string) bool {
 // and what stands for a line break in an environment variable or a form.
 const amidBase64 = "/ \\'`,;\u200b"
 
-// looksRandom reports whether a text changes often between lower case, upper case and digits:
-// at more than one in six of its characters. A capital letter and the lower case that follows it
-// are no change, as in AuthKey. Base64 of random bytes changes at one in two characters. Of the
-// long paths of a Debian system, 98 % do so at fewer than one in six.
+// looksRandom reports whether a text changes often between lower case, upper case and
+// digits: at more than one in six of its characters. A capital letter and the lower case
+// that follows it are no change, as in AuthKey. Base64 of random bytes changes at one in two
+// characters. Of the long paths of a Debian system, 98 % do so at fewer than one in six.
 func looksRandom(text string) bool {
 	const other, lower, upper, digit = 0, 1, 2, 3
 	changes, last, beforeLast := 0, other, other

@@ -3,8 +3,8 @@
 //
 //	sideshow <folder> <port> key|certificate <clock-offset-in-seconds> <token>...
 //
-// The folder is the -dir of examples/local. The test runs the scenarios of apnstest. This is a module of its own, so that the module
-// of package apns has no requirements.
+// The folder is the -dir of examples/local. The test runs the scenarios of apnstest. This is
+// a module of its own, so that the module of package apns has no requirements.
 package main
 
 import (

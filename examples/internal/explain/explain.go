@@ -1,4 +1,5 @@
-// Package explain says what an error means. It is shared by the programs, and names their flags.
+// Package explain says what an error means. It is shared by the programs, and names their
+// flags.
 package explain
 
 import (
