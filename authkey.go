@@ -26,10 +26,10 @@ import (
 // provider tokens that it signs, and Apple limits how often a team may change them.
 //
 // A connection starts with a token that is under 35 minutes old and uses it for at least
-// 20 minutes. It replaces the token before that is 55 minutes old, because Apple rejects
-// tokens that are over an hour old. The age is measured by the wall clock. If the clock is
-// set so that a token appears to be issued 55 minutes or more ago, or as far in the
-// future, the connection replaces the token at once.
+// 20 minutes. It replaces the token at an age of 55 minutes, because Apple rejects tokens that
+// are over an hour old. The age is measured by the wall clock. If the clock is set, and the
+// token then appears to be 55 minutes old, or to be issued 55 minutes in the future, the
+// connection replaces it at once.
 //
 // After the answer ExpiredProviderToken the next push on that connection gets another
 // token, at most once in 20 minutes. If the server rejects that token as well, the clock of
@@ -50,11 +50,10 @@ type AuthKey struct {
 // ParseAuthKey decodes a token signing key: an ECDSA key on the curve P-256, in PKCS #8, not
 // encrypted. That is what Apple's .p8 file has.
 //
-// The text need not be as in the file. ParseAuthKey also accepts what becomes of it in an
-// environment variable, a form or an editor: other line breaks or none, \n as two
-// characters, quotes, indentation, a byte order mark, no BEGIN or no END line, base64 of the
-// whole file. If it cannot read the key, the error says what it found in its place. It never
-// shows a part of the key.
+// ParseAuthKey also accepts a text that an environment variable, a form or an editor has
+// changed: with other line breaks or none, \n as two characters, quotes, indentation, a byte
+// order mark, without the BEGIN or the END line, or base64 of the whole file. If it cannot read
+// the key, the error says what it found instead. The error never shows a part of the key.
 //
 // The key ID and the team ID have 10 digits and capital letters each. The developer account
 // shows both ("Establishing a token-based connection to APNs").
@@ -68,9 +67,9 @@ func ParseAuthKey(pem []byte, keyID, teamID string) (*AuthKey, error) {
 
 // LoadAuthKey reads a token signing key from a .p8 file. See [ParseAuthKey].
 //
-// Apple names the file AuthKey_ABC123DEFG.p8, after the key ID. If the file has a name of
-// that form, its key ID must be keyID, since a server would only say that the provider token
-// is invalid. A file with any other name may have any key ID.
+// Apple names the file AuthKey_ABC123DEFG.p8, after the key ID. If the file has such a name,
+// it is an error if the name has another key ID: a server would only say that the provider
+// token is invalid. A file with any other name may have any key ID.
 func LoadAuthKey(file, keyID, teamID string) (*AuthKey, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -86,8 +85,9 @@ func LoadAuthKey(file, keyID, teamID string) (*AuthKey, error) {
 	return k, nil
 }
 
-// insteadOfName returns a hint for an error about a file, if the file's name is a key or
-// certificate that the function parse takes.
+// insteadOfName returns a hint for the error of a file whose name is not a name, but the
+// text of a key or certificate. The function parse takes such a text. Otherwise it returns
+// "".
 func insteadOfName(file, parse string) string {
 	if len(readPEM([]byte(file))) == 0 {
 		return ""
@@ -181,8 +181,8 @@ func signingKey(data []byte) (*ecdsa.PrivateKey, error) {
 // idSize is the length of a key ID and of a team ID.
 const idSize = 10
 
-// checkID checks a key ID or team ID. Its error does not quote an ID of the wrong length:
-// that may be the key, passed in the wrong place.
+// checkID checks a key ID or team ID. Its error does not quote an ID of the wrong length: it
+// may be the key, passed by mistake.
 func checkID(name, id string) error {
 	if len(id) != idSize {
 		return fmt.Errorf("%s has a length of %d, expected %d digits and capital letters", name, len(id), idSize)
@@ -214,8 +214,8 @@ type providerToken struct {
 	issued time.Time // the time in the JWT, in whole seconds
 }
 
-// clock returns the time of the wall clock, without a monotonic reading: that would leave
-// out the time for which the machine was suspended.
+// clock returns the time of the wall clock. It has no monotonic reading, which does not count
+// the time for which the machine was suspended.
 func (k *AuthKey) clock() time.Time {
 	if k.now != nil {
 		return k.now().Round(0)

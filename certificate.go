@@ -52,7 +52,8 @@ func LoadCertificate(certFile, keyFile, bundleID string) (tls.Certificate, error
 //
 // The certificate is in PEM, or in DER as Apple's site gives it. It may come with
 // intermediate certificates, in any order. The key is in PKCS #8, PKCS #1 or SEC 1, and not
-// encrypted. As with [ParseAuthKey], the text may have lost its line breaks, for example.
+// encrypted. The text may be changed as that of [ParseAuthKey], for example without line
+// breaks.
 //
 // The error says what is wrong if the key is another certificate's, or if
 // [CertificateInfo.Check] fails for the bundle ID and the present time. It never shows a
@@ -85,7 +86,8 @@ type CertificateInfo struct {
 	// names none.
 	Sandbox, Production bool
 
-	// NotBefore and NotAfter are the time in which the certificate is valid.
+	// NotBefore and NotAfter are the first and the last moment at which the certificate is
+	// valid.
 	NotBefore, NotAfter time.Time
 
 	unfit string // why it is not for push notifications

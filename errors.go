@@ -27,8 +27,8 @@ var ErrInDoubt = errors.New("apns: in doubt")
 
 // ErrInvalid is matched by the error of a message that was not sent because it breaks a
 // rule. The error says which rule. It also matches the Status or the Reason with which a
-// server would have rejected the message, if there is one. It does not match ErrNotSent, since
-// the same message would fail each time.
+// server would have rejected the message, if there is one. It does not match ErrNotSent: the
+// same message would fail each time.
 var ErrInvalid = errors.New("apns: invalid message")
 
 // ErrExpired is the error of a message that was not sent because its Expiry passed while
@@ -165,10 +165,10 @@ const (
 )
 
 // More reasons, for broadcasts and their channels. The reasons above have the same meaning
-// there, but two have another one in addition. ReasonBadExpirationDate is the answer to a
-// broadcast with an Expiry if its channel has StoreNone. ReasonTopicDisallowed is the answer
-// to a bundle ID with the suffix of a push type. The source is "Handling error responses
-// from Apple Push Notification service".
+// there. Two of them have a second one: ReasonBadExpirationDate is also the answer to a
+// broadcast with an Expiry if its channel has StoreNone, and ReasonTopicDisallowed to a bundle
+// ID with the suffix of a push type. The source is "Handling error responses from Apple Push
+// Notification service".
 const (
 	ReasonFeatureNotEnabled         Reason = "FeatureNotEnabled"         // 400; the app does not have the Broadcast Capability
 	ReasonMissingChannelID          Reason = "MissingChannelId"          // 400; there is no apns-channel-id header
@@ -260,9 +260,9 @@ func (r Reason) refusesSender() bool {
 // every message that was written after it; those are safe to send once more. Rejected
 // says what became of the message itself.
 type PushError struct {
-	// ID is the ID of the Message. On the binary protocol it is 0 if the server could not
-	// tell which message it means. If no message with the ID was written, it is not known
-	// which messages the server accepted.
+	// ID is the ID of the Message. On the binary protocol it is 0 if the server does not know
+	// which message it means. If no message with the ID was written, it is not known which
+	// messages the server accepted.
 	ID uint32
 
 	// Status is the status on the binary protocol. Over HTTP/2 it is 0.
@@ -382,8 +382,8 @@ func (e *refusedError) Error() string        { return e.err.Error() }
 func (e *refusedError) Is(target error) bool { return target == ErrRefused }
 func (e *refusedError) Unwrap() error        { return e.err }
 
-// A permanentError is permanent: it is about how the server, or the configuration for it, was
-// set up.
+// A permanentError is an error that time does not heal: it is about the configuration, or about
+// how the server was set up.
 type permanentError struct{ err error }
 
 func (e *permanentError) Error() string { return e.err.Error() }

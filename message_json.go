@@ -25,8 +25,8 @@ type messageJSON struct {
 	APNsID     string          `json:"apns_id,omitzero"`
 }
 
-// MarshalJSON returns the message in JSON. The payload is a part of it as JSON, and Expiry is
-// an RFC 3339 time in UTC, with a fraction if it has one.
+// MarshalJSON returns the message in JSON. The payload is in it as JSON, not as text or base64.
+// Expiry is an RFC 3339 time in UTC, with fractions of a second if it has them.
 //
 // The error matches ErrInvalid if JSON cannot express the message: the payload is not a JSON
 // object, a string is not UTF-8, or Expiry is not within the years 0 to 9999.
@@ -106,8 +106,8 @@ func (e *expiryJSON) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// plainTypeError returns an error of json.Unmarshal in the words of the JSON, if it is about a
-// value of the wrong type.
+// plainTypeError returns an error of json.Unmarshal. If that is about a value of the wrong
+// type, the result names types of JSON in place of types of Go.
 func plainTypeError(err error) error {
 	e, ok := errors.AsType[*json.UnmarshalTypeError](err)
 	if !ok {
@@ -140,7 +140,8 @@ func withArticle(kind string) string {
 	return "a " + kind
 }
 
-// checkObject checks that a payload, which is JSON or empty, is an object.
+// checkObject checks that a payload is a JSON object or empty. The payload must be valid
+// JSON or empty.
 func checkObject(payload []byte) error {
 	payload = trimSpace(payload)
 	if len(payload) == 0 || payload[0] == '{' {

@@ -37,8 +37,8 @@ type Payload struct {
 	// ThreadID groups notifications: a device shows those with the same ThreadID together.
 	ThreadID string
 
-	// Category is a category that the app registered. It determines the buttons of the
-	// notification.
+	// Category is the name of a category that the app registered. The category has the
+	// buttons of the notification.
 	Category string
 
 	// ContentAvailable wakes the app. If it is the only key in aps, the push is a
@@ -56,11 +56,11 @@ type Payload struct {
 	// alert without one as InterruptionActive.
 	InterruptionLevel InterruptionLevel
 
-	// RelevanceScore sorts the notification summary: a number from 0 to 1, highest first.
-	// In a Live Activity it may be any number.
+	// RelevanceScore sorts the notification summary: the highest comes first. It is a number
+	// from 0 to 1, and in a Live Activity any number. Nil leaves it out.
 	RelevanceScore *float64
 
-	// FilterCriteria is the string that a Focus filter evaluates.
+	// FilterCriteria is a string by which a Focus decides whether to show the notification.
 	FilterCriteria string
 
 	// LiveActivity starts, updates or ends a Live Activity.
@@ -70,8 +70,7 @@ type Payload struct {
 	ContentChanged bool
 
 	// URLArgs fills the placeholders of a Safari website's urlFormatString. A website
-	// requires the key, even if it has no placeholders: Encode leaves out nil, and writes
-	// []string{}.
+	// requires the key. If it has no placeholders, set []string{}: Encode leaves out nil.
 	URLArgs []string
 
 	// AccountID is only for Apple Mail.
@@ -89,9 +88,9 @@ type Payload struct {
 	// encoding/json.
 	Custom map[string]any
 
-	// Type is the push type. Empty means the one that the fields above show. Set it if they
-	// do not show the type: to location, voip, complication, fileprovider, pushtotalk or
-	// controls. It is not part of the payload.
+	// Type is the push type. Empty means the one that the fields above show: see
+	// [Payload.PushType]. Set Type for location, voip, complication, fileprovider, pushtotalk
+	// and controls, which they do not show. It is not part of the payload.
 	Type PushType
 
 	// MaxSize is the largest size in bytes that Encode allows. Zero means MaxVoIPPayload if
@@ -107,9 +106,9 @@ type Payload struct {
 	ShortenBody bool
 }
 
-// An Alert is the text of a notification. Each part is either the text itself or a key in
-// the app's Localizable.strings files. The arguments replace %@ and %1$@ in the string with
-// that key. Encode leaves out nil arguments.
+// An Alert is the text of a notification. Each part is either the text itself, or a key in the
+// app's Localizable.strings files with arguments. The arguments replace %@ and %1$@ in the
+// string that the files have for the key. Encode leaves out nil arguments.
 //
 // In a Live Activity, Encode writes title and body in the form that is required there:
 // either the text or an object with key and arguments, not both.
@@ -183,7 +182,8 @@ func (p *Payload) Message(token string) (*Message, error) {
 //
 // If the payload breaks a rule, the error matches ErrInvalid, and says which key is wrong and
 // what was expected. If it is too large, the error also matches StatusInvalidPayloadSize.
-// Encode checks no rule that depends on what only Apple knows.
+// Encode checks only what the payload shows, and not, for example, whether the app has a
+// Category.
 func (p *Payload) Encode() ([]byte, error) {
 	limit := p.MaxSize
 	switch {
@@ -280,7 +280,7 @@ func (p *Payload) PushType() PushType {
 	return p.shownType()
 }
 
-// shownType returns the push type that the fields other than Type show.
+// shownType returns the push type that the fields show, without regard to Type.
 func (p *Payload) shownType() PushType {
 	switch {
 	case p.MDM != "":
@@ -423,7 +423,7 @@ func (p *Payload) encodeAPS() ([]byte, error) {
 	return encodeKeys("aps", keys, p.Extra)
 }
 
-// checkValues checks the values that have a range or a list.
+// checkValues checks the fields that may have only certain values.
 func (p *Payload) checkValues() error {
 	switch p.InterruptionLevel {
 	case "", InterruptionPassive, InterruptionActive, InterruptionTimeSensitive, InterruptionCritical:

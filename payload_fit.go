@@ -47,9 +47,9 @@ func sizeInJSON(s string) int {
 }
 
 // characterEnds returns the indices in s, up to a limit, at which a character ends as a reader
-// sees it. The rules are those for grapheme clusters in Unicode Standard Annex #29, as far as
-// package unicode has the tables. Where it has none, a character may be found too long: after
-// a zero width joiner no character ends.
+// sees it. The rules are those for grapheme clusters in Unicode Standard Annex #29. Package
+// unicode does not have all their tables. Where it has none, two characters may be taken for
+// one: no character ends after a zero width joiner.
 func characterEnds(s string, limit int) (ends []int) {
 	var before rune
 	flags := 0 // regional indicators in a row, up to before

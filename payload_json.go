@@ -13,15 +13,15 @@ import (
 	"unicode/utf8"
 )
 
-// payloadErrorf returns the error of a payload that breaks a rule. It matches ErrInvalid,
-// and the error that the format wraps.
+// payloadErrorf returns the error of a payload that breaks a rule. It matches ErrInvalid, and
+// the error that the format wraps with %w.
 func payloadErrorf(format string, args ...any) error {
 	err := fmt.Errorf("payload: "+format, args...)
 	return &fieldError{errors.Unwrap(err), err.Error()}
 }
 
-// encodeKeys encodes a struct, and adds the keys of extra. A key of extra that the struct has
-// is an error. The name is that of the object in errors.
+// encodeKeys encodes a struct, and adds the keys of extra. It is an error if a field of the
+// struct has such a key. Errors call the object by the name.
 func encodeKeys(name string, v any, extra map[string]any) (json.RawMessage, error) {
 	var b bytes.Buffer
 	if err := writeJSON(&b, v); err != nil {
@@ -50,15 +50,15 @@ func jsonName(f reflect.StructField) string {
 	return name
 }
 
-// writeKeys writes the keys of a map in order, as a part of an object. The function expected
-// returns what is expected in place of a key that is not allowed, or nothing. The kind is that
-// of the keys in errors.
+// writeKeys writes the keys of a map and their values as a part of an object, sorted by key.
+// The function expected returns "" for a key that is allowed. For any other key it returns what
+// is expected in its place. Errors call a key by the kind.
 func writeKeys(b *bytes.Buffer, kind string, m map[string]any, expected func(key string) string) error {
 	for _, key := range slices.Sorted(maps.Keys(m)) {
 		if want := expected(key); want != "" {
 			return payloadErrorf("%s is %q, expected %s", kind, key, want)
 		}
-		// Two such keys may become one.
+		// encoding/json replaces the wrong bytes. So two such keys may become the same.
 		if !utf8.ValidString(key) {
 			return payloadErrorf("%s is %q, expected UTF-8", kind, key)
 		}
@@ -74,8 +74,8 @@ func writeKeys(b *bytes.Buffer, kind string, m map[string]any, expected func(key
 	return nil
 }
 
-// writeValue writes a value that is the caller's. A json.RawMessage or a json.Marshaler in it
-// may have mistakes that encoding/json lets through.
+// writeValue writes a value of the caller's. It also checks what encoding/json takes unseen
+// from a json.RawMessage or a json.Marshaler.
 func writeValue(b *bytes.Buffer, v any) error {
 	start := b.Len()
 	if err := writeJSON(b, v); err != nil {
@@ -88,8 +88,8 @@ func writeValue(b *bytes.Buffer, v any) error {
 	return checkJSON(b.Bytes()[start:])
 }
 
-// checkJSON checks that JSON is UTF-8, and that no object has a key twice: readers differ in
-// which of the two values they take.
+// checkJSON checks that JSON is UTF-8, and that no object has a key twice. Of a key that is
+// there twice, some readers take the first value and others the last.
 func checkJSON(b []byte) error {
 	if !utf8.Valid(b) {
 		return errors.New("JSON has bytes that are not UTF-8, expected UTF-8")

@@ -5,14 +5,14 @@ import (
 	"strings"
 )
 
-// impliedPushType returns the push type that a payload requires, or nothing if that does not
-// show. It is PushTypeLiveActivity if aps has the keys event and content-state, and
+// impliedPushType returns the push type that a payload requires, or "" if the payload does not
+// show it. It is PushTypeLiveActivity if aps has the keys event and content-state, and
 // PushTypeBackground if aps has content-available and nothing else. The sources are "Starting
 // and updating Live Activities with ActivityKit push notifications" and "Pushing background
 // updates to your App".
 //
-// The payload need not be JSON. What is not clear, such as two keys aps or a key with an
-// escape, shows nothing.
+// The payload need not be JSON. If it may be read in two ways, because it has aps twice or an
+// escape in a key, the result is "".
 func impliedPushType(payload []byte) PushType {
 	if !mayHaveContentKey(payload) {
 		return ""
@@ -67,8 +67,8 @@ func impliedPushType(payload []byte) PushType {
 	return ""
 }
 
-// mayHaveContentKey reports whether there is "content- in a payload. It is all that most
-// messages cost, and so it looks for the rare byte.
+// mayHaveContentKey reports whether a payload has a key that begins with "content-". For most
+// messages this is the whole check, so it is fast: it looks for the dash, which is rare.
 func mayHaveContentKey(payload []byte) bool {
 	for i := 0; ; i++ {
 		dash := bytes.IndexByte(payload[i:], '-')
@@ -82,8 +82,8 @@ func mayHaveContentKey(payload []byte) bool {
 	}
 }
 
-// cutString returns what is between the quotes of the JSON string at the start of b, and what
-// follows the string. It returns nothing if b does not begin with a string.
+// cutString returns the text between the quotes of the JSON string at the start of b, and what
+// follows the string. It returns nil and nil if b does not begin with a string.
 func cutString(b []byte) (text, rest []byte) {
 	if len(b) == 0 || b[0] != '"' {
 		return nil, nil

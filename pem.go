@@ -18,7 +18,7 @@ import (
 	"unicode/utf16"
 )
 
-// A pemKind is what a PEM block is, in the words of its BEGIN line. It is empty if neither
+// A pemKind says what a PEM block is, in the words of its BEGIN line. It is empty if neither
 // that line nor the content says it.
 type pemKind string
 
@@ -131,10 +131,10 @@ type pemBlock struct {
 	err   error // why the content is not whole: begins with "has" or "is"
 }
 
-// readPEM returns the keys and certificates in a file. Unlike encoding/pem it accepts what
-// becomes of the text in an environment variable, a form or an editor: other line breaks or
-// none, \n as two characters, quotes, indentation, a byte order mark, UTF-16. The BEGIN or
-// END line of a block may be missing. It also accepts DER, base64 without any line around
+// readPEM returns the keys and certificates in a file. Unlike encoding/pem it accepts a text
+// that an environment variable, a form or an editor has changed: with other line breaks or
+// none, \n as two characters, quotes, indentation, a byte order mark, in UTF-16. The BEGIN
+// or END line of a block may be missing. It also accepts DER, base64 without any line around
 // it, and base64 of the whole file.
 func readPEM(data []byte) []pemBlock {
 	if size := derSize(data); size > 0 && (size == len(data) || data[1] >= 0x80) {
