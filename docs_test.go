@@ -12,6 +12,30 @@ import (
 
 var goBlock = regexp.MustCompile("(?ms)^```go\n(.*?)^```$")
 
+// setUp makes a module in an empty folder with the commands of the README.
+func setUp(t *testing.T, module, here string) {
+	t.Helper()
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	commands := regexp.MustCompile("(?m)^    (go (?:mod|get) [^#\n]*)").FindAllStringSubmatch(string(text), -1)
+	if len(commands) != 3 {
+		t.Fatalf("the README has %d commands that make a module, want 3", len(commands))
+	}
+	for _, command := range commands {
+		args := strings.Fields(command[1])
+		for i := range args {
+			args[i] = strings.ReplaceAll(args[i], "/path/to/this/copy", here)
+		}
+		cmd := exec.Command(args[0], args[1:]...)
+		cmd.Dir, cmd.Env = module, append(os.Environ(), "GOPROXY=off", "GOWORK=off")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", command[1], err, out)
+		}
+	}
+}
+
 // The Go code of the README and of the pages under docs compiles, in a module of its own. A
 // block without a package clause is the body of a function with the parameters below. Code
 // for another library is checked in interop.
@@ -38,7 +62,7 @@ func TestDocumentedCode(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write("go.mod", fmt.Sprintf("module example.com/documented\n\ngo 1.26\n\nrequire example.com/apns v0.0.0\n\nreplace example.com/apns => %s\n", here))
+	setUp(t, module, here)
 	for _, file := range append(files, "README.md") {
 		text, err := os.ReadFile(file)
 		if err != nil {
