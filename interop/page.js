@@ -5,6 +5,8 @@
 "use strict";
 const assert = require("node:assert/strict");
 const { execFile, spawn } = require("node:child_process");
+const { readFileSync } = require("node:fs");
+const http2 = require("node:http2");
 const { join } = require("node:path");
 const { chromium } = require("playwright-core");
 
@@ -57,6 +59,29 @@ const curl = (token, payload, ...more) =>
   run("curl", ["-sS", "--http2", "--cacert", join(apnsDir, "ca.pem"), "-H", "@" + join(apnsDir, "authorization.txt"), "-H", "apns-topic: com.example.app", "-H", "apns-push-type: alert",
     ...more, "--data-raw", typeof payload === "string" ? payload : JSON.stringify(payload), "-w", "%{http_code}", `https://${addresses.http2}/3/device/${token}`]);
 
+// A Client is connected with a certificate until the server ends the connection.
+class Client {
+  constructor() {
+    const read = (name) => readFileSync(join(apnsDir, name));
+    this.session = http2.connect("https://" + addresses.http2, { ca: read("ca.pem"), cert: read("cert.pem"), key: read("key.pem") });
+    this.goaway = "";
+    this.session.on("goaway", (code, last, data) => (this.goaway += data));
+    this.session.on("error", () => {}); // the server may cut the connection
+    this.closed = new Promise((resolve) => this.session.on("close", resolve));
+  }
+
+  // push pushes an alert, and returns the status of the answer.
+  push(token, alert) {
+    return new Promise((resolve, reject) => {
+      const request = this.session.request({ ":method": "POST", ":path": "/3/device/" + token, "apns-topic": "com.example.app", "apns-push-type": "alert" });
+      request.on("response", (header) => resolve(header[":status"]));
+      request.on("error", reject);
+      request.resume();
+      request.end(JSON.stringify({ aps: { alert } }));
+    });
+  }
+}
+
 async function main() {
   let local = await start();
   const context = await chromium.launchPersistentContext(settings.profile, {
@@ -85,11 +110,38 @@ async function main() {
   const row = (text) => page.locator("#sizer .row", { hasText: text });
   const rows = () => page.locator("#sizer .row").count();
   const live = () => page.waitForSelector("#live[data-state=live]");
+  const frames = () => page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))));
   const pane = page.locator("#pane-message");
   const alpha = tokenOf("a1"), bad = tokenOf("bad0"), gone = tokenOf("90");
 
   await page.goto(`http://${addresses.page}/`);
   await live();
+
+  const focused = () => page.evaluate(() => document.activeElement.id || document.activeElement.name);
+
+  await check("the panel of an empty list", async () => {
+    await page.getByText("Waiting for a push").waitFor();
+    for (const close of [() => page.keyboard.press("Escape"), () => page.click("#close-panel")]) {
+      await page.locator("#viewport").focus();
+      await close();
+      await page.waitForSelector("#panel", { state: "hidden" });
+      await page.click("#show-panel");
+      await page.locator("#pane-setup").getByText("Point a client at").waitFor();
+      assert.equal(await focused(), "tab-setup");
+      await page.waitForSelector("#show-panel", { state: "hidden" });
+    }
+    // Esc leaves a field first.
+    await page.click("#tab-answers");
+    await page.fill("#rule-form [name=reason]", "BadTopic");
+    await page.keyboard.press("Escape");
+    assert.equal(await focused(), "tab-answers");
+    assert.equal(await page.inputValue("#rule-form [name=reason]"), "BadTopic");
+    await page.keyboard.press("Escape");
+    await page.waitForSelector("#panel", { state: "hidden" });
+    await page.click("#show-panel");
+    await page.fill("#rule-form [name=reason]", "");
+    await page.click("#tab-setup");
+  });
 
   await check("a push of apns2 appears", async () => {
     assert.deepEqual(await apns2(alpha), ["accepted " + alpha]);
@@ -182,6 +234,52 @@ async function main() {
     assert.deepEqual(await apns2(gone), ["accepted " + gone]);
   });
 
+  await check("an answer that cannot be set", async () => {
+    const field = (name) => page.locator(`#rule-form [name=${name}]`);
+    const set = () => page.click("#rule-form button");
+    await page.click("#tab-answers");
+    await page.click("#rule-form summary");
+    await field("retry_after").fill("7");
+    await set();
+    await page.locator("#rule-said.error").getByText("expected").waitFor();
+    assert.equal(await field("retry_after").inputValue(), "7");
+    await field("retry_after").fill("");
+    // A field that is not valid comes into view.
+    await field("goaway_reason").fill("Shut down");
+    await page.click("#rule-form summary");
+    await field("goaway_reason").waitFor({ state: "hidden" });
+    await set();
+    await field("goaway_reason").waitFor();
+    await page.waitForFunction(() => document.activeElement.name === "goaway_reason");
+    await field("goaway_reason").fill("");
+    for (const [token, valid] of [["", true], [alpha, true], [` ${alpha} `, true], [alpha.slice(1), false], ["xyz0", false]]) {
+      await field("token").fill(token);
+      assert.equal(await field("token").evaluate((e) => e.checkValidity()), valid, token);
+    }
+    await field("token").fill("");
+    assert.equal(await page.locator("#rules").getByText("No answer is set").count(), 1);
+    assert.deepEqual(await page.locator("#rule-then optgroup").evaluateAll((groups) => groups.map((g) => [g.label, ...[...g.children].map((o) => o.value)].join(" "))),
+      ["after the answer goaway", "in place of an answer silence cut reset refuse-stream goaway-unprocessed"]);
+  });
+
+  await check("all connections are ended", async () => {
+    await page.click("#tab-connections");
+    for (const [press, goaway, said] of [
+      [async () => { await page.fill("#goaway-form [name=reason]", "Shutdown"); await page.click("#goaway-form button"); }, /"reason":"Shutdown"/, "GOAWAY is sent."],
+      [() => page.click("#cut"), /^$/, "The connections are cut."],
+    ]) {
+      const client = new Client();
+      assert.equal(await client.push(alpha, "connected"), 200);
+      const connection = page.locator("#connections").getByText("certificate Apple Push Services: com.example.app");
+      await connection.waitFor();
+      await press();
+      await client.closed;
+      assert.match(client.goaway, goaway);
+      await page.locator("#end-said").getByText(said).waitFor();
+      await page.locator("#connections").getByText("No client is connected").waitFor();
+    }
+  });
+
   await check("HTML and scripts are shown as text", async () => {
     const evil = `<img src=x onerror="document.title='owned'"><script>document.title='owned'</script>`;
     await curl(tokenOf("ee"), {
@@ -202,11 +300,11 @@ async function main() {
     await page.keyboard.press("Escape");
     await page.waitForSelector("#panel", { state: "hidden" });
     await page.keyboard.press("/");
-    assert.equal(await page.evaluate(() => document.activeElement.id), "f-text");
+    assert.equal(await focused(), "f-text");
     await page.keyboard.type("Grüße");
     await row("From curl").first().waitFor({ state: "detached" });
     await page.keyboard.press("Escape");
-    assert.equal(await page.evaluate(() => document.activeElement.id), "viewport");
+    assert.equal(await focused(), "viewport");
     assert.equal(await page.inputValue("#f-text"), "Grüße");
     assert.notEqual(await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle), "none", "the focus is not visible");
     // The page draws in the frame after a key.
@@ -223,25 +321,34 @@ async function main() {
     // From the list, Tab leads to the tabs and the arrows along them; a form sends with Enter.
     for (let i = 0; i < 5 && (await page.evaluate(() => document.activeElement.id)) !== "tab-message"; i++) await page.keyboard.press("Tab");
     await page.keyboard.press("ArrowRight");
-    assert.equal(await page.evaluate(() => document.activeElement.id), "tab-answers");
+    assert.equal(await focused(), "tab-answers");
     for (let i = 0; i < 5 && (await page.evaluate(() => document.activeElement.name)) !== "reason"; i++) await page.keyboard.press("Tab");
     await page.keyboard.type("BadTopic");
     await page.keyboard.press("Enter");
     await page.locator("#rules").getByText("every message: BadTopic").waitFor();
+    await page.keyboard.press("Escape"); // leaves the field
     await page.keyboard.press("Escape");
     await page.waitForSelector("#panel", { state: "hidden" });
     await page.fill("#f-text", "");
   });
 
   await check("nothing moves while rows arrive", async () => {
+    // Connections come and go meanwhile: each curl is one.
+    await page.click("#show-panel");
+    await page.click("#tab-connections");
     for (let i = 0; i < 3; i++) await Promise.all(Array.from({ length: 10 }, () => curl(alpha, { aps: { alert: "many" } })));
-    await page.locator("#shown").filter({ hasText: /^[4-9]\d shown/ }).waitFor();
+    await page.locator("#shown").filter({ hasText: /^[4-9]\d listed/ }).waitFor();
     await page.evaluate(() => {
-      window.shift = 0;
-      new PerformanceObserver((l) => l.getEntries().forEach((e) => (window.shift += e.value))).observe({ type: "layout-shift" });
       document.getElementById("viewport").scrollTop = 300;
     });
-    await page.waitForTimeout(300);
+    await frames();
+    await page.evaluate(() => {
+      window.shifts = [];
+      const add = (entries) => window.shifts.push(...entries.map((e) => e.value + " " + e.sources.map((s) => s.node?.outerHTML?.slice(0, 80))));
+      window.observer = new PerformanceObserver((l) => add(l.getEntries()));
+      window.observer.observe({ type: "layout-shift" });
+      window.allShifts = () => (add(window.observer.takeRecords()), window.shifts);
+    });
     const top = () => page.evaluate(() => {
       const view = document.getElementById("viewport").getBoundingClientRect();
       return document.elementFromPoint(view.left + 60, view.top + 15).closest(".row").dataset.number;
@@ -249,15 +356,69 @@ async function main() {
     const before = await top();
     const shown = parseInt(await page.textContent("#shown"));
     for (let i = 0; i < 5; i++) await curl(alpha, { aps: { alert: "more" } });
-    await page.locator("#shown").filter({ hasText: `${shown + 5} shown` }).waitFor();
-    await page.waitForTimeout(100); // a layout shift is reported after its frame
+    await page.locator("#shown").filter({ hasText: `${shown + 5} listed` }).waitFor();
+    await frames(); // a layout shift is reported after its frame
     assert.equal(await top(), before, "the row on top");
-    assert.equal(await page.evaluate(() => window.shift), 0, "layout shift");
+    assert.deepEqual(await page.evaluate(() => window.allShifts()), [], "layout shifts");
     await page.evaluate(() => (document.getElementById("viewport").scrollTop = 0));
     await row("more").first().waitFor();
+    await page.click("#close-panel");
+  });
+
+  await check("a hidden tab needs no connection", async () => {
+    const before = parseInt(await page.textContent("#shown"));
+    // A browser without a display has no hidden tabs, so their documents are told that they are.
+    const show = async (page, on) => {
+      await page.evaluate((on) => {
+        Object.defineProperty(document, "hidden", { configurable: true, value: !on });
+        document.dispatchEvent(new Event("visibilitychange"));
+      }, on);
+      await page.waitForSelector(`#live[data-state=${on ? "live" : "wait"}]`);
+    };
+    const pages = [page];
+    while (pages.length < 7) { // one more than the connections of a browser to a host
+      await show(pages.at(-1), false);
+      const next = await context.newPage();
+      pages.push(next);
+      next.setDefaultTimeout(30000);
+      await next.goto(`http://${addresses.page}/`);
+      await next.waitForSelector("#live[data-state=live]");
+    }
+    await curl(alpha, { aps: { alert: "meanwhile" } });
+    const last = pages.at(-1);
+    await last.locator("#sizer .row", { hasText: "meanwhile" }).click();
+    await last.locator("#pane-message .note .b", { hasText: "meanwhile" }).waitFor();
+    assert.equal(await row("meanwhile").count(), 0);
+    await show(last, false);
+    await show(page, true);
+    await row("meanwhile").waitFor();
+    assert.equal(await page.textContent("#shown"), `${before + 1} listed`);
+    for (const other of pages.slice(1)) await other.close();
+  });
+
+  await check("messages that are too many to list", async () => {
+    const client = new Client();
+    await client.push(alpha, "needle");
+    await Promise.all(Array.from({ length: 2200 }, (_, i) => client.push(alpha, "flood " + i)));
+    client.session.close();
+    const numbers = async (id) => ((await page.textContent(id)).match(/[\d,]+/g) || []).map((n) => Number(n.replaceAll(",", "")));
+    await page.waitForFunction(() => {
+      const [[total], [listed, left]] = ["counts", "shown"].map((id) => (document.getElementById(id).textContent.match(/[\d,]+/g) || []).map((n) => Number(n.replaceAll(",", ""))));
+      return total > 2200 && listed + left === total;
+    });
+    assert.match(await page.textContent("#shown"), /^[\d,]+ listed · [\d,]+ not listed$/);
+    assert.match(await page.locator("#shown .warn").getAttribute("title"), /filter.*download/);
+    // A filter brings back what is not listed, and nothing is left out of what passes it.
+    await page.fill("#f-text", "needle");
+    await row("needle").waitFor();
+    await page.locator("#shown").getByText("1 listed", { exact: true }).waitFor();
+    await page.fill("#f-text", "");
+    await page.locator("#shown .warn").waitFor();
+    assert.ok((await numbers("#shown"))[0] >= 1000);
   });
 
   await check("the program is started again", async () => {
+    await page.selectOption("#rule-then", "cut", { force: true });
     await stop(local);
     await page.waitForSelector("#live[data-state=wait]");
     local = await start();
@@ -266,14 +427,25 @@ async function main() {
     assert.deepEqual(await apns2(alpha), ["accepted " + alpha]);
     await row("Grüße").waitFor();
     assert.equal(await rows(), 1);
+    assert.equal(await page.inputValue("#rule-then"), "cut", "a field of a form has changed");
   });
 
   await check("clear, and a narrow window", async () => {
     await page.setViewportSize({ width: 380, height: 700 });
     assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 380, "the page scrolls sideways");
+    const [clear, more] = await Promise.all(["#clear", "#show-panel"].map((id) => page.locator(id).boundingBox()));
+    assert.equal(clear.y, more.y, "the buttons are not on a line");
+    await page.getByText("1 listed", { exact: true }).waitFor();
     await row("Grüße").click();
     await pane.locator(".note").waitFor();
-    await page.click("#close-panel");
+    // The panel covers the rest, which has no focus then.
+    assert.equal(await focused(), "tab-message");
+    for (let i = 0; i < 20; i++) {
+      await page.keyboard.press("Tab");
+      assert.ok(await page.evaluate(() => document.activeElement === document.body || document.activeElement.closest("#panel")), "the focus is under the panel");
+    }
+    await page.keyboard.press("Escape");
+    await page.waitForSelector("#panel", { state: "hidden" });
     await page.click("#clear");
     await page.getByText("Waiting for a push").waitFor();
   });

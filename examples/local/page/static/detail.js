@@ -10,7 +10,7 @@ export function detail(m, copy, answer) {
     el("p", { class: "actions" },
       m.curl && el("button", { type: "button", onclick: () => copy(m.curl, "The curl command") }, "Copy as curl"),
       m.push && el("button", { type: "button", onclick: () => copy(m.push, "The push command") }, "Copy as push command"),
-      m.token && el("button", { type: "button", onclick: () => answer(m.token) }, "Answer this token …")),
+      /^([0-9a-f]{2})+$/i.test(m.token) && el("button", { type: "button", onclick: () => answer(m.token) }, "Answer this token …")),
     el("h2", {}, "What Apple would say"),
     ...findings(m),
     el("h2", {}, m.protocol === "http2" ? "Header" : "Fields"),

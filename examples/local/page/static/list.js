@@ -9,7 +9,7 @@ export function el(tag, attributes = {}, ...children) {
     else if (name.startsWith("on")) e.addEventListener(name.slice(2), value);
     else if (value !== undefined && value !== false) e.setAttribute(name, value === true ? "" : value);
   }
-  e.append(...children.filter((c) => c !== undefined && c !== null));
+  e.append(...children.filter((c) => c !== undefined && c !== null && c !== false));
   return e;
 }
 
@@ -35,6 +35,7 @@ export class List {
     this.sizer = viewport.firstElementChild;
     this.rows = []; // the oldest first
     this.elements = new Map(); // by number
+    this.left = 0; // how many messages are not in rows, since they were too many
     this.active = 0; // the number of the selected message; 0: none
     this.onOpen = onOpen;
     this.onChange = () => {};
@@ -47,16 +48,19 @@ export class List {
   }
 
   // replace removes all messages, and adds others.
-  replace(messages) {
+  replace(messages, skipped = 0) {
     this.rows = [];
+    this.left = 0;
     this.viewport.scrollTop = 0;
-    this.add(messages);
+    this.add(messages, skipped);
   }
 
-  add(messages) {
+  // add adds messages. The server has skipped some before them.
+  add(messages, skipped = 0) {
     const last = this.rows.length ? this.rows[this.rows.length - 1].number : 0;
     const fresh = messages.filter((m) => m.number > last); // some may come twice after a reconnect
     this.rows.push(...fresh);
+    this.left += skipped + Math.max(0, this.rows.length - maxRows);
     if (this.rows.length > maxRows) this.rows.splice(0, this.rows.length - maxRows);
     // The newest is on top. What the user looks at stays where it is.
     this.shift = (this.shift || 0) + (this.viewport.scrollTop > 0 || this.shift ? fresh.length : 0);

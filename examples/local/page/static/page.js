@@ -1,10 +1,10 @@
 // The page: events from the server, filters, keys, and the forms that set answers.
-import { el, List, short } from "/list.js";
+import { clock, el, List, short } from "/list.js";
 import { detail, pairs } from "/detail.js";
 
 const $ = (id) => document.getElementById(id);
 const filters = $("filters");
-const narrow = matchMedia("(max-width: 860px)");
+const narrow = matchMedia("(max-width: 860px)"); // the panel covers the rest
 
 // call calls the API, and returns what it answers. It throws an Error with the server's text.
 async function call(method, path, body) {
@@ -48,6 +48,7 @@ async function copy(text, what) {
 // --- the panel
 
 const tabs = [...document.querySelectorAll("[role=tab]")];
+const selectedTab = () => tabs.find((tab) => tab.tabIndex === 0);
 
 function showTab(name, focus) {
   for (const tab of tabs) {
@@ -55,13 +56,23 @@ function showTab(name, focus) {
     tab.setAttribute("aria-selected", on);
     tab.tabIndex = on ? 0 : -1;
     $(tab.getAttribute("aria-controls")).hidden = !on;
-    if (on && focus) tab.focus();
   }
-  $("panel").dataset.open = "yes";
+  setOpen(true);
+  if (focus) selectedTab().focus();
 }
 
+const isCovered = () => narrow.matches && $("panel").dataset.open !== "no";
+
+function setOpen(on) {
+  $("panel").dataset.open = on ? "yes" : "no";
+  const inside = document.activeElement === document.body || $("panel").contains(document.activeElement);
+  for (const part of [document.querySelector("header"), filters, $("list")]) part.inert = isCovered();
+  if (isCovered() && !inside) selectedTab().focus();
+}
+narrow.addEventListener("change", () => setOpen($("panel").dataset.open !== "no"));
+
 function closePanel() {
-  $("panel").dataset.open = "no";
+  setOpen(false);
   list.select(0);
   $("viewport").focus();
 }
@@ -74,7 +85,10 @@ for (const tab of tabs) {
   });
 }
 $("close-panel").addEventListener("click", closePanel);
-$("show-panel").addEventListener("click", () => showTab("answers", true));
+$("show-panel").addEventListener("click", () => {
+  const last = selectedTab().id.slice(4);
+  showTab(last === "message" ? "answers" : last, true); // to close it has unselected the message
+});
 
 // --- messages
 
@@ -90,7 +104,11 @@ async function open(number) {
 
 const list = new List($("viewport"), (number) => attempt(() => open(number)));
 list.onChange = (count) => {
-  $("shown").textContent = count ? `${count.toLocaleString()} shown` : "";
+  $("shown").replaceChildren(count ? `${count.toLocaleString()} listed` : "");
+  if (list.left) {
+    $("shown").append(" · ", el("span", { class: "warn", title: "The list has the latest, and leaves some out when many arrive at once. Narrow the filter to see others, or download them all." },
+      `${list.left.toLocaleString()} not listed`));
+  }
   $("empty").hidden = count > 0;
 };
 
@@ -107,34 +125,70 @@ function showCounts(b) {
   const q = query();
   $("empty").replaceChildren(...(b.total && [...q].length
     ? [el("strong", {}, "No message passes the filter"), "Change the filter above."]
-    : [el("strong", {}, "Waiting for a push"), "Point a client at this server. Setup, at the side, has the address and a command to try."]));
+    : [el("strong", {}, "Waiting for a push"), "Point a client at this server. Setup has the address and a command to try."]));
 }
 
-let source, retry;
-function connect() {
-  source?.close();
+// An EventSource cannot say at its start what it has seen, so the events are read with fetch.
+let events, retry; // the AbortController of the open request, and the timer of the next
+let lastID = ""; // of the last event; empty: everything is to be sent
+
+// connect asks for events. A hidden page does not: a browser has six connections for all the
+// pages of a host.
+async function connect() {
+  events?.abort();
   clearTimeout(retry);
-  source = new EventSource("/api/events?" + query());
-  let replace = false;
-  source.addEventListener("start", (event) => {
-    const { resumed } = JSON.parse(event.data);
-    live(true);
-    replace = !resumed;
-    attempt(showSetup); // the addresses of a server that was started again may be others
-  });
-  source.addEventListener("messages", (event) => {
-    const b = JSON.parse(event.data);
-    if (replace) list.replace(b.messages);
-    else list.add(b.messages);
-    replace = false;
-    showCounts(b);
-  });
-  source.addEventListener("cleared", () => list.replace([]));
-  source.addEventListener("state", (event) => showState(JSON.parse(event.data)));
-  source.addEventListener("error", () => {
+  if (document.hidden) {
     live(false);
-    if (source.readyState === EventSource.CLOSED) retry = setTimeout(connect, 1000);
-  });
+    return;
+  }
+  const { signal } = (events = new AbortController());
+  try {
+    const response = await fetch("/api/events?" + query(), { headers: lastID ? { "Last-Event-ID": lastID } : {}, cache: "no-store", signal });
+    if (!response.ok) throw new Error(response.statusText);
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    for (let text = ""; ; ) {
+      const { value, done } = await reader.read();
+      if (signal.aborted) return;
+      if (done) break;
+      const blocks = (text + value).split("\n\n");
+      text = blocks.pop();
+      blocks.forEach(handle);
+    }
+  } catch (err) {
+    if (signal.aborted) return;
+    console.warn(err);
+  }
+  live(false);
+  retry = setTimeout(connect, 1000);
+}
+
+document.addEventListener("visibilitychange", connect);
+
+// handle does what an event says.
+let replace;
+function handle(block) {
+  const fields = Object.fromEntries(block.split("\n").map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)]));
+  if (!fields.event) return; // a comment
+  const data = JSON.parse(fields.data);
+  if (fields.id) lastID = fields.id;
+  switch (fields.event) {
+    case "start":
+      live(true);
+      replace = !data.resumed;
+      attempt(showSetup); // the addresses of a server that was started again may be others
+      break;
+    case "messages":
+      if (replace) list.replace(data.messages, data.skipped);
+      else list.add(data.messages, data.skipped);
+      replace = false;
+      showCounts(data);
+      break;
+    case "cleared":
+      list.replace([]);
+      break;
+    case "state":
+      showState(data);
+  }
 }
 
 function live(on) {
@@ -147,6 +201,7 @@ filters.addEventListener("input", () => {
   clearTimeout(typing);
   typing = setTimeout(() => {
     $("download").href = "/api/messages.jsonl?" + query();
+    lastID = "";
     connect();
   }, 200);
 });
@@ -170,6 +225,8 @@ function fieldsOf(form) {
 
 // submits makes a form call f with its fields and the button, and shows what is wrong.
 function submits(form, output, f) {
+  // A field that is not in view cannot say what is wrong with it.
+  form.addEventListener("invalid", (event) => event.target.closest("details")?.setAttribute("open", ""), true);
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     try {
@@ -195,9 +252,19 @@ submits($("device-form"), $("device-said"), async ({ token, topic, dead_at }, wh
   else await call("POST", what === "feedback" ? "/api/feedback" : "/api/devices", { token, dead_at: dead });
   return { register: "Registered.", unregister: "Unregistered.", feedback: "Added." }[what];
 });
-submits($("limit-form"), null, ({ limit }) => call("PUT", "/api/stream-limit", { limit }));
-submits($("goaway-form"), null, (fields) => call("POST", "/api/goaway", fields));
-$("cut").addEventListener("click", () => attempt(() => call("DELETE", "/api/connections")));
+submits($("limit-form"), $("limit-said"), async ({ limit }) => {
+  await call("PUT", "/api/stream-limit", { limit });
+  return "Set.";
+});
+submits($("goaway-form"), $("end-said"), async (fields) => {
+  await call("POST", "/api/goaway", fields);
+  return "GOAWAY is sent.";
+});
+$("cut").addEventListener("click", () => attempt(async () => {
+  await call("DELETE", "/api/connections");
+  $("end-said").className = "";
+  $("end-said").textContent = "The connections are cut.";
+}));
 $("reset").addEventListener("click", () => attempt(async () => {
   await call("POST", "/api/reset", {});
   notice("Everything is reset.");
@@ -210,12 +277,15 @@ function answerToken(token) {
   form.elements.reason.focus();
 }
 
+// answers reports whether a message is answered before what then says.
+const answers = (then) => !then || then === "goaway";
+
 function describe(rule) {
   const who = rule.token ? "token " + short(rule.token) : rule.topic ? "" : "every message";
   const what = [];
   if (rule.reason || rule.status || rule.binary_status) {
     what.push([rule.status, rule.reason, rule.binary_status && "binary status " + rule.binary_status].filter(Boolean).join(" "));
-  } else what.push(["", "goaway"].includes(rule.then || "") ? "accepted" : "no answer");
+  } else what.push(answers(rule.then) ? "accepted" : "no answer");
   if (rule.retry_after) what.push(`Retry-After ${rule.retry_after} s`);
   if (rule.dead_at) what.push("dead since " + new Date(rule.dead_at).toLocaleString());
   if (rule.delay_ms) what.push(`after ${rule.delay_ms} ms`);
@@ -246,14 +316,16 @@ function showState(s) {
     : [none("No record.")]);
   const limit = $("limit-form").elements.limit;
   limit.placeholder = s.stream_limit;
-  const head = ["#", "Service", "Client", "TLS", "Credentials", "In flight", "Since", ""];
   $("tab-connections").textContent = s.connection_count ? `Connections ${s.connection_count}` : "Connections";
-  redraw("connections", s.connections, s.connections.length ? [el("h2", {}, "Open connections"), el("div", { class: "scroll" }, el("table", {},
-    el("tr", {}, ...head.map((t) => el("th", { scope: "col" }, t))),
-    ...s.connections.map((c) => el("tr", {}, ...[String(c.number), c.service, c.remote_addr, c.tls,
-      c.certificate ? "certificate " + c.certificate : c.key_id ? `key ${c.key_id}, team ${c.team_id}` : "none yet",
-      String(c.in_flight), new Date(c.opened).toLocaleTimeString(), c.goaway_sent ? el("span", { class: "tag warn" }, "GOAWAY sent") : ""].map((t) => el("td", {}, t)))))),
-    ...more(s.connection_count, s.connections)] : [none("No client is connected.")]);
+  redraw("connections", s.connections, s.connections.length ? [...s.connections.map(connection), ...more(s.connection_count, s.connections)] : [none("No client is connected.")]);
+}
+
+function connection(c) {
+  const who = c.certificate ? "certificate " + c.certificate : c.key_id ? `key ${c.key_id}, team ${c.team_id}` : "no credentials yet";
+  return el("div", { class: "item" },
+    el("div", {}, `${c.number} · ${c.service} from ${c.remote_addr}`, el("div", { class: "muted" }, `${c.tls} · ${who} · ${c.in_flight.toLocaleString()} in flight`)),
+    c.goaway_sent && el("span", { class: "tag warn" }, "GOAWAY sent"),
+    el("time", { datetime: c.opened, title: "connected since" }, clock(c.opened).slice(0, 8)));
 }
 
 // --- setup
@@ -266,8 +338,12 @@ $("reasons").append(...reasons.map((r) => el("option", { value: r })));
 
 async function showSetup() {
   const s = await call("GET", "/api/status");
-  const then = $("rule-form").elements.then;
-  then.replaceChildren(el("option", { value: "" }, "nothing more"), ...s.then.map((t) => el("option", {}, t)));
+  const options = (wanted) => s.then.filter((t) => answers(t) === wanted).map((t) => el("option", {}, t));
+  redraw("rule-then", s.then, [
+    el("option", { value: "" }, "nothing more"),
+    el("optgroup", { label: "after the answer" }, ...options(true)),
+    el("optgroup", { label: "in place of an answer" }, ...options(false)),
+  ]);
   const command = (title, text) => [el("h2", {}, title), el("pre", {}, text), el("p", {}, el("button", { type: "button", onclick: () => copy(text, "The command") }, "Copy"))];
   redraw("pane-setup", s, [
     el("h2", {}, "Point a client at"),
@@ -283,20 +359,22 @@ async function showSetup() {
 // --- keys
 
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
   const typed = event.target.closest("input, select, textarea");
   if (event.key === "Escape") {
     event.preventDefault(); // a search field would lose its text
     if (typed && filters.contains(typed)) $("viewport").focus();
+    else if (typed) selectedTab().focus(); // once more closes the panel
     else closePanel();
     return;
   }
   if (typed) return;
   const inList = event.target === $("viewport") || event.target === document.body;
-  const isOpen = $("panel").dataset.open !== "no" && !$("pane-message").hidden && !narrow.matches;
+  const isOpen = $("panel").dataset.open !== "no" && !$("pane-message").hidden;
+  if (isCovered() && !isOpen) return;
   const page = Math.max(1, Math.floor($("viewport").clientHeight / 30) - 1);
   const steps = { j: 1, k: -1, ...(inList && { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity }) };
-  if (event.key === "/") $("f-text").focus();
+  if (event.key === "/" && !isCovered()) $("f-text").focus();
   else if (steps[event.key]) {
     list.move(steps[event.key], isOpen);
     $("viewport").focus();
@@ -305,6 +383,6 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
-if (narrow.matches) $("panel").dataset.open = "no";
+setOpen(!narrow.matches);
 list.render();
 connect();
