@@ -1,8 +1,9 @@
-// Opens the page of examples/local in Chromium, and measures its frames between two lines of
-// standard input: see BenchmarkPage.
+// Opens the page of examples/local in Chromium, and does what the lines of standard input say:
+// see BenchmarkPage.
 //
 //	node page-frames.js '{"chromium": ..., "profile": ..., "page": ...}'
 "use strict";
+const { createInterface } = require("node:readline");
 const { chromium } = require("playwright-core");
 const settings = JSON.parse(process.argv[2]);
 
@@ -16,21 +17,31 @@ async function main() {
   const page = await context.newPage();
   await page.goto(settings.page);
   await page.waitForSelector("#live[data-state=live]");
-  const lines = require("node:readline").createInterface({ input: process.stdin })[Symbol.asyncIterator]();
-  console.log("ready");
-  await lines.next();
-  await page.evaluate(() => {
-    window.frames_ = [];
-    const step = (at) => { window.frames_.push(at); requestAnimationFrame(step); };
-    requestAnimationFrame(step);
-  });
-  console.log("measuring");
-  await lines.next();
-  const frames = await page.evaluate(() => window.frames_);
-  const gaps = frames.slice(1).map((at, i) => at - frames[i]).sort((a, b) => a - b);
-  await page.waitForTimeout(500);
-  const elements = await page.evaluate(() => document.querySelectorAll("*").length);
-  console.log(JSON.stringify({ frames: gaps.length, median: gaps[gaps.length >> 1], p99: gaps[Math.floor(gaps.length * 0.99)], longest: gaps[gaps.length - 1], elements, counts: await page.textContent("#counts"), shown: await page.textContent("#shown") }));
+  // A browser without a display hides no page, so the document is told that it is hidden.
+  const show = async (on) => {
+    await page.evaluate((on) => {
+      Object.defineProperty(document, "hidden", { configurable: true, value: !on });
+      document.dispatchEvent(new Event("visibilitychange"));
+      window.frames_ = [];
+      const frames = window.frames_;
+      const step = (at) => { if (window.frames_ === frames && on) { frames.push(at); requestAnimationFrame(step); } };
+      requestAnimationFrame(step);
+    }, on);
+    await page.waitForSelector(`#live[data-state=${on ? "live" : "wait"}]`);
+    return on ? "shown" : "hidden";
+  };
+  const commands = {
+    show: () => show(true),
+    hide: () => show(false),
+    async frames() {
+      const frames = await page.evaluate(() => window.frames_);
+      const gaps = frames.slice(1).map((at, i) => at - frames[i]).sort((a, b) => a - b);
+      const text = (id) => page.textContent(id);
+      return JSON.stringify({ frames: gaps.length, median: gaps[gaps.length >> 1], p99: gaps[Math.floor(gaps.length * 0.99)], longest: gaps.at(-1), counts: await text("#counts"), shown: await text("#shown"),
+        elements: await page.evaluate(() => document.querySelectorAll("*").length) });
+    },
+  };
+  for await (const line of createInterface({ input: process.stdin })) console.log(await commands[line]());
   await context.close();
 }
 
