@@ -20,6 +20,9 @@ type conn struct {
 	inFlight atomic.Int32 // streams that are open or half-closed
 	goAway   atomic.Bool  // a GOAWAY was sent
 
+	closed    chan struct{} // closed by closeLocked
+	closeOnce sync.Once
+
 	// Protected by Server.mu:
 	opened        time.Time // the end of the handshake; zero before
 	port          int       // of the service, as in OnConnect
@@ -37,7 +40,7 @@ type endpoint interface {
 
 func newConn(raw endpoint, config *tls.Config, number int) *conn {
 	corked := &cork{Conn: raw}
-	c := &conn{raw: raw, corked: corked, tls: tls.Server(corked, config), number: number}
+	c := &conn{raw: raw, corked: corked, tls: tls.Server(corked, config), number: number, closed: make(chan struct{})}
 	if m, ok := raw.(*memoryConn); ok && m.plain {
 		session := &plain.Conn{Conn: corked}
 		if len(config.NextProtos) > 0 {
@@ -46,6 +49,12 @@ func newConn(raw endpoint, config *tls.Config, number int) *conn {
 		c.tls = session
 	}
 	return c
+}
+
+// closeLocked closes the connection, whatever its goroutine is doing.
+func (c *conn) closeLocked() {
+	c.closeOnce.Do(func() { close(c.closed) })
+	c.raw.Close()
 }
 
 // A cork collects writes while it is held, and sends them in one write when it is

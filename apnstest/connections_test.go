@@ -1,6 +1,8 @@
 package apnstest_test
 
 import (
+	"bytes"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"sync"
@@ -10,6 +12,7 @@ import (
 
 	"example.com/apns"
 	"example.com/apns/apnstest"
+	"example.com/apns/internal/h2"
 )
 
 // GoAway ends connections, whether they have messages in flight or not: those are answered,
@@ -86,6 +89,117 @@ func TestCloseClientConnections(t *testing.T) {
 		}
 		if _, err := client.Push(t.Context(), &apns.Message{Token: "aa", Payload: apns.AlertPayload("Hello"), Topic: apnstest.BundleID}); err != nil {
 			t.Errorf("afterwards: got %v, want accepted", err)
+		}
+	}
+}
+
+// A client that sends and does not read keeps nobody waiting: neither the caller nor the
+// other clients. It gets what it must know once it reads.
+func TestClientDoesNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, true, nil, func(s *apnstest.Server) { s.StreamLimit = 50 })
+		stuck := dialRaw(t, s, true)
+		stuck.SetDeadline(time.Time{})
+		stuck.begin()
+		stuck.SetWriteDeadline(time.Now().Add(time.Minute))
+		pings := bytes.Repeat(frames(frame{ping, 0, 0, []byte("12345678")}), 1000)
+		for {
+			if _, err := stuck.Write(pings); err != nil { // the server does not read on
+				break
+			}
+		}
+		other := dialRaw(t, s, true)
+		other.begin()
+
+		for i, call := range []func(){
+			func() { s.SetStreamLimit(7) },
+			func() { s.SetInitialWindow(1000) },
+			func() { s.GoAway(apns.ReasonShutdown) },
+		} {
+			began := time.Now()
+			call()
+			if took := time.Since(began); i == 0 && took != time.Second || i > 0 && took != 0 {
+				t.Errorf("call %d has taken %v, want 1s for the first and 0s for the others", i, took)
+			}
+		}
+		got := make(map[h2.Setting]int)
+		for {
+			f, err := other.next()
+			if err != nil || f.kind == goAway {
+				break
+			}
+			if f.kind == settings {
+				for _, s := range []h2.Setting{h2.SettingMaxConcurrentStreams, h2.SettingInitialWindowSize} {
+					got[s] = max(got[s], f.value(s))
+				}
+			}
+		}
+		if got[h2.SettingMaxConcurrentStreams] != 7 || got[h2.SettingInitialWindowSize] != 1000 {
+			t.Errorf("the other client got settings %v before the GOAWAY, want 7 and 1000", got)
+		}
+
+		goAways := 0
+		for {
+			f, err := stuck.next()
+			if err != nil {
+				break
+			}
+			if f.kind == goAway {
+				goAways++
+			}
+		}
+		if goAways != 1 {
+			t.Errorf("the client that reads late got %d GOAWAY frames, want 1", goAways)
+		}
+		stuck.NetConn().Close()
+		other.NetConn().Close()
+		synctest.Wait()
+		if n := len(s.Connections()); n != 0 {
+			t.Errorf("there are %d connections at last, want none", n)
+		}
+	})
+}
+
+// EndSilence ends with the connection: when the client closes it, or the server closes all.
+func TestSilenceEnds(t *testing.T) {
+	for _, memory := range []bool{true, false} {
+		for name, end := range map[string]func(*apnstest.Server, *tls.Conn){
+			"the client closes": func(_ *apnstest.Server, c *tls.Conn) { c.Close() },
+			"the server closes": func(s *apnstest.Server, _ *tls.Conn) { s.CloseClientConnections() },
+			"the server closes what it has not read": func(s *apnstest.Server, c *tls.Conn) {
+				c.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+				for {
+					if _, err := c.Write(make([]byte, 64<<10)); err != nil {
+						break
+					}
+				}
+				s.CloseClientConnections()
+			},
+			"in the delay": nil,
+		} {
+			s := start(t, memory, func(m *apns.Message) error {
+				if m.ID == 2 {
+					return apnstest.Fault{Err: apns.StatusInvalidToken, Delay: time.Hour}
+				}
+				return apnstest.Fault{End: apnstest.EndSilence}
+			}, nil)
+			c := open(t, s, fmt.Sprint(apns.PushPort))
+			id := uint32(1)
+			if end == nil {
+				id, end = 2, func(s *apnstest.Server, _ *tls.Conn) { s.CloseClientConnections() }
+			}
+			if _, err := c.Write(build(t, message(id))); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Wait(t.Context(), 1); err != nil {
+				t.Fatal(err)
+			}
+			end(s, c)
+			for began := time.Now(); len(s.Connections()) > 0; time.Sleep(time.Millisecond) {
+				if time.Since(began) > 20*time.Second {
+					t.Fatalf("%s: the connection is open", name)
+				}
+			}
 		}
 	}
 }

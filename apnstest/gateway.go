@@ -179,7 +179,7 @@ func (s *Server) finish(c *conn, f Fault, last []byte, discard func()) {
 		defer t.Stop()
 		select {
 		case <-t.C:
-		case <-s.closing:
+		case <-c.closed:
 			return
 		}
 	}
@@ -210,6 +210,17 @@ func (s *Server) finish(c *conn, f Fault, last []byte, discard func()) {
 		c.raw.SetLinger(0)
 		c.raw.Close()
 	case EndSilence:
-		<-s.closing
+		c.stall()
+	}
+}
+
+// stall returns when the connection is closed. On a real network it must read to notice that
+// the client closes it. So it reads maxStalled bytes at most, and notices nothing after them.
+func (c *conn) stall() {
+	const maxStalled = 64 << 10
+	if m, ok := c.raw.(*memoryConn); ok {
+		m.waitForEnd()
+	} else if n, _ := io.CopyN(io.Discard, c.raw, maxStalled); n == maxStalled {
+		<-c.closed
 	}
 }

@@ -25,7 +25,8 @@ type http2Conn struct {
 	conn     *conn
 	manages  bool           // it serves channel management, and not the provider API
 	settings HTTP2Settings  // with defaults filled in
-	timers   sync.WaitGroup // of delayed responses
+	orders   orders         // from methods of the Server
+	timers   sync.WaitGroup // of delayed responses, and of the goroutine that obeys orders
 
 	// Of the goroutine that reads:
 	r       *h2.Reader
@@ -88,6 +89,7 @@ func (s *Server) serveRequests(c *conn, port int) {
 		out:       newOutflow(),
 	}
 	defer h.cancelDelayed()
+	defer c.raw.Close() // ends writes that block
 	h.mu.Lock()
 	s.trackHTTP2(h, true)
 	defer s.trackHTTP2(h, false)

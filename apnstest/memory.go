@@ -122,6 +122,15 @@ func (c *memoryConn) Read(p []byte) (int, error) {
 	}
 }
 
+// waitForEnd waits until either end has closed the connection or its direction.
+func (c *memoryConn) waitForEnd() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for !c.closed && !c.reset && !c.eof {
+		c.changed.Wait()
+	}
+}
+
 func (c *memoryConn) Write(p []byte) (n int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

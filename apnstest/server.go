@@ -285,7 +285,7 @@ func (s *Server) Close() {
 		close(s.closing)
 		s.stopListening()
 		for c := range s.conns {
-			c.raw.Close()
+			c.closeLocked()
 		}
 	}
 	s.changed.Broadcast()
