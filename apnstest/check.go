@@ -228,12 +228,14 @@ func isBundleID(topic string) bool {
 	return true
 }
 
+// deviceToken checks the device token. Apple's documentation gives its length no limit: the
+// limit of 100 bytes is the binary protocol's alone.
 func (in *inspection) deviceToken(token string) {
 	if token == "" {
 		in.refuse(apns.ReasonMissingDeviceToken, "device token", sourceRespond, "is missing, expected one in the path")
 		return
 	}
-	if _, err := hex.DecodeString(token); err != nil || len(token) > 2*apns.MaxTokenSize {
-		in.refuse(apns.ReasonBadDeviceToken, "device token", sourceSend, "is invalid, expected up to %d bytes in hexadecimal", apns.MaxTokenSize)
+	if _, err := hex.DecodeString(token); err != nil {
+		in.refuse(apns.ReasonBadDeviceToken, "device token", sourceSend, "is invalid, expected bytes in hexadecimal")
 	}
 }

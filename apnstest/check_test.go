@@ -95,6 +95,7 @@ var checkTests = []checkTest{
 	{"expiration before 1970", "alert", alertPayload, func(m *apns.Message) { m.Expiry = time.Unix(-1, 0) }, "apns-expiration (BadExpirationDate)"},
 	{"no token", "alert", alertPayload, func(m *apns.Message) { m.Token = "" }, "device token (MissingDeviceToken)"},
 	{"bad token", "alert", alertPayload, func(m *apns.Message) { m.Token = "xy" }, "device token (BadDeviceToken)"},
+	{"token of 101 bytes", "alert", alertPayload, func(m *apns.Message) { m.Token = strings.Repeat("ab", 101) }, ""},
 
 	{"unknown push type", "telepathy", alertPayload, nil, "apns-push-type (InvalidPushType)"},
 	{"no topic", "voip", `{}`, withTopic(""), ""},
