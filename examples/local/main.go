@@ -5,11 +5,13 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -33,6 +35,10 @@ Ctrl-C ends it.
 
 	go run ./examples/local [flags]
 
+It listens on loopback only, unless an address says otherwise: -http2 0.0.0.0:8443
+takes clients of other machines. Its certificate has the name, or the IP address,
+that a client asks for.
+
 It accepts every token except two kinds. A token that begins with "bad" is
 rejected as BadDeviceToken. A token that begins with "dead" is rejected as
 Unregistered over HTTP/2. On the binary protocol it is accepted, and the feedback
@@ -49,56 +55,102 @@ const (
 
 func main() { cli.Exit(run()) }
 
-func run() error {
-	http2 := flag.Int("http2", 8443, "the `port` of the HTTP/2 provider API; 0 means any free port, for each of the three")
-	push := flag.Int("push", 2195, "the `port` of the binary gateway")
-	feedback := flag.Int("feedback", 2196, "the `port` of the feedback service")
-	dir := flag.String("dir", "apns-local", "the `folder` for certificates and keys, which are new at each start")
+// A settings has the flags.
+type settings struct {
+	http2, push, feedback string // addresses to listen on
+	page                  string // that of the page; empty: none
+	dir                   string
+	open                  bool
+	keep                  int
+}
+
+// maxKeep is the largest value of -keep. A message needs about 1,500 bytes and its payload.
+const maxKeep = 1_000_000
+
+func parse() (*settings, error) {
+	s := new(settings)
+	flag.StringVar(&s.http2, "http2", "8443", "the `address` of the HTTP/2 provider API: host:port, or a port on loopback; port 0 means any free one, for each of the four")
+	flag.StringVar(&s.push, "push", "2195", "the `address` of the binary gateway")
+	flag.StringVar(&s.feedback, "feedback", "2196", "the `address` of the feedback service")
+	flag.StringVar(&s.dir, "dir", "apns-local", "the `folder` for certificates and keys, which are new at each start")
 	withPage := flag.Bool("page", true, "serve the web page")
-	pageAddr := flag.String("page-addr", "127.0.0.1:8444", "the `address` of the web page")
-	open := flag.Bool("open", false, "open the web page in the browser")
-	keep := flag.Int("keep", 10_000, "how many `messages` to keep in memory: the latest")
+	flag.StringVar(&s.page, "page-addr", "8444", "the `address` of the web page")
+	flag.BoolVar(&s.open, "open", false, "open the web page in the browser")
+	flag.IntVar(&s.keep, "keep", 10_000, "how many `messages` to keep in memory: the latest, at most 1,000,000")
 	if err := cli.Parse(help); err != nil {
+		return nil, err
+	}
+	for _, f := range []struct {
+		name string
+		addr *string
+	}{{"http2", &s.http2}, {"push", &s.push}, {"feedback", &s.feedback}, {"page-addr", &s.page}} {
+		addr, ok := address(*f.addr)
+		if !ok {
+			return nil, cli.Usagef("-%s is %q, expected a port from 0 to 65535, or host:port", f.name, *f.addr)
+		}
+		*f.addr = addr
+	}
+	if !*withPage {
+		s.page = ""
+	}
+	switch {
+	case flag.NArg() != 0:
+		return nil, cli.Usagef("number of arguments is %d, expected none", flag.NArg())
+	case s.keep < 1 || s.keep > maxKeep:
+		return nil, cli.Usagef("-keep is %d, expected 1 to %d", s.keep, maxKeep)
+	case s.open && !*withPage:
+		return nil, cli.Usagef("-open with -page=false, expected one of them: there is no page to open")
+	}
+	return s, nil
+}
+
+// address returns the address that a flag means. A port alone is one on loopback.
+func address(value string) (addr string, ok bool) {
+	host, port, err := net.SplitHostPort(value)
+	if err != nil {
+		host, port = "127.0.0.1", value
+	}
+	_, err = strconv.ParseUint(port, 10, 16)
+	return net.JoinHostPort(host, port), err == nil
+}
+
+func run() error {
+	s, err := parse()
+	if err != nil {
 		return err
-	}
-	if flag.NArg() != 0 {
-		return cli.Usagef("number of arguments is %d, expected none", flag.NArg())
-	}
-	if *keep < 1 {
-		return fmt.Errorf("-keep is %d, expected 1 or more", *keep)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 
-	deadAt := time.Now().Add(-time.Hour).Truncate(time.Second)
 	server := apnstest.NewUnstartedServer(nil)
-	rules := new(page.Rules)
-	server.Handler = handler(server, deadAt, rules)
-	server.MaxRecords, server.KeepRaw = *keep, *withPage
-	server.AddFeedback(apns.Feedback{Token: deadToken, DeadAt: deadAt}) // so that prune reads at least one
-	server.HTTP2Addr, server.PushAddr, server.FeedbackAddr = loopback(*http2), loopback(*push), loopback(*feedback)
+	answers := &answers{server: server, deadAt: time.Now().Add(-time.Hour).Truncate(time.Second)}
+	server.Handler, server.OnConnect = answers.answer, answers.connected
+	server.MaxRecords, server.KeepRaw, server.StreamLimit = s.keep, s.page != "", 1000
+	server.AddFeedback(apns.Feedback{Token: deadToken, DeadAt: answers.deadAt}) // so that prune reads at least one
+	server.HTTP2Addr, server.PushAddr, server.FeedbackAddr = s.http2, s.push, s.feedback
 	if err := start(server); err != nil {
 		return err
 	}
 	defer server.Close()
-	files, err := writeFiles(*dir, server.Certificates())
+	files, err := writeFiles(s.dir, server.Certificates())
 	if err != nil {
 		return err
 	}
 	url := ""
-	if *withPage {
+	if s.page != "" {
 		if err := keepAuthorization(ctx, files.authorization, server.Certificates().AuthKey); err != nil {
 			return err
 		}
-		p := &page.Page{Server: server, Rules: rules, Files: page.Files{
+		p := &page.Page{Server: server, Rules: &answers.rules, FeedbackCleared: answers.forget, Files: page.Files{
 			CA: files.ca, Cert: files.cert, Key: files.key, AuthKey: files.p8, Authorization: files.authorization,
 		}}
-		if url, err = servePage(ctx, *pageAddr, p); err != nil {
+		if url, err = servePage(ctx, s.page, p); err != nil {
 			return err
 		}
 	}
-	printCommands(server, files, deadAt, url)
-	if *open && url != "" {
+	warnOfOthers(server)
+	printCommands(server, files, answers.deadAt, url)
+	if s.open {
 		if err := openBrowser(url); err != nil {
 			fmt.Fprintln(os.Stderr, "error: the page is not opened:", err)
 		}
@@ -123,39 +175,86 @@ func printRecords(ctx context.Context, server *apnstest.Server) {
 	}
 }
 
-// handler returns a handler that does what the rules say. Without a rule it accepts every
-// token, except those that begin with bad or dead: see help.
-func handler(server *apnstest.Server, deadAt time.Time, rules *page.Rules) func(*apns.Message) error {
-	var listed sync.Map // dead tokens that were added to the feedback list
-	return func(m *apns.Message) error {
-		if err, ok := rules.Answer(m); ok {
-			return err
+// warnOfOthers says which services others than programs on this machine can connect to.
+func warnOfOthers(server *apnstest.Server) {
+	for _, addr := range []string{server.HTTP2Addr, server.PushAddr, server.FeedbackAddr} {
+		if ip, err := netip.ParseAddrPort(addr); err == nil && !ip.Addr().IsLoopback() {
+			fmt.Fprintf(os.Stderr, "The server is not on loopback: whoever can connect to %s can send messages to it.\n", addr)
 		}
-		dead := strings.HasPrefix(m.Token, "dead")
-		if dead {
-			if _, ok := listed.LoadOrStore(m.Token, true); !ok {
-				server.AddFeedback(apns.Feedback{Token: m.Token, DeadAt: deadAt})
-			}
-		}
-		switch {
-		case dead && !isBinary(m):
-			return &apns.PushError{HTTPStatus: 410, Reason: apns.ReasonUnregistered, DeadAt: deadAt}
-		case !strings.HasPrefix(m.Token, "bad"):
-			return nil
-		case isBinary(m):
-			return apns.StatusInvalidToken
-		}
-		return apns.ReasonBadDeviceToken
 	}
 }
 
-func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+// Answers are what the server answers: what the rules say, and without a rule what help says.
+type answers struct {
+	server *apnstest.Server
+	deadAt time.Time // of tokens that begin with dead
+	rules  page.Rules
+
+	mu     sync.Mutex      // protects following
+	listed map[string]bool // dead tokens that were added to the feedback list
+}
+
+// maxListed is how many dead tokens are added to the feedback list at most until a client
+// reads it.
+const maxListed = 10_000
+
+// answer is the handler of the server.
+func (a *answers) answer(m *apns.Message) error {
+	if err, ok := a.rules.Answer(m); ok {
+		return err
+	}
+	binary, dead := page.IsBinary(m), strings.HasPrefix(m.Token, "dead")
+	if dead {
+		a.list(m.Token)
+	}
+	switch {
+	case dead && !binary:
+		return &apns.PushError{HTTPStatus: 410, Reason: apns.ReasonUnregistered, DeadAt: a.deadAt}
+	case !strings.HasPrefix(m.Token, "bad"):
+		return nil
+	case binary:
+		return apns.StatusInvalidToken
+	}
+	return apns.ReasonBadDeviceToken
+}
+
+// list adds a dead token to the feedback list, once. A token that is too long for a feedback
+// record is left out.
+func (a *answers) list(token string) {
+	record := apns.Feedback{Token: token, DeadAt: a.deadAt}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.listed[token] || len(a.listed) >= maxListed || record.Check() != nil {
+		return
+	}
+	if a.listed == nil {
+		a.listed = make(map[string]bool)
+	}
+	a.listed[token] = true
+	a.server.AddFeedback(record)
+}
+
+// forget makes every dead token be listed again, since the list was emptied.
+func (a *answers) forget() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.listed = nil
+}
+
+// connected is called for each connection. The feedback service sends its list to a client
+// once.
+func (a *answers) connected(port int, _ tls.ConnectionState) error {
+	if port == apns.FeedbackPort {
+		a.forget()
+	}
+	return nil
+}
 
 // start starts the server. It returns an error if a port is in use, for which Start panics.
 func start(server *apnstest.Server) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("%v (the flags -http2, -push and -feedback give other ports)", p)
+			err = fmt.Errorf("%v (the flags -http2, -push and -feedback give other addresses)", p)
 		}
 	}()
 	server.Start()
@@ -214,7 +313,7 @@ Provider token:      %s, key ID %s, team ID %s
 Or certificate:      %s with %s
 Bundle ID:           %s
 
-`, server.HTTP2Addr, server.PushAddr, server.FeedbackAddr, printable(url),
+`, page.Reachable(server.HTTP2Addr), page.Reachable(server.PushAddr), page.Reachable(server.FeedbackAddr), printable(url),
 		files.ca, files.p8, apnstest.KeyID, apnstest.TeamID, files.cert, files.key, apnstest.BundleID)
 	cert := []string{"-cert", files.cert, "-key", files.key}
 	token := []string{"-p8", files.p8, "-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID, "-bundle-id", apnstest.BundleID}
@@ -222,10 +321,10 @@ Bundle ID:           %s
 		what, program, addr string
 		credentials, args   []string
 	}{
-		{"A push over HTTP/2, with a provider token", "push", server.HTTP2Addr, token, []string{goodToken, "Hello"}},
-		{"with the certificate", "push", server.HTTP2Addr, cert, []string{goodToken, "Hello"}},
-		{"and on the binary protocol", "push", server.PushAddr, cert, []string{goodToken, "Hello"}},
-		{"The dead devices", "prune", server.FeedbackAddr, cert, nil},
+		{"A push over HTTP/2, with a provider token", "push", page.Reachable(server.HTTP2Addr), token, []string{goodToken, "Hello"}},
+		{"with the certificate", "push", page.Reachable(server.HTTP2Addr), cert, []string{goodToken, "Hello"}},
+		{"and on the binary protocol", "push", page.Reachable(server.PushAddr), cert, []string{goodToken, "Hello"}},
+		{"The dead devices", "prune", page.Reachable(server.FeedbackAddr), cert, nil},
 	} {
 		command := []string{"go", "run", "./examples/" + c.program, "-addr", c.addr, "-ca", files.ca}
 		command = append(append(command, c.credentials...), c.args...)
@@ -253,10 +352,8 @@ func printRecord(w io.Writer, r apnstest.Record) {
 		protocol = "binary"
 	}
 	outcome := r.Outcome.String()
-	if pushErr, ok := errors.AsType[*apns.PushError](r.Err); ok {
-		outcome = fmt.Sprintf("rejected, %s since %s", pushErr.Reason, pushErr.DeadAt.UTC().Format(time.RFC3339))
-	} else if r.Outcome == apnstest.Rejected {
-		outcome = "rejected, " + r.Err.Error()
+	if r.Outcome == apnstest.Rejected {
+		outcome += ", " + rejection(r.Err)
 	}
 	priority := ""
 	if m.Priority != 0 {
@@ -266,9 +363,28 @@ func printRecord(w io.Writer, r apnstest.Record) {
 		printable(m.Token), printable(m.Topic), printable(string(m.PushType)), printable(priority), printable(string(m.Payload)))
 }
 
-// isBinary reports whether a message that was passed to the handler came on the binary
-// protocol. Such a message has no topic, and over HTTP/2 every message but a broadcast has one.
-func isBinary(m *apns.Message) bool { return m.Topic == "" && m.Channel == "" }
+// rejection says why a message was rejected.
+func rejection(err error) string {
+	if f, ok := errors.AsType[apnstest.Fault](err); ok {
+		err = f.Err
+	}
+	e, ok := errors.AsType[*apns.PushError](err)
+	if !ok {
+		return err.Error()
+	}
+	why := string(e.Reason)
+	switch {
+	case why != "":
+	case e.HTTPStatus != 0:
+		why = fmt.Sprintf("status %d", e.HTTPStatus)
+	default:
+		why = e.Status.Error()
+	}
+	if !e.DeadAt.IsZero() {
+		why += " since " + e.DeadAt.UTC().Format(time.RFC3339)
+	}
+	return why
+}
 
 // printable returns a string of a client in a form that is safe to print on one line.
 func printable(s string) string {

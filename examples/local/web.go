@@ -26,7 +26,7 @@ import (
 func servePage(ctx context.Context, addr string, p *page.Page) (url string, err error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return "", fmt.Errorf("the value of -page-addr is %q, expected a host and a port: %w", addr, err)
+		return "", err
 	}
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -45,7 +45,7 @@ func servePage(ctx context.Context, addr string, p *page.Page) (url string, err 
 			fmt.Fprintln(os.Stderr, "error: the page:", err)
 		}
 	}()
-	return "http://" + listener.Addr().String() + "/", nil
+	return "http://" + page.Reachable(listener.Addr().String()) + "/", nil
 }
 
 // openBrowser opens a page in the browser of the desktop.

@@ -33,7 +33,7 @@ func (p *Page) curl(r *apnstest.Record) string {
 			words = append(words, "-H", f.Name+": "+f.Value)
 		}
 	}
-	url := "https://" + p.Server.HTTP2Addr + path
+	url := "https://" + Reachable(p.Server.HTTP2Addr) + path
 	if !printable(r.Message.Payload) {
 		return encoded(r.Message.Payload) + command(append(words, "--data-binary", "@-", url))
 	}
@@ -49,9 +49,9 @@ func (p *Page) push(r *apnstest.Record) string {
 	}
 	words := []string{"go", "run", "./examples/push", "-ca", p.Files.CA}
 	if r.Port == apns.PushPort {
-		words = append(words, "-addr", p.Server.PushAddr, "-cert", p.Files.Cert, "-key", p.Files.Key, "-id", strconv.FormatUint(uint64(m.ID), 10))
+		words = append(words, "-addr", Reachable(p.Server.PushAddr), "-cert", p.Files.Cert, "-key", p.Files.Key, "-id", strconv.FormatUint(uint64(m.ID), 10))
 	} else {
-		words = append(words, "-addr", p.Server.HTTP2Addr, "-p8", p.Files.AuthKey, "-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID, "-topic", m.Topic)
+		words = append(words, "-addr", Reachable(p.Server.HTTP2Addr), "-p8", p.Files.AuthKey, "-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID, "-topic", m.Topic)
 	}
 	if m.PushType != "" {
 		words = append(words, "-type", string(m.PushType))

@@ -14,13 +14,11 @@ import (
 )
 
 const (
-	tick        = 100 * time.Millisecond // how often a stream of events looks for messages
-	stateTicks  = 5                      // how many ticks are between two looks at the state
-	aliveTicks  = 150                    // after how many ticks without an event a comment is sent
-	maxBatch    = 200                    // messages in one event; of more, the latest
-	floodTicks  = 3                      // how many ticks are between two looks after more than maxBatch
-	maxFirst    = 1000                   // messages in the first event
-	writeWithin = 10 * time.Second       // a client that reads nothing for so long is cut off
+	tick       = 100 * time.Millisecond // how often a stream of events looks for messages
+	aliveTicks = 150                    // after how many ticks without an event a comment is sent
+	maxBatch   = 200                    // messages in one event; of more, the latest
+	floodTicks = 3                      // how many ticks are between two looks after more than maxBatch
+	maxFirst   = 1000                   // messages in the first event
 )
 
 // A batch is an event with messages that have arrived.
@@ -28,6 +26,17 @@ type batch struct {
 	Messages []summary `json:"messages"` // in the order of their numbers
 	Skipped  int       `json:"skipped"`  // how many passed the filter and were too many to send
 	counts
+}
+
+// add adds the messages that have arrived since, and keeps at most limit, the latest.
+func (b *batch) add(more batch, limit int) {
+	b.Messages = append(b.Messages, more.Messages...)
+	if n := len(b.Messages) - limit; n > 0 {
+		b.Messages = b.Messages[n:]
+		b.Skipped += n
+	}
+	b.Skipped += more.Skipped
+	b.counts = more.counts
 }
 
 // counts are of the messages since the last time that they were cleared.
@@ -49,7 +58,8 @@ type follower struct {
 func (f *follower) next(limit int) (b batch, cleared bool) {
 	floor := f.page.floor()
 	cleared, f.clears = floor != f.clears, floor
-	records := f.page.Server.RecordsAfter(max(f.seen, floor))
+	f.seen = max(f.seen, floor)
+	records := f.page.Server.RecordsAfter(f.seen)
 	b.counts = f.page.counts()
 	b.Messages = []summary{}
 	if len(records) == 0 {
@@ -74,18 +84,35 @@ func (f *follower) next(limit int) (b batch, cleared bool) {
 	return b, cleared
 }
 
-// events sends what happens as server-sent events: start (once), messages, cleared, state. The
-// ID of an event is the start of the program and the number of the last message, so that a
-// client that connects again gets what it has missed.
+// id returns the ID of an event: the start of the program, the number of the last message and
+// the number of the last message that was cleared.
+func (f *follower) id() string { return fmt.Sprintf("%s:%d:%d", f.page.started, f.seen, f.clears) }
+
+// resume makes the follower continue after the event with the ID. It returns false if the ID is
+// none of this start of the program.
+func (f *follower) resume(id string) bool {
+	parts := strings.Split(id, ":")
+	if len(parts) != 3 || parts[0] != f.page.started {
+		return false
+	}
+	seen, err1 := strconv.Atoi(parts[1])
+	clears, err2 := strconv.Atoi(parts[2])
+	if err1 != nil || err2 != nil || seen < 0 {
+		return false
+	}
+	f.seen, f.clears = seen, clears
+	return true
+}
+
+// events sends what happens as server-sent events: start (once), messages, cleared, state. A
+// client that connects again with the ID of the last event gets what it has missed.
 func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 	f := &follower{page: p, filter: newFilter(r.URL.Query()), clears: p.floor()}
 	limit := maxFirst
-	if start, number, ok := strings.Cut(r.Header.Get("Last-Event-ID"), ":"); ok && start == p.started {
-		f.seen, _ = strconv.Atoi(number)
-	}
+	resumed := f.resume(r.Header.Get("Last-Event-ID"))
 	w.Header().Set("Content-Type", "text/event-stream")
 	out := &eventWriter{w: w, control: http.NewResponseController(w)}
-	out.send("start", "", map[string]any{"start": p.started, "resumed": f.seen > 0})
+	out.send("start", "", map[string]any{"start": p.started, "resumed": resumed})
 	timer := time.NewTicker(tick)
 	defer timer.Stop()
 	var state []byte
@@ -97,17 +124,15 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 				out.send("cleared", "", struct{}{})
 			}
 			if len(b.Messages) > 0 || b.Skipped > 0 || cleared || n == 0 {
-				out.send("messages", p.started+":"+strconv.Itoa(f.seen), b)
+				out.send("messages", f.id(), b)
 			}
 			if limit = maxBatch; b.Skipped > 0 {
 				due = n + floodTicks
 			}
 		}
-		if n%stateTicks == 0 {
-			if now, err := json.Marshal(p.state()); err == nil && !bytes.Equal(now, state) {
-				state = now
-				out.send("state", "", json.RawMessage(now))
-			}
+		if now := p.state(); !bytes.Equal(now, state) {
+			state = now
+			out.send("state", "", json.RawMessage(now))
 		}
 		out.flush(n)
 		select {
@@ -149,7 +174,6 @@ func (e *eventWriter) flush(tick int) {
 		e.pending.WriteString(":\n\n")
 	}
 	e.last = tick
-	e.control.SetWriteDeadline(time.Now().Add(writeWithin))
 	if _, err := e.w.Write(e.pending.Bytes()); err != nil {
 		e.err = err
 	} else if err := e.control.Flush(); err != nil {
@@ -184,13 +208,5 @@ func (p *Page) recorded() int {
 func (p *Page) counts() counts {
 	total := p.recorded()
 	floor := p.floor()
-	return counts{Total: max(0, total-floor), Dropped: max(0, total-p.keeps()-floor)}
-}
-
-// keeps returns how many records the server keeps.
-func (p *Page) keeps() int {
-	if p.Server.MaxRecords == 0 {
-		return 100_000 // the default
-	}
-	return max(0, p.Server.MaxRecords)
+	return counts{Total: max(0, total-floor), Dropped: max(0, total-p.Server.MaxRecords-floor)}
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"example.com/apns"
@@ -209,6 +210,55 @@ func TestWaitForMessages(t *testing.T) {
 	if got := f.messages("token=aa&count=3&wait=0").numbers(); !slices.Equal(got, []int{1, 3}) {
 		t.Errorf("got %v, want [1 3] without waiting", got)
 	}
+	if got := f.messages("token=bb&wait=20").numbers(); !slices.Equal(got, []int{2}) {
+		t.Errorf("got %v, want [2]", got)
+	}
+	go push(t.Context(), conn, "cc", hello)
+	if got := f.messages("after=3&wait=20").numbers(); !slices.Equal(got, []int{4}) {
+		t.Errorf("got %v, want [4]", got)
+	}
+}
+
+// A wait counts more messages than are kept, and those since the last time that they were
+// cleared.
+func TestWaitForMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newBubble(t, 10)
+		conn := f.client()
+		pushes := func(n int) {
+			for range n {
+				time.Sleep(time.Second)
+				push(t.Context(), conn, "dd", hello)
+			}
+		}
+		pushes(3)
+		go func() {
+			pushes(2)
+			f.must("DELETE", "/api/messages", "", nil)
+			pushes(15)
+		}()
+		if b := f.messages("count=15&wait=60&limit=3"); !slices.Equal(b.numbers(), []int{18, 19, 20}) || b.Skipped != 12 || b.Total != 15 {
+			t.Errorf("got %v, %d skipped of %d, want [18 19 20], 12 of 15", b.numbers(), b.Skipped, b.Total)
+		}
+	})
+}
+
+// While the API waits, it looks at each message once.
+func TestWaitIsCheap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newBubble(t, 10_000)
+		conn := f.client()
+		for range 1000 {
+			push(t.Context(), conn, "aa", hello)
+		}
+		wait := func(query string) float64 {
+			return testing.AllocsPerRun(1, func() { f.messages(query) })
+		}
+		once, long := wait("token=bb"), wait("token=bb&count=1&wait=60")
+		if long > 2*once {
+			t.Errorf("a minute has %.0f allocations, want about the %.0f of one look", long, once)
+		}
+	})
 }
 
 // Devices, feedback and the stream limit are those of the server, and reset brings back what
@@ -276,7 +326,7 @@ func (f *fixture) events(query, lastID string) func(name string) (data, id strin
 	if lastID != "" {
 		r.Header.Set("Last-Event-ID", lastID)
 	}
-	resp, err := http.DefaultClient.Do(r)
+	resp, err := (&http.Client{Transport: f.transport}).Do(r)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -330,7 +380,7 @@ func TestEvents(t *testing.T) {
 		t.Errorf("got %v, want [2]", got)
 	}
 	push(t.Context(), conn, "aa", hello)
-	for lastID, want := range map[string][]int{id: {3}, "": {1, 2, 3}, "other:2": {1, 2, 3}, "nonsense": {1, 2, 3}} {
+	for lastID, want := range map[string][]int{id: {3}, "": {1, 2, 3}, "other:2:0": {1, 2, 3}, "nonsense": {1, 2, 3}} {
 		next := f.events("", lastID)
 		if data, _ := next("start"); strings.Contains(data, `"resumed":true`) != (lastID == id) {
 			t.Errorf("after event %q got %s", lastID, data)
@@ -342,11 +392,21 @@ func TestEvents(t *testing.T) {
 	if data, _ := f.events("token=aa", "")("messages"); !slices.Equal(numbers(data), []int{1, 3}) {
 		t.Errorf("with a filter got %v, want [1 3]", numbers(data))
 	}
-	next("messages") // 3
+	_, id = next("messages") // 3
 	f.must("DELETE", "/api/messages", "", nil)
 	next("cleared")
 	if data, _ := next("messages"); len(numbers(data)) != 0 {
 		t.Errorf("after clearing got %v, want none", numbers(data))
+	}
+	// A client that was not connected meanwhile learns of it.
+	push(t.Context(), conn, "cc", hello)
+	late := f.events("", id)
+	if data, _ := late("start"); !strings.Contains(data, `"resumed":true`) {
+		t.Errorf("after event %q got %s, want it resumed", id, data)
+	}
+	late("cleared")
+	if data, _ := late("messages"); !slices.Equal(numbers(data), []int{4}) {
+		t.Errorf("after event %q got %v, want [4]", id, numbers(data))
 	}
 	f.must("POST", "/api/rules", `{"reason":"BadTopic"}`, nil)
 	for { // the state is looked at twice a second

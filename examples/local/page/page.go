@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"example.com/apns"
 	"example.com/apns/apnstest"
 )
 
@@ -25,7 +26,9 @@ import (
 // nor change anything, not even after DNS rebinding. Whoever can connect can do both: listen
 // on loopback.
 type Page struct {
-	// Server is the server that the page shows. It must be started, and have KeepRaw set.
+	// Server is the server that the page shows. It must be started, and have KeepRaw,
+	// MaxRecords and StreamLimit set. A reset restores the feedback records that it has when
+	// Handler is called.
 	Server *apnstest.Server
 
 	// Rules are the answers that were set.
@@ -38,10 +41,18 @@ type Page struct {
 	// none.
 	Host string
 
+	// FeedbackCleared, unless nil, is called when the page has emptied the list of the
+	// feedback service or has restored it. It must not call the page.
+	FeedbackCleared func()
+
+	started  string          // names this start of the program
+	atStart  []apns.Feedback // the feedback list at the start
+	snapshot snapshot
+
 	mu      sync.Mutex // protects following
 	cleared int        // the number of the last record that was cleared
-	limit   int        // the stream limit; 0 means the server's default
-	started string     // names this start of the program
+	limit   int        // the stream limit; 0 means that of the Server
+	added   additions
 }
 
 // Files are the names of the files with the server's certificates and keys. The page shows the
@@ -58,6 +69,10 @@ var static embed.FS
 // Handler returns the handler of the page and of the control API.
 func (p *Page) Handler() http.Handler {
 	p.started = time.Now().UTC().Format("20060102T150405.000000000")
+	p.atStart = p.Server.Feedback()
+	for _, d := range p.Server.Devices() {
+		p.added.add(d.Token, len(d.Topics))
+	}
 	mux := http.NewServeMux()
 	for path, file := range map[string]struct{ name, contentType string }{
 		"/{$}":       {"index.html", "text/html; charset=utf-8"},
@@ -80,12 +95,13 @@ func (p *Page) Handler() http.Handler {
 	mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusNotFound, errors.New("the path and method are none of the API, expected one of docs/local.md"))
 	})
-	return p.guard(http.NewCrossOriginProtection().Handler(mux))
+	return p.guard(mux)
 }
 
 // guard rejects what another site may have sent, and limits what the page may do in a browser.
 func (p *Page) guard(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
+		w := steadyWriter{out}
 		h := w.Header()
 		h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "+
 			"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'")
@@ -104,14 +120,14 @@ func (p *Page) guard(next http.Handler) http.Handler {
 			// A form of another site cannot send this type.
 			writeError(w, http.StatusUnsupportedMediaType, errors.New("the Content-Type is another, expected application/json"))
 		default:
-			r.Body = http.MaxBytesReader(w, r.Body, maxRequest)
+			if err := readBody(out, r); err != nil {
+				writeError(w, http.StatusBadRequest, err)
+				return
+			}
 			next.ServeHTTP(w, r)
 		}
 	})
 }
-
-// maxRequest is the size of the largest body of a request, in bytes.
-const maxRequest = 64 << 10
 
 // isOwnHost reports whether a Host is an address, localhost or p.Host. DNS rebinding needs
 // another name: the name of a site whose owner makes it resolve to this machine.
@@ -126,8 +142,9 @@ func (p *Page) isOwnHost(hostport string) bool {
 	return strings.EqualFold(host, "localhost") || p.Host != "" && strings.EqualFold(host, p.Host)
 }
 
-// isOwnOrigin reports whether a request may read what it asks for: a browser sends it for the
-// page itself, or for a link to it, or no browser sends it.
+// isOwnOrigin reports whether a request may read and change what it asks for: a browser sends
+// it for the page itself, or for a link to it, or no browser sends it. It is stricter than
+// http.CrossOriginProtection, which lets other sites read.
 func isOwnOrigin(r *http.Request) bool {
 	if origin := r.Header.Get("Origin"); origin != "" && origin != "http://"+r.Host {
 		return false
@@ -137,6 +154,19 @@ func isOwnOrigin(r *http.Request) bool {
 		return true
 	}
 	return r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Method == http.MethodGet && r.URL.Path == "/"
+}
+
+// Reachable returns an address at which programs on this machine reach what listens on addr: in
+// place of all addresses it has localhost.
+func Reachable(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+		return net.JoinHostPort("localhost", port)
+	}
+	return addr
 }
 
 func isJSON(r *http.Request) bool {

@@ -24,8 +24,9 @@ const token = "00c0ffee00112233445566778899aabbccddeeff0102030405060708090a0b0c"
 // A fixture is a page with its server, and a client of both protocols.
 type fixture struct {
 	*testing.T
-	server *apnstest.Server
-	web    *httptest.Server
+	server    *apnstest.Server
+	web       *httptest.Server
+	transport http.RoundTripper // nil: the default
 }
 
 func newFixture(t *testing.T, keep int) *fixture {
@@ -34,10 +35,10 @@ func newFixture(t *testing.T, keep int) *fixture {
 		err, _ := rules.Answer(m)
 		return err
 	})
-	s.MaxRecords, s.KeepRaw = keep, true
+	s.MaxRecords, s.KeepRaw, s.StreamLimit = keep, true, 1000
 	s.Start()
 	p := &page.Page{Server: s, Rules: rules, Files: page.Files{CA: "ca.pem", Cert: "cert.pem", Key: "key.pem", AuthKey: "key.p8", Authorization: "authorization.txt"}}
-	f := &fixture{t, s, httptest.NewServer(p.Handler())}
+	f := &fixture{T: t, server: s, web: httptest.NewServer(p.Handler())}
 	t.Cleanup(s.Close)
 	t.Cleanup(f.web.Close)
 	return f
@@ -52,7 +53,7 @@ func (f *fixture) call(method, path, body string, v any) (int, string) {
 		f.Fatal(err)
 	}
 	r.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(r)
+	resp, err := (&http.Client{Transport: f.transport}).Do(r)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -212,6 +213,7 @@ func TestRules(t *testing.T) {
 		{`{"then":"goaway","reason":"BadDeviceToken"}`, "a", "400 BadDeviceToken", ""},
 		{`{"then":"goaway-unprocessed"}`, "a", "not sent", ""},
 		{`{"then":"silence"}`, "a", "in doubt", ""},
+		{`{"then":"cut","binary_status":4}`, "a", "", "missing payload"},
 		{`{}`, "a", "ok", "ok"},
 	} {
 		f := newFixture(t, 10)
@@ -308,11 +310,36 @@ func TestInvalidRequests(t *testing.T) {
 		{"POST /api/rules", `{"times":-1}`, 400, "expected 0 or more"},
 		{"POST /api/rules", `{"retry_after":5}`, 400, "without a reason"},
 		{"POST /api/rules", `{"binary_status":256}`, 400, "invalid"},
+		{"POST /api/rules", `null`, 400, "it is null, expected an object"},
+		{"POST /api/rules", `[]`, 400, "it is an array, expected an object"},
+		{"POST /api/rules", `{"id":7}`, 400, "id is 7, expected none"},
+		{"POST /api/rules", `{"id":0}`, 400, "id is 0, expected none"},
+		{"POST /api/rules", `{"token":"xy"}`, 400, "character 1 of token is invalid, expected a hexadecimal digit"},
+		{"POST /api/rules", `{"token":"abc"}`, 400, "token has 3 digits, expected an even number"},
+		{"POST /api/rules", `{"token":"` + strings.Repeat("a", 4098) + `"}`, 400, "token has 4098 characters, expected at most 4096"},
+		{"POST /api/rules", `{"topic":"` + strings.Repeat("a", 1025) + `"}`, 400, "topic has 1025 bytes, expected at most 1024"},
+		{"POST /api/rules", `{"goaway_reason":"Shutdown"}`, 400, "expected goaway or goaway-unprocessed"},
+		{"POST /api/rules", `{"goaway_reason":"Shutdown","then":"cut"}`, 400, `then is "cut", expected goaway or goaway-unprocessed`},
+		{"POST /api/rules", `{"reason":"Shutdown","then":"silence"}`, 400, "then is silence, which sends no answer"},
+		{"POST /api/rules", `{"status":500,"then":"goaway-unprocessed"}`, 400, "then is goaway-unprocessed, which sends no answer"},
+		{"POST /api/rules", `{"retry_after":5,"binary_status":4}`, 400, "without a reason"},
+		{"POST /api/rules", `{"dead_at":"2026-01-02T03:04:05Z"}`, 400, "expected one with it"},
+		{"POST /api/rules", `{"dead_at":"2026-01-02T03:04:05Z","reason":"BadDeviceToken"}`, 400, "expected one with it"},
+		{"POST /api/rules", `{"dead_at":"1026-01-02T03:04:05Z","reason":"Unregistered"}`, 400, "dead_at is 1026-01-02T03:04:05Z, expected a time from 1970 to 2106"},
 		{"POST /api/rules", `{} {}`, 400, "follows"},
-		{"POST /api/rules", `{"token":"` + strings.Repeat("a", 70_000) + `"}`, 400, "invalid"},
+		{"POST /api/rules", `{"token":"` + strings.Repeat("a", 200_000) + `"}`, 400, "expected at most 131072 bytes"},
 		{"POST /api/rules", ``, 400, "expected JSON"},
 		{"POST /api/devices", `{"token":"xyz","dead_at":"2026-01-02T03:04:05Z"}`, 400, "hexadecimal"},
-		{"POST /api/devices", `{"dead_at":"2026-01-02T03:04:05Z"}`, 400, "hexadecimal"},
+		{"POST /api/devices", `{"dead_at":"2026-01-02T03:04:05Z"}`, 400, "token is empty, expected hexadecimal"},
+		{"POST /api/devices", `{"token":"` + strings.Repeat("a", 202) + `","dead_at":"2026-01-02T03:04:05Z"}`, 400, "expected at most 200 hexadecimal"},
+		{"POST /api/devices", `{"token":"aa","topics":[]}`, 400, "0 topics, expected 1 to 100"},
+		{"POST /api/devices", `{"token":"aa","topics":["a",""]}`, 400, "a topic has 0 bytes, expected 1 to 1024"},
+		{"POST /api/devices", `{"token":"aa","topics":["` + strings.Repeat("a", 1025) + `"]}`, 400, "a topic has 1025 bytes, expected 1 to 1024"},
+		{"POST /api/devices", `{"token":"aa","topics":["a"` + strings.Repeat(`,"a"`, 100) + `]}`, 400, "101 topics, expected 1 to 100"},
+		{"DELETE /api/devices/zz", ``, 404, "unknown"},
+		{"DELETE /api/devices/aa", ``, 404, "unknown"},
+		{"DELETE /api/rules", `{"id":3}`, 400, `unknown field "id"`},
+		{"POST /api/reset", `null`, 400, "it is null"},
 		{"POST /api/devices", `{"token":"aa","dead_at":"3026-01-02T03:04:05Z"}`, 400, "2106"},
 		{"POST /api/devices", `{"token":"aa"}`, 400, "expected one of them"},
 		{"POST /api/feedback", `{"token":"aa"}`, 400, "expected token and dead_at"},
@@ -321,7 +348,17 @@ func TestInvalidRequests(t *testing.T) {
 		{"DELETE /api/rules/7", ``, 404, "unknown"},
 		{"GET /api/messages/1", ``, 404, "unknown"},
 		{"GET /api/messages/x", ``, 404, "unknown"},
-		{"GET /api/messages?limit=-1", ``, 400, "expected 0 to"},
+		{"GET /api/messages?limit=-1", ``, 400, `limit is "-1", expected a number from 0 to 10000`},
+		{"GET /api/messages?limit=", ``, 400, `limit is "", expected a number`},
+		{"GET /api/messages?limit=1&limit=2", ``, 400, "limit is given 2 times, expected once"},
+		{"GET /api/messages?findings=2", ``, 400, `findings is "2", expected 1`},
+		{"GET /api/messages?protocol=http", ``, 400, `protocol is "http", expected http2 or binary`},
+		{"GET /api/messages?tokn=aa", ``, 400, `"tokn", expected token, topic, `},
+		{"GET /api/messages?token=%zz", ``, 400, "the query is invalid"},
+		{"GET /api/messages?count=3", ``, 400, "count is given without wait"},
+		{"GET /api/messages.jsonl?limit=3", ``, 400, `"limit", expected token, topic, `},
+		{"GET /api/events?limit=3", ``, 400, `"limit", expected token, topic, `},
+		{"GET /api/rules?token=aa", ``, 400, `"token", expected none`},
 		{"GET /api/nothing", ``, 404, "docs/local.md"},
 		{"PATCH /api/rules", `{}`, 404, "docs/local.md"},
 	} {

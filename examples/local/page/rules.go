@@ -67,30 +67,59 @@ var ends = []struct {
 
 var reasonFormat = regexp.MustCompile(`^[A-Za-z]{0,64}$`)
 
-// check returns an error if a field is out of its range.
+// check returns an error if a field is out of its range, or if it would do nothing.
 func (r *Rule) check() error {
 	r.Token = strings.ToLower(r.Token)
-	known := r.Then == ""
-	for _, e := range ends {
-		known = known || e.name == r.Then
+	if r.Token != "" {
+		if err := checkToken(r.Token, maxToken); err != nil {
+			return err
+		}
 	}
 	switch {
-	case len(r.Token) > 2*apns.MaxTokenSize || len(r.Topic) > 1024:
-		return errors.New("token or topic is too long, expected at most 200 and 1024 characters")
+	case len(r.Topic) > maxTopic:
+		return fmt.Errorf("topic has %d bytes, expected at most %d", len(r.Topic), maxTopic)
 	case r.Times < 0:
 		return fmt.Errorf("times is %d, expected 0 or more", r.Times)
-	case !reasonFormat.MatchString(string(r.Reason)) || !reasonFormat.MatchString(string(r.GoAwayReason)):
-		return errors.New("reason or goaway_reason is no reason, expected up to 64 letters")
+	case !reasonFormat.MatchString(string(r.Reason)):
+		return fmt.Errorf("reason is %.70q, expected up to 64 letters", string(r.Reason))
+	case !reasonFormat.MatchString(string(r.GoAwayReason)):
+		return fmt.Errorf("goaway_reason is %.70q, expected up to 64 letters", string(r.GoAwayReason))
 	case r.Status != 0 && (r.Status < 400 || r.Status > 599):
 		return fmt.Errorf("status is %d, expected 400 to 599", r.Status)
 	case r.RetryAfter < 0 || r.RetryAfter > 86400:
 		return fmt.Errorf("retry_after is %d, expected 0 to 86400 seconds", r.RetryAfter)
 	case r.DelayMS < 0 || r.DelayMS > 600_000:
 		return fmt.Errorf("delay_ms is %d, expected 0 to 600000", r.DelayMS)
+	}
+	if !r.DeadAt.IsZero() {
+		if err := checkTime(r.DeadAt); err != nil {
+			return err
+		}
+	}
+	return r.checkTogether()
+}
+
+// checkTogether returns an error if a field would do nothing, since another is not as it must
+// be.
+func (r *Rule) checkTogether() error {
+	answers, known := r.Then == "", r.Then == ""
+	for _, e := range ends {
+		if e.name == r.Then {
+			answers, known = e.answers, true
+		}
+	}
+	gone := r.Status == 410 || r.Reason == apns.ReasonUnregistered || r.Reason == apns.ReasonExpiredToken
+	switch {
 	case !known:
-		return errors.New("then is unknown, expected silence, cut, reset, refuse-stream, goaway or goaway-unprocessed")
-	case !r.rejects() && (r.RetryAfter > 0 || !r.DeadAt.IsZero()):
-		return errors.New("retry_after or dead_at is set without a reason or status, expected one with it")
+		return fmt.Errorf("then is %.70q, expected silence, cut, reset, refuse-stream, goaway or goaway-unprocessed", r.Then)
+	case !answers && (r.Reason != "" || r.Status != 0):
+		return fmt.Errorf("then is %s, which sends no answer, and there is a reason or status; expected only one of them", r.Then)
+	case r.GoAwayReason != "" && !strings.HasPrefix(r.Then, "goaway"):
+		return fmt.Errorf("goaway_reason is set and then is %q, expected goaway or goaway-unprocessed", r.Then)
+	case r.RetryAfter > 0 && r.Reason == "" && r.Status == 0:
+		return errors.New("retry_after is set without a reason or status, expected one with it")
+	case !r.DeadAt.IsZero() && !gone:
+		return errors.New("dead_at is set without reason Unregistered or ExpiredToken or status 410, expected one with it")
 	}
 	return nil
 }
@@ -131,6 +160,10 @@ func (r *Rule) answer(binary bool) error {
 	}
 	return f
 }
+
+// IsBinary reports whether a message that was passed to a handler came on the binary protocol.
+// Such a message has no topic, and over HTTP/2 every message but a broadcast has one.
+func IsBinary(m *apns.Message) bool { return m.Topic == "" && m.Channel == "" }
 
 // Rules are the rules in force. The methods may be called concurrently.
 type Rules struct {
@@ -192,7 +225,7 @@ func (rs *Rules) Answer(m *apns.Message) (answer error, ok bool) {
 		if r.Token != "" && r.Token != m.Token || r.Topic != "" && r.Topic != m.Topic {
 			continue
 		}
-		answer = r.answer(m.Topic == "" && m.Channel == "")
+		answer = r.answer(IsBinary(m))
 		if r.Times == 1 {
 			rs.rules = slices.Delete(rs.rules, i, i+1)
 		} else if r.Times > 1 {
