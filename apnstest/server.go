@@ -159,8 +159,8 @@ type Server struct {
 	HTTP2 HTTP2Settings
 
 	// HTTP2Addr, PushAddr, FeedbackAddr and ChannelsAddr are the addresses that the
-	// services listen on: a loopback address and a port. Empty means 127.0.0.1 and a free
-	// port. In memory the address can be anything, and empty means localhost and the
+	// services listen on: a host and a port, where port 0 means a free one. Empty means
+	// 127.0.0.1 and a free port. In memory the address can be anything, and empty means localhost and the
 	// well-known port. Start fills in the actual address.
 	HTTP2Addr, PushAddr, FeedbackAddr, ChannelsAddr string
 

@@ -5,7 +5,9 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -19,56 +21,76 @@ import (
 	"example.com/apns/apnstest"
 )
 
+// A localProcess is a running local.
+type localProcess struct {
+	*testing.T
+	cmd    *exec.Cmd
+	stderr bytes.Buffer
+	lines  chan string // of standard output
+}
+
+func startLocal(t *testing.T, args ...string) *localProcess {
+	t.Helper()
+	p := &localProcess{T: t, cmd: exec.CommandContext(t.Context(), filepath.Join(bin, "local"), args...), lines: make(chan string, 1000)}
+	p.cmd.Stderr = &p.stderr
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(p.lines)
+		for s := bufio.NewScanner(out); s.Scan(); {
+			p.lines <- s.Text()
+		}
+	}()
+	t.Cleanup(func() {
+		p.cmd.Process.Kill()
+		for range p.lines {
+		}
+		p.cmd.Wait()
+	})
+	return p
+}
+
+// until returns the next line that has the part in it.
+func (p *localProcess) until(part string) string {
+	p.Helper()
+	timeout := time.After(20 * time.Second)
+	for {
+		select {
+		case line, ok := <-p.lines:
+			if !ok {
+				p.Fatalf("local ended before it said %q; standard error: %s", part, &p.stderr)
+			}
+			if strings.Contains(line, part) {
+				return line
+			}
+		case <-timeout:
+			p.Fatalf("local does not say %q", part)
+		}
+	}
+}
+
+// addresses returns the addresses that local prints first, by service.
+func (p *localProcess) addresses() map[string]string {
+	p.Helper()
+	addr := make(map[string]string)
+	for _, service := range []string{"HTTP/2 provider API", "binary gateway", "feedback service", "web page"} {
+		addr[service] = strings.TrimSpace(strings.TrimPrefix(p.until(service), service))
+	}
+	return addr
+}
+
 // A client of local needs only its keys and certificates.
 func TestLocal(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "the files")
 	in := func(name string) string { return filepath.Join(dir, name) }
-	var stderr bytes.Buffer
-	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "local"), "-http2", "0", "-push", "0", "-feedback", "0", "-page-addr", "127.0.0.1:0", "-dir", dir)
-	cmd.Stderr = &stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	lines := make(chan string, 1000)
-	go func() {
-		defer close(lines)
-		for s := bufio.NewScanner(out); s.Scan(); {
-			lines <- s.Text()
-		}
-	}()
-	defer func() {
-		cmd.Process.Kill()
-		for range lines {
-		}
-		cmd.Wait()
-	}()
-	// until returns the next line that has the part in it.
-	until := func(part string) string {
-		t.Helper()
-		timeout := time.After(20 * time.Second)
-		for {
-			select {
-			case line, ok := <-lines:
-				if !ok {
-					t.Fatalf("local ended before it said %q; standard error: %s", part, &stderr)
-				}
-				if strings.Contains(line, part) {
-					return line
-				}
-			case <-timeout:
-				t.Fatalf("local does not say %q", part)
-			}
-		}
-	}
-	addr := make(map[string]string)
-	for _, service := range []string{"HTTP/2 provider API", "binary gateway", "feedback service"} {
-		addr[service] = strings.TrimSpace(strings.TrimPrefix(until(service), service))
-	}
-	url := strings.TrimSpace(strings.TrimPrefix(until("web page"), "web page"))
+	local := startLocal(t, "-http2", "0", "-push", "0", "-feedback", "0", "-page-addr", "0", "-dir", dir)
+	until, addr := local.until, local.addresses()
+	url := addr["web page"]
 	if resp, err := http.Get(url); err != nil || resp.StatusCode != 200 {
 		t.Errorf("the page at %q: %v, %v", url, resp, err)
 	} else {
@@ -218,23 +240,186 @@ func TestLocal(t *testing.T) {
 		if status != 1 || !strings.Contains(stderr, "(-page-addr gives the page another address, -page=false leaves it out)") {
 			t.Errorf("with the page on a port that is taken: got %q, %d", stderr, status)
 		}
-		if _, stderr, status := run(t, nil, "local", "-keep", "0"); status != 1 || !strings.Contains(stderr, "-keep is 0, expected 1 or more") {
-			t.Errorf("without memory: got %q, %d", stderr, status)
-		}
-		if _, stderr, status := run(t, nil, "local", "x"); status != 2 || !strings.Contains(stderr, "number of arguments is 1, expected none") {
-			t.Errorf("got %q, %d; want the usage", stderr, status)
+		for want, args := range map[string][]string{
+			"-keep is 0, expected 1 to 1000000":                            {"-keep", "0"},
+			"-keep is 1000001, expected 1 to 1000000":                      {"-keep", "1000001"},
+			"-open with -page=false, expected one of them":                 {"-page=false", "-open"},
+			`-page-addr is "x", expected a port from 0 to 65535, or host:`: {"-page-addr", "x"},
+			`-http2 is "127.0.0.1", expected a port from 0 to 65535, or `:  {"-http2", "127.0.0.1"},
+			`-push is "65536", expected a port from 0 to 65535, or host:`:  {"-push", "65536"},
+			`-feedback is "::1:0", expected a port from 0 to 65535, or `:   {"-feedback", "::1:0"},
+			"number of arguments is 1, expected none":                      {"x"},
+		} {
+			dir := filepath.Join(t.TempDir(), "new")
+			_, stderr, status := run(t, nil, "local", append([]string{"-dir", dir}, args...)...)
+			if status != 2 || !strings.Contains(stderr, want) {
+				t.Errorf("%v: got %q, %d; want the usage and %q", args, stderr, status, want)
+			}
+			if _, err := os.Stat(dir); err == nil {
+				t.Errorf("%v: it has written files", args)
+			}
 		}
 	})
 
 	if runtime.GOOS == "windows" {
 		t.Skip("nothing can be interrupted there")
 	}
-	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+	if err := local.cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
-	for range lines { // to the end
+	for range local.lines { // to the end
 	}
-	if err := cmd.Wait(); err != nil || stderr.Len() > 0 {
-		t.Errorf("after an interrupt: %v, standard error %q; want none", err, &stderr)
+	if err := local.cmd.Wait(); err != nil || local.stderr.Len() > 0 {
+		t.Errorf("after an interrupt: %v, standard error %q; want none", err, &local.stderr)
+	}
+}
+
+// Local listens where its flags say, and prints addresses that a client can use. Its
+// certificate is for the address that a client connects to.
+func TestLocalAddresses(t *testing.T) {
+	dir := t.TempDir()
+	local := startLocal(t, "-http2", "0.0.0.0:0", "-push", "localhost:0", "-feedback", ":0", "-page-addr", ":0", "-dir", dir)
+	addr := local.addresses()
+	for service, prefix := range map[string]string{
+		"HTTP/2 provider API": "localhost:", "binary gateway": "127.0.0.1:", "feedback service": "localhost:", "web page": "http://localhost:",
+	} {
+		if addr[service] == strings.Replace(addr[service], prefix, "", 1) && !(service == "binary gateway" && strings.HasPrefix(addr[service], "[::1]:")) {
+			t.Errorf("%s is at %s, want %s and a port", service, addr[service], prefix)
+		}
+	}
+	local.until("Ctrl-C ends it.")
+	resp, err := http.Get(addr["web page"] + "api/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var status struct{ HTTP2, Curl string }
+	if err := json.NewDecoder(resp.Body).Decode(&status); err != nil || status.HTTP2 != addr["HTTP/2 provider API"] || !strings.Contains(status.Curl, " https://"+status.HTTP2+"/3/device/") {
+		t.Errorf("the page has the address %q and the command %s (%v)", status.HTTP2, status.Curl, err)
+	}
+	config := &apns.Config{BundleID: apnstest.BundleID, TLS: &tls.Config{RootCAs: x509.NewCertPool()}}
+	ca, err := os.ReadFile(filepath.Join(dir, "ca.pem"))
+	if err != nil || !config.TLS.RootCAs.AppendCertsFromPEM(ca) {
+		t.Fatal(err)
+	}
+	if config.Key, err = apns.LoadAuthKey(filepath.Join(dir, "AuthKey_"+apnstest.KeyID+".p8"), apnstest.KeyID, apnstest.TeamID); err != nil {
+		t.Fatal(err)
+	}
+	hosts := []string{"localhost", "127.0.0.1"}
+	if runtime.GOOS == "linux" {
+		hosts = append(hosts, "127.0.0.2") // every address that begins with 127 is on loopback
+	}
+	for _, host := range hosts {
+		conn, err := apns.Dial(t.Context(), strings.Replace(addr["HTTP/2 provider API"], "localhost", host, 1), config)
+		if err != nil {
+			t.Errorf("%s: %v", host, err)
+			continue
+		}
+		if err := conn.WritePushMsg(t.Context(), &apns.Message{Token: token, Payload: apns.AlertPayload("Hello")}); err != nil {
+			t.Errorf("%s: %v", host, err)
+		}
+		conn.Close()
+	}
+	local.cmd.Process.Kill()
+	for range local.lines {
+	}
+	local.cmd.Wait()
+	for want, n := range map[string]int{"The server is not on loopback: ": 2, "The page is not on loopback: ": 1} {
+		if strings.Count(local.stderr.String(), want) != n {
+			t.Errorf("standard error is %q, want %q in it, %d times", &local.stderr, want, n)
+		}
+	}
+}
+
+// A rejection is printed with what there is to say, and a reset makes dead tokens be listed
+// again.
+func TestLocalReset(t *testing.T) {
+	dir := t.TempDir()
+	local := startLocal(t, "-http2", "0", "-push", "0", "-feedback", "0", "-page-addr", "0", "-dir", dir)
+	addr := local.addresses()
+	local.until("Ctrl-C ends it.")
+	call := func(method, path, body string) string {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), method, addr["web page"]+"api/"+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/json")
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode/100 != 2 {
+			t.Fatalf("%s %s: %d %s (%v)", method, path, resp.StatusCode, b, err)
+		}
+		return string(b)
+	}
+	config := &apns.Config{TLS: &tls.Config{RootCAs: x509.NewCertPool()}}
+	ca, err := os.ReadFile(filepath.Join(dir, "ca.pem"))
+	if err != nil || !config.TLS.RootCAs.AppendCertsFromPEM(ca) {
+		t.Fatal(err)
+	}
+	cert, err := tls.LoadX509KeyPair(filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.TLS.Certificates = []tls.Certificate{cert}
+	conn, err := apns.Dial(t.Context(), addr["HTTP/2 provider API"], config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	push := func(token string) {
+		conn.WritePushMsg(t.Context(), &apns.Message{Token: token, Payload: apns.AlertPayload("Hello")})
+	}
+
+	for rule, want := range map[string]string{
+		`{"reason":"BadTopic"}`: "BadTopic", `{"status":599}`: "status 599", `{"reason":"Unregistered","delay_ms":1}`: "Unregistered",
+		`{"reason":"ExpiredToken","dead_at":"2026-01-02T03:04:05Z"}`: "ExpiredToken since 2026-01-02T03:04:05Z", `{"binary_status":8}`: "invalid token",
+	} {
+		call("DELETE", "rules", "")
+		call("POST", "rules", rule)
+		push(token)
+		if got := local.until(token); !strings.HasPrefix(got, "HTTP/2 rejected, "+want+": token ") {
+			t.Errorf("%s: got %s, want %s", rule, got, want)
+		}
+	}
+
+	call("POST", "reset", "")
+	start := call("GET", "feedback", "")
+	dead := "dead01" + token[6:]
+	for range 2 {
+		push(dead)
+		push(dead)
+		push("dead" + strings.Repeat("00", 200)) // too long for a feedback record
+		if list := call("GET", "feedback", ""); strings.Count(list, `"token"`) != 2 || strings.Count(list, dead) != 1 {
+			t.Errorf("got feedback %s, want the token of the start and %s", list, dead)
+		}
+		call("POST", "reset", "")
+		if list := call("GET", "feedback", ""); list != start || strings.Count(list, `"token"`) != 1 {
+			t.Errorf("after a reset got feedback %s, want %s", list, start)
+		}
+	}
+	push(dead)
+	call("DELETE", "feedback", "")
+	push(dead)
+	if list := call("GET", "feedback", ""); strings.Count(list, dead) != 1 {
+		t.Errorf("after the list was emptied got %s, want %s", list, dead)
+	}
+	feedback, err := apns.Dial(t.Context(), addr["feedback service"], config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer feedback.Close()
+	for f, err := range feedback.Feedback(t.Context()) {
+		if err != nil || f.Token != dead {
+			t.Errorf("got %v, %v", f, err)
+		}
+	}
+	push(dead)
+	if list := call("GET", "feedback", ""); strings.Count(list, dead) != 1 {
+		t.Errorf("after the list was read got %s, want %s", list, dead)
 	}
 }
