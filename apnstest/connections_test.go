@@ -160,6 +160,30 @@ func TestClientDoesNotRead(t *testing.T) {
 	})
 }
 
+// A client that does not read and has ended its direction is gone, even if something waits to
+// be written to it.
+func TestClientDoesNotReadAndEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, true, nil, func(s *apnstest.Server) {
+			s.BufferSize = 2000
+			s.OnConnect = func(int, tls.ConnectionState) error { return apnstest.Fault{End: apnstest.EndSilence} }
+		})
+		c := dialRaw(t, s, true)
+		if err := c.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		for i := range 100 {
+			s.SetStreamLimit(i)
+		}
+		c.NetConn().(interface{ CloseWrite() error }).CloseWrite()
+		synctest.Wait()
+		if n := len(s.Connections()); n != 0 {
+			t.Errorf("there are %d connections, want none", n)
+		}
+	})
+}
+
 // EndSilence ends with the connection: when the client closes it, or the server closes all.
 func TestSilenceEnds(t *testing.T) {
 	for _, memory := range []bool{true, false} {

@@ -235,10 +235,10 @@ func TestWaitForMany(t *testing.T) {
 		go func() {
 			pushes(2)
 			f.must("DELETE", "/api/messages", "", nil)
-			pushes(15)
+			pushes(35)
 		}()
-		if b := f.messages("count=15&wait=60&limit=3"); !slices.Equal(b.numbers(), []int{18, 19, 20}) || b.Skipped != 12 || b.Total != 15 {
-			t.Errorf("got %v, %d skipped of %d, want [18 19 20], 12 of 15", b.numbers(), b.Skipped, b.Total)
+		if b := f.messages("count=35&wait=60&limit=3"); !slices.Equal(b.numbers(), []int{38, 39, 40}) || b.Skipped != 32 || b.Total != 35 {
+			t.Errorf("got %v, %d skipped of %d, want [38 39 40], 32 of 35", b.numbers(), b.Skipped, b.Total)
 		}
 	})
 }

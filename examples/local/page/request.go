@@ -28,14 +28,13 @@ func readBody(w http.ResponseWriter, r *http.Request) error {
 	if r.ContentLength == 0 {
 		return nil
 	}
-	control := http.NewResponseController(w)
-	control.SetReadDeadline(time.Now().Add(readWithin))
+	// net/http removes the deadline at the end of the body.
+	http.NewResponseController(w).SetReadDeadline(time.Now().Add(readWithin))
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
 	if err != nil {
 		w.Header().Set("Connection", "close")
 		return fmt.Errorf("the body is invalid, expected at most %d bytes within %v: %w", maxRequest, readWithin, err)
 	}
-	control.SetReadDeadline(time.Time{})
 	r.Body = io.NopCloser(bytes.NewReader(b))
 	return nil
 }
