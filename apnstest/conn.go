@@ -20,7 +20,7 @@ type conn struct {
 	inFlight atomic.Int32 // streams that are open or half-closed
 	goAway   atomic.Bool  // a GOAWAY was sent
 
-	closed    chan struct{} // closed by closeLocked
+	closed    chan struct{} // closed by close
 	closeOnce sync.Once
 
 	// Protected by Server.mu:
@@ -51,8 +51,8 @@ func newConn(raw endpoint, config *tls.Config, number int) *conn {
 	return c
 }
 
-// closeLocked closes the connection, whatever its goroutine is doing.
-func (c *conn) closeLocked() {
+// close closes the connection, whatever its goroutine is doing. It may be called concurrently.
+func (c *conn) close() {
 	c.closeOnce.Do(func() { close(c.closed) })
 	c.raw.Close()
 }

@@ -70,13 +70,14 @@ func (s *Server) Connections() []Connection {
 
 // GoAway sends a GOAWAY on each open connection over HTTP/2, as Apple's servers do before
 // maintenance. The reason in it may be empty. The server responds to the messages in flight,
-// and then closes the connection. It ignores those that the client sends after them. GoAway
-// waits at most a second for clients that do not read: they get the GOAWAY when they read.
+// and then closes the connection. It ignores those that the client sends after them. The
+// connection of a client that does not read, and thus cannot be told, is closed after 5 s.
 func (s *Server) GoAway(reason apns.Reason) {
 	s.mustBeStarted()
-	s.orderHTTP2(func(o *orders) {
-		if o.goAway == nil {
-			o.goAway = &reason
+	s.eachHTTP2(func(h *http2Conn) {
+		if !h.goAwaySent {
+			h.goAwayLocked(h.lastOpened, h2.CodeNo, reasonJSON(reason, time.Time{}))
+			h.flushDelayedLocked()
 		}
 	})
 }
@@ -88,93 +89,27 @@ func (s *Server) CloseClientConnections() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
-		c.closeLocked()
+		c.close()
 	}
 }
 
-// Orders are what a connection over HTTP/2 must send because a method of the Server was
-// called: new SETTINGS, and a GOAWAY. A goroutine of the connection carries them out, since
-// the client may not read, and then a write blocks. Server.mu protects the fields.
-type orders struct {
-	goAway *apns.Reason  // the reason for a GOAWAY; nil: none
-	more   bool          // there are orders that the goroutine has not looked at
-	done   chan struct{} // closed when the goroutine ends; nil: there is none
-	late   bool          // a call has not waited for the goroutine to its end
-}
+// maxBlocked is how long a client may keep a method of the Server waiting.
+const maxBlocked = 5 * time.Second
 
-// orderHTTP2 gives each connection over HTTP/2 the orders that add sets, and lets it announce
-// the values of settings that have changed. The connections carry them out one after the
-// other, in the order of their numbers. Once they have taken maxBlocked in all, orderHTTP2
-// does not wait for the others.
-func (s *Server) orderHTTP2(add func(*orders)) {
-	const maxBlocked = time.Second
+// eachHTTP2 calls f with the mutex of each connection over HTTP/2, in the order of their
+// numbers. A client that does not read may block a write, and with it the mutex: after
+// maxBlocked its connection is closed, which ends the write.
+func (s *Server) eachHTTP2(f func(*http2Conn)) {
 	s.mu.Lock()
 	conns := slices.Collect(maps.Keys(s.http2))
 	s.mu.Unlock()
 	slices.SortFunc(conns, func(a, b *http2Conn) int { return cmp.Compare(a.conn.number, b.conn.number) })
-	timer := time.NewTimer(maxBlocked)
-	defer timer.Stop()
-	over := false
 	for _, h := range conns {
-		done := h.order(add)
-		if done == nil || over {
-			continue
-		}
-		select {
-		case <-done:
-		case <-timer.C:
-			over = true
-			s.mu.Lock()
-			h.orders.late = h.orders.done != nil
-			s.mu.Unlock()
-		}
-	}
-}
-
-// order gives the connection orders. It returns a channel that is closed when they are
-// carried out, or nil if nobody should wait for that: an earlier call has waited in vain.
-func (h *http2Conn) order(add func(*orders)) (done <-chan struct{}) {
-	s, o := h.server, &h.orders
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, open := s.http2[h]; !open {
-		return nil
-	}
-	add(o)
-	o.more = true
-	if o.done == nil {
-		o.done = make(chan struct{})
-		h.timers.Go(h.obey)
-	}
-	if o.late {
-		return nil
-	}
-	return o.done
-}
-
-// obey carries out the orders.
-func (h *http2Conn) obey() {
-	s, o := h.server, &h.orders
-	for {
-		s.mu.Lock()
-		if !o.more {
-			close(o.done)
-			o.done, o.late = nil, false
-			s.mu.Unlock()
-			return
-		}
-		o.more = false
-		goAway := o.goAway
-		s.mu.Unlock()
-
+		timer := time.AfterFunc(maxBlocked, h.conn.close)
 		h.mu.Lock()
-		h.announceLocked()
-		if goAway != nil && !h.goAwaySent {
-			h.goAwayLocked(h.lastOpened, h2.CodeNo, reasonJSON(*goAway, time.Time{}))
-			h.flushDelayedLocked()
-		}
-		h.w.Flush()
+		f(h)
 		h.mu.Unlock()
+		timer.Stop()
 	}
 }
 

@@ -25,8 +25,7 @@ type http2Conn struct {
 	conn     *conn
 	manages  bool           // it serves channel management, and not the provider API
 	settings HTTP2Settings  // with defaults filled in
-	orders   orders         // from methods of the Server
-	timers   sync.WaitGroup // of delayed responses, and of the goroutine that obeys orders
+	timers   sync.WaitGroup // of delayed responses
 
 	// Of the goroutine that reads:
 	r       *h2.Reader

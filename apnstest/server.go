@@ -285,7 +285,7 @@ func (s *Server) Close() {
 		close(s.closing)
 		s.stopListening()
 		for c := range s.conns {
-			c.closeLocked()
+			c.close()
 		}
 	}
 	s.changed.Broadcast()
