@@ -2,6 +2,7 @@ package apns_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -73,6 +74,63 @@ func ExampleAdvise() {
 	// busy nak, deliver after 30s
 	// unknown park: apns: message rejected: BadDeviceToken (HTTP status 400)
 	// wrong park: apns: token has 't' at index 0, expected only hexadecimal digits
+}
+
+// A message whose Expiry passes while it waits is not sent. Here the server is out of reach
+// until it is too late.
+func ExampleClient_Push_expired() {
+	server := apnstest.NewServer(nil)
+	defer server.Close()
+	client := &apns.Client{Config: server.TokenConfig()}
+	defer client.Close()
+
+	server.RefuseConnections(true)
+	time.AfterFunc(600*time.Millisecond, func() { server.RefuseConnections(false) })
+	_, err := client.Push(context.Background(), &apns.Message{
+		Token:   "c0ffee",
+		Payload: apns.AlertPayload("The train is here"),
+		Expiry:  time.Now().Add(500 * time.Millisecond),
+	})
+	fmt.Println(errors.Is(err, apns.ErrExpired), apns.Advise(err).Action)
+	fmt.Println(err)
+	fmt.Println("accepted:", server.Count(apnstest.Accepted))
+	// Output:
+	// true drop
+	// apns: expired: the message's Expiry passed while it waited to be sent
+	// accepted: 0
+}
+
+// A message in doubt is resent if it has a CollapseID: should the first have arrived, the
+// second replaces it. The outcome of a message without one is in doubt.
+func ExampleInDoubtPolicy() {
+	var mu sync.Mutex
+	arrived := make(map[string]int) // by token
+	server := apnstest.NewServer(func(m *apns.Message) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if arrived[m.Token]++; arrived[m.Token] == 1 {
+			return apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndRST} // accepted, but the answer is lost
+		}
+		return nil
+	})
+	defer server.Close()
+	client := &apns.Client{Config: server.TokenConfig(), InDoubt: apns.InDoubtResendCollapsible}
+	defer client.Close()
+
+	for _, m := range []*apns.Message{
+		{Token: "c0ffee", Payload: apns.AlertPayload("2:1"), CollapseID: "score"},
+		{Token: "decade", Payload: apns.AlertPayload("A goal!")},
+	} {
+		_, err := client.Push(context.Background(), m)
+		fmt.Println(m.Token, "in doubt:", errors.Is(err, apns.ErrInDoubt))
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	fmt.Println("arrived:", arrived)
+	// Output:
+	// c0ffee in doubt: false
+	// decade in doubt: true
+	// arrived: map[c0ffee:2 decade:1]
 }
 
 // A service sends what comes on a channel.
