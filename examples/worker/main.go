@@ -58,15 +58,13 @@ func run(ctx context.Context, args []string) error {
 	if len(args) > 0 && (args[0] == "publish" || args[0] == "server") {
 		command, args = args[0], args[1:]
 	}
-	s, err := parse(args)
+	s, err := parse(command, args)
 	if err != nil {
 		return err
 	}
 	switch {
 	case command == "server":
 		return serveNATS(ctx, s)
-	case s.nats == "" && command == "publish":
-		return errors.New("-nats is empty, expected the URL of a NATS server")
 	case command == "publish":
 		// Standard input may block, and does not know of ctx.
 		published := make(chan error, 1)
@@ -83,7 +81,8 @@ func run(ctx context.Context, args []string) error {
 	return work(ctx, s)
 }
 
-func parse(args []string) (*settings, error) {
+// parse returns the settings of a command: "publish", "server" or, for a worker, "".
+func parse(command string, args []string) (*settings, error) {
 	s := new(settings)
 	f := flag.NewFlagSet("worker", flag.ContinueOnError)
 	f.StringVar(&s.nats, "nats", "", "the `URL` of the NATS server, as nats://host:4222")
@@ -98,7 +97,7 @@ func parse(args []string) (*settings, error) {
 	f.IntVar(&s.pending, "pending", 20_000, "how many messages all workers hold together; those that wait for a delay count")
 	f.DurationVar(&s.ackWait, "ack-wait", time.Minute, "how long a worker may give no sign before its messages go to another; a message has\nhalf of it to be pushed")
 	f.DurationVar(&s.maxAge, "max-age", 24*time.Hour, "how long a message may wait in the queue; after that it is lost")
-	f.IntVar(&s.replicas, "replicas", 1, "on how many NATS servers a message is stored")
+	f.IntVar(&s.replicas, "replicas", 1, "on how many NATS servers a message is stored, up to "+strconv.Itoa(maxReplicas))
 	f.DurationVar(&s.grace, "grace", 20*time.Second, "how long to wait for answers after SIGTERM")
 	f.StringVar(&s.listen, "listen", "", "serve /metrics, /healthz and /readyz on `host:port`; of server: the address for clients")
 	f.StringVar(&s.store, "store", "", "of server: the `directory` for the streams")
@@ -109,17 +108,35 @@ func parse(args []string) (*settings, error) {
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
-	switch p := inDoubtPolicy(s.inDoubt); {
-	case f.NArg() > 0:
+	if f.NArg() > 0 {
 		return nil, fmt.Errorf("got %d arguments beside the flags, expected none; see -h", f.NArg())
-	case p != inDoubtRedeliver && p != inDoubtAck && p != inDoubtPark:
-		return nil, fmt.Errorf("-in-doubt is %q, expected redeliver, ack or park", s.inDoubt)
-	case s.room < 1 || s.pending < 1:
-		return nil, errors.New("-room and -pending are at least 1")
-	case s.ackWait < time.Second:
-		return nil, fmt.Errorf("-ack-wait is %v, expected at least a second", s.ackWait)
 	}
-	return s, nil
+	return s, s.check(command)
+}
+
+// check says which flag of a command has a value that it cannot have.
+func (s *settings) check(command string) error {
+	switch p := inDoubtPolicy(s.inDoubt); {
+	case s.nats == "" && command == "publish":
+		return errors.New("-nats is empty, expected the URL of a NATS server")
+	case s.nats != "" && s.p8 == "" && command == "":
+		return errors.New("-p8 is empty, expected the .p8 file of the authentication key, since -nats is set")
+	case p != inDoubtRedeliver && p != inDoubtAck && p != inDoubtPark:
+		return fmt.Errorf("-in-doubt is %q, expected redeliver, ack or park", s.inDoubt)
+	case s.room < 1:
+		return fmt.Errorf("-room is %d, expected at least 1", s.room)
+	case s.pending < 1:
+		return fmt.Errorf("-pending is %d, expected at least 1", s.pending)
+	case s.ackWait < time.Second:
+		return fmt.Errorf("-ack-wait is %v, expected at least a second", s.ackWait)
+	case s.maxAge < duplicatesWindow:
+		return fmt.Errorf("-max-age is %v, expected at least %v, for which NATS remembers what was published", s.maxAge, duplicatesWindow)
+	case s.replicas < 1 || s.replicas > maxReplicas:
+		return fmt.Errorf("-replicas is %d, expected 1 to %d", s.replicas, maxReplicas)
+	case s.grace < 0:
+		return fmt.Errorf("-grace is %v, expected 0 or more", s.grace)
+	}
+	return nil
 }
 
 // client returns a Client for the settings. A message has half of ackWait, so that JetStream

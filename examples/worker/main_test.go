@@ -20,38 +20,61 @@ func TestNoPasswordInErrors(t *testing.T) {
 }
 
 func TestParse(t *testing.T) {
-	for _, args := range [][]string{{"-in-doubt", "forget"}, {"x"}, {"-room", "0"}, {"-ack-wait", "1ms"}} {
-		if _, err := parse(args); err == nil {
-			t.Errorf("%q: got nil, want an error", args)
+	const real = "-nats=nats://127.0.0.1:1 -p8=key.p8 "
+	for _, test := range []struct{ command, args, want string }{
+		{"", "", ""},
+		{"", real, ""},
+		{"publish", "-nats=nats://127.0.0.1:1", ""},
+		{"server", "-listen=127.0.0.1:1 -store=x", ""},
+		{"", "x", "got 1 arguments beside the flags, expected none; see -h"},
+		{"", "-in-doubt=forget", `-in-doubt is "forget", expected redeliver, ack or park`},
+		{"", "-room=0", "-room is 0, expected at least 1"},
+		{"", "-pending=-1", "-pending is -1, expected at least 1"},
+		{"", "-ack-wait=1ms", "-ack-wait is 1ms, expected at least a second"},
+		{"", "-max-age=1m", "-max-age is 1m0s, expected at least 2m0s, for which NATS remembers what was published"},
+		{"", "-replicas=0", "-replicas is 0, expected 1 to 5"},
+		{"", "-replicas=6", "-replicas is 6, expected 1 to 5"},
+		{"", "-grace=-1s", "-grace is -1s, expected 0 or more"},
+		{"", "-nats=nats://127.0.0.1:1", "-p8 is empty, expected the .p8 file of the authentication key, since -nats is set"},
+		{"publish", "", "-nats is empty, expected the URL of a NATS server"},
+	} {
+		got := ""
+		if _, err := parse(test.command, strings.Fields(test.args)); err != nil {
+			got = err.Error()
+		}
+		if got != test.want {
+			t.Errorf("%s %s: got %q, want %q", test.command, test.args, got, test.want)
 		}
 	}
-	if err := run(t.Context(), []string{"publish"}); err == nil {
-		t.Error("publish without -nats: got nil, want an error")
-	}
-	if _, err := parse([]string{"-h"}); !errors.Is(err, flag.ErrHelp) {
+	if _, err := parse("", []string{"-h"}); !errors.Is(err, flag.ErrHelp) {
 		t.Errorf("-h: got %v", err)
 	}
 }
 
-// A line that is published twice is in the queue once. A line that is no message is not quoted.
+// A line that is published twice is in the queue once. Blank lines are skipped. An error has
+// the number of the line, and does not quote it.
 func TestPublishLines(t *testing.T) {
 	r := newRig(t, nil)
 	s := &settings{nats: r.queue.nc.ConnectedUrl(), queueSettings: queueSettings{maxAge: time.Hour, replicas: 1}}
 	one, two := demoMessage(1), demoMessage(2)
 	var out bytes.Buffer
-	if err := publishLines(t.Context(), bytes.NewReader(bytes.Join([][]byte{one, two, one}, []byte("\n"))), &out, s); err != nil {
+	if err := publishLines(t.Context(), bytes.NewReader(bytes.Join([][]byte{one, nil, two, []byte(" "), one, nil, nil}, []byte("\n"))), &out, s); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := out.String(), "published 2, duplicates 1\n"; got != want || r.left(pushStream) != 2 {
 		t.Errorf("got %q and %d messages in the queue, want %q and 2", got, r.left(pushStream), want)
 	}
 	out.Reset()
-	err := publishLines(t.Context(), strings.NewReader(string(demoMessage(3))+"\n"+`{"token": "decade", "payload":`), &out, s)
-	if err == nil || strings.Contains(err.Error(), "decade") {
-		t.Errorf("got %v, want an error without the token", err)
+	err := publishLines(t.Context(), strings.NewReader(string(demoMessage(3))+"\n\n"+`{"token": "decade", "payload":`), &out, s)
+	if err == nil || !strings.HasPrefix(err.Error(), "line 3 ") || strings.Contains(err.Error(), "decade") {
+		t.Errorf("got %v, want an error about line 3, without the token", err)
 	}
 	if got, want := out.String(), "published 1, duplicates 0\n"; got != want {
 		t.Errorf("a line is wrong: got %q, want %q", got, want)
+	}
+	err = publishLines(t.Context(), strings.NewReader("\n"+strings.Repeat("decade", 64<<10)), &out, s)
+	if err == nil || !strings.HasPrefix(err.Error(), "line 2: ") || strings.Contains(err.Error(), "decade") {
+		t.Errorf("a long line: got %v, want an error about line 2, without the line", err)
 	}
 }
 
@@ -87,7 +110,7 @@ func TestPublishEnds(t *testing.T) {
 // Whoever publishes does not change how long and how often the queue stores messages.
 func TestPublishKeepsStreams(t *testing.T) {
 	r := newRig(t, nil)
-	s, err := parse([]string{"-nats", r.queue.nc.ConnectedUrl()})
+	s, err := parse("publish", []string{"-nats", r.queue.nc.ConnectedUrl()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -15,7 +16,7 @@ import (
 	"example.com/apns"
 )
 
-// publishLines publishes messages, one per line in their JSON form. The Nats-Msg-Id is the
+// publishLines publishes messages, one per line in their JSON form. Blank lines are skipped. The Nats-Msg-Id is the
 // message's APNsID or, without one, a hash of the line. So a message that is published
 // twice within two minutes, because the first confirmation was lost, is in the queue once.
 func publishLines(ctx context.Context, in io.Reader, out io.Writer, s *settings) error {
@@ -44,7 +45,11 @@ func publishLines(ctx context.Context, in io.Reader, out io.Writer, s *settings)
 func (p *publisher) publishLines(in io.Reader) error {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, 64<<10)
-	for n := 1; lines.Scan(); n++ {
+	n := 1
+	for ; lines.Scan(); n++ {
+		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
+			continue
+		}
 		var m apns.Message
 		if json.Unmarshal(lines.Bytes(), &m) != nil { // whose error may quote what is secret
 			return fmt.Errorf("line %d is not the JSON form of a message", n)
@@ -57,7 +62,10 @@ func (p *publisher) publishLines(in io.Reader) error {
 			return err
 		}
 	}
-	return lines.Err()
+	if err := lines.Err(); err != nil { // which does not quote the line
+		return fmt.Errorf("line %d: %w", n, err)
+	}
+	return nil
 }
 
 // A publisher has up to 1,000 messages on their way to JetStream.

@@ -26,6 +26,11 @@ const (
 	headerSequence  = "Apns-Sequence" // of the message in pushStream
 )
 
+// A producer that repeats a Nats-Msg-Id within duplicatesWindow publishes once.
+const duplicatesWindow = 2 * time.Minute
+
+const maxReplicas = 5 // which JetStream sets
+
 // A queue is the streams, and the consumer that all workers share.
 type queue struct {
 	nc       *nats.Conn
@@ -79,7 +84,7 @@ func openStreams(ctx context.Context, js jetstream.JetStream, s queueSettings) (
 		Subjects:   []string{subjectSend},
 		Retention:  jetstream.WorkQueuePolicy,
 		MaxAge:     s.maxAge,
-		Duplicates: 2 * time.Minute, // a producer that repeats a Nats-Msg-Id in this time publishes once
+		Duplicates: duplicatesWindow,
 		Replicas:   s.replicas,
 	})
 }

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestDemo(t *testing.T) {
-	s, err := parse(nil)
+	s, err := parse("", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
