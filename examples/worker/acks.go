@@ -76,14 +76,27 @@ func newAcknowledger(nc *nats.Conn, confirmed func(*job)) (*acknowledger, error)
 
 // send sends the acknowledgement of a job.
 func (a *acknowledger) send(j *job, body string) {
-	j.resolved.Store(true)
 	p := &pendingAck{job: j, body: []byte(body), sent: time.Now(), tries: 1, repeatable: !isLater(body)}
 	a.mu.Lock()
+	j.resolved = true
 	a.last++
 	n := a.last
 	a.open[n] = p
 	a.mu.Unlock()
 	a.publish(n, p)
+}
+
+// progress says that a job is in progress, so that its AckWait begins anew. It reports whether
+// it did: after the acknowledgement of the job it does nothing, since AckWait would then take
+// the place of a nak's delay. It publishes with mu held, so that send comes before or after.
+func (a *acknowledger) progress(j *job) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if j.resolved {
+		return false
+	}
+	a.nc.Publish(j.reply, []byte(ackProgress))
+	return true
 }
 
 // publish writes an acknowledgement. If that fails, or the connection is cut, repeat tries

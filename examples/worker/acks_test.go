@@ -1,11 +1,18 @@
 package main
 
 import (
+	"bytes"
+	"fmt"
+	"log"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"example.com/apns"
 )
 
 // While a cluster elects the leader of a consumer nobody takes acknowledgements, and NATS says
@@ -70,5 +77,103 @@ func TestNakOnce(t *testing.T) {
 	}
 	if left := r.worker.acks.close(nil); left != 0 {
 		t.Errorf("%d acknowledgements are left, want none", left)
+	}
+}
+
+// ackOf returns the acknowledgement that a worker sends for an outcome.
+func ackOf(t *testing.T, w *worker, delivered uint64, err error) string {
+	t.Helper()
+	sub, subErr := w.queue.nc.SubscribeSync(nats.NewInbox())
+	if subErr != nil {
+		t.Fatal(subErr)
+	}
+	defer sub.Unsubscribe()
+	j := &job{sequence: 7, delivered: delivered, reply: sub.Subject}
+	j.message.Value = j
+	w.resolve(apns.Result{Message: &j.message, Err: err})
+	m, subErr := sub.NextMsg(10 * time.Second)
+	if subErr != nil {
+		t.Fatal(subErr)
+	}
+	m.Respond(nil)
+	return string(m.Data)
+}
+
+// A server that says how long to wait is obeyed, for a minute at most. Otherwise the wait grows
+// with each delivery, and there is none while the worker drains.
+func TestRetryDelays(t *testing.T) {
+	r := newRig(t, nil)
+	throttled := func(after time.Duration) error {
+		return &apns.PushError{HTTPStatus: 429, Reason: apns.ReasonTooManyRequests, RetryAfter: after}
+	}
+	const notSaid = -1
+	for _, test := range []struct {
+		asked     time.Duration
+		delivered uint64
+		draining  bool
+		want      time.Duration
+	}{
+		{notSaid, 1, false, time.Second},
+		{notSaid, 4, false, 8 * time.Second},
+		{notSaid, 100, false, time.Minute},
+		{notSaid, 4, true, 0},
+		{0, 4, false, 8 * time.Second},
+		{3 * time.Second, 1, false, 3 * time.Second},
+		{time.Second, 4, false, time.Second},
+		{time.Second, 4, true, time.Second},
+		{time.Hour, 1, false, time.Minute},
+		{time.Hour, 1, true, time.Minute},
+	} {
+		err := apns.ErrNotSent
+		if test.asked != notSaid {
+			err = throttled(test.asked)
+		}
+		r.worker.draining.Store(test.draining)
+		if got, want := ackOf(t, r.worker, test.delivered, err), ackLater(test.want); got != want {
+			t.Errorf("asked to wait %v, delivery %d, draining %v: got %s, want %s", test.asked, test.delivered, test.draining, got, want)
+		}
+	}
+}
+
+// A message that is acknowledged after it was found to be late is not extended.
+func TestNotExtendedAfterNak(t *testing.T) {
+	r := newRig(t, nil)
+	sub, err := r.queue.nc.SubscribeSync("acks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := r.worker
+	j, other := &job{reply: "acks", delivered: 1}, &job{reply: "acks"}
+	w.held[j], w.held[other] = struct{}{}, struct{}{}
+	late := w.late(time.Now())
+	if len(late) != 2 || len(w.late(time.Now())) != 0 {
+		t.Fatalf("%d are late at first, and some once more, want 2 and none", len(late))
+	}
+	w.retry(j, 0, time.Second)
+	for _, l := range late {
+		if got := w.acks.progress(l); got != (l == other) {
+			t.Errorf("extended: got %v, want %v", got, l == other)
+		}
+	}
+	for _, want := range []string{ackLater(time.Second), ackProgress} {
+		m, err := sub.NextMsg(10 * time.Second)
+		if err != nil || string(m.Data) != want {
+			t.Fatalf("got %v (%v), want %s", m, err, want)
+		}
+	}
+}
+
+// The log says which message is in doubt, and why.
+func TestInDoubtLog(t *testing.T) {
+	r := newRig(t, nil)
+	var out bytes.Buffer
+	log.SetOutput(&out)
+	defer log.SetOutput(os.Stderr)
+	if got, want := ackOf(t, r.worker, 1, fmt.Errorf("%w: the connection was reset", apns.ErrInDoubt)), ackLater(time.Second); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	log.SetOutput(os.Stderr) // before out is read
+	if got := out.String(); !doubtLine.MatchString(got) || !strings.Contains(got, "the connection was reset") {
+		t.Errorf("the log is %q, want the sequence number and the error", got)
 	}
 }

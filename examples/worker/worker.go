@@ -61,7 +61,7 @@ type job struct {
 	data      []byte
 	extended  time.Time // when AckWait began; worker.mu protects it
 	message   apns.Message
-	resolved  atomic.Bool // its acknowledgement is on its way
+	resolved  bool // its acknowledgement is on its way; acknowledger.mu protects it
 }
 
 // newWorker returns a worker that has yet to run. It needs room for at least one message.
@@ -253,7 +253,7 @@ func (w *worker) resolve(r apns.Result) {
 		}
 		w.retry(j, 0, time.Minute)
 	case apns.ActionDecide:
-		slog.Warn("in doubt", "sequence", j.sequence, "policy", w.inDoubt)
+		slog.Warn("in doubt", "sequence", j.sequence, "policy", w.inDoubt, "error", r.Err)
 		switch w.inDoubt {
 		case inDoubtAck:
 			w.acks.send(j, ackDone)
@@ -271,13 +271,18 @@ func (w *worker) reject(j *job, reason string) {
 	w.events <- event{j, subjectRejected, j.data, reason, ackNever(reason)}
 }
 
-// retry has a message delivered once more: after what the server asked for, and after a
-// back-off unless this worker ends and another one may take it.
+// retry has a message delivered once more: after what the server asked for, a minute at
+// most, as the Client waits. If the server did not ask, it is after a back-off, unless this
+// worker ends: then another one may have the message at once.
 func (w *worker) retry(j *job, asked, backOff time.Duration) {
-	if w.draining.Load() {
-		backOff = 0
+	after := backOff
+	switch {
+	case asked > 0:
+		after = min(asked, time.Minute)
+	case w.draining.Load():
+		after = 0
 	}
-	w.acks.send(j, ackLater(max(asked, backOff)))
+	w.acks.send(j, ackLater(after))
 }
 
 // backOff returns how long a message waits before it is delivered once more.
@@ -295,20 +300,25 @@ func (w *worker) extend(drained <-chan struct{}) {
 		case <-drained:
 			return
 		case now := <-ticker.C:
-			var late []*job
-			w.mu.Lock()
-			for j := range w.held {
-				// After -NAK it would be delivered too early.
-				if now.Sub(j.extended) >= w.queue.ackWait/4 && !j.resolved.Load() {
-					j.extended = now
-					late = append(late, j)
+			for _, j := range w.late(now) {
+				if w.acks.progress(j) {
+					w.metrics.extended.Add(1)
 				}
 			}
-			w.mu.Unlock()
-			for _, j := range late {
-				w.queue.nc.Publish(j.reply, []byte(ackProgress))
-			}
-			w.metrics.extended.Add(uint64(len(late)))
 		}
 	}
+}
+
+// late returns the jobs for which AckWait began a quarter of it ago, or earlier. It begins
+// for them now.
+func (w *worker) late(now time.Time) (late []*job) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for j := range w.held {
+		if now.Sub(j.extended) >= w.queue.ackWait/4 {
+			j.extended = now
+			late = append(late, j)
+		}
+	}
+	return late
 }
