@@ -32,7 +32,8 @@ func ackNever(reason string) string { return "+TERM " + reason }
 
 // An acknowledger sends acknowledgements, and repeats each until JetStream has confirmed it. An
 // acknowledgement that is lost with a connection would have the message sent twice. A nak is
-// not repeated: if it is lost, the message is delivered after AckWait.
+// not repeated: if it is lost, the message is delivered after AckWait. So a job whose nak has
+// no confirmation after two to three seconds is released, with a warning.
 // (jetstream.Msg.DoubleAck does the same, but waits for each.)
 type acknowledger struct {
 	nc        *nats.Conn
@@ -42,9 +43,10 @@ type acknowledger struct {
 	stop      chan struct{}
 	repeating sync.WaitGroup
 
-	mu   sync.Mutex // protects what follows
-	last uint64
-	open map[uint64]*pendingAck
+	mu        sync.Mutex // protects what follows
+	last      uint64
+	open      map[uint64]*pendingAck
+	abandoned bool
 }
 
 type pendingAck struct {
@@ -79,11 +81,24 @@ func (a *acknowledger) send(j *job, body string) {
 	p := &pendingAck{job: j, body: []byte(body), sent: time.Now(), tries: 1, repeatable: !isLater(body)}
 	a.mu.Lock()
 	j.resolved = true
+	if a.abandoned {
+		a.mu.Unlock()
+		return
+	}
 	a.last++
 	n := a.last
 	a.open[n] = p
 	a.mu.Unlock()
 	a.publish(n, p)
+}
+
+// abandon forgets all acknowledgements, and sends none from now on. The consumer is gone; one
+// that is created in its place could take them for those of its own messages.
+func (a *acknowledger) abandon() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.abandoned = true
+	clear(a.open)
 }
 
 // progress says that a job is in progress, so that its AckWait begins anew. It reports whether
@@ -92,7 +107,7 @@ func (a *acknowledger) send(j *job, body string) {
 func (a *acknowledger) progress(j *job) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if j.resolved {
+	if j.resolved || a.abandoned {
 		return false
 	}
 	a.nc.Publish(j.reply, []byte(ackProgress))

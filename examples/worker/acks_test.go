@@ -177,3 +177,32 @@ func TestInDoubtLog(t *testing.T) {
 		t.Errorf("the log is %q, want the sequence number and the error", got)
 	}
 }
+
+// Once the consumer is gone nothing is sent to it, and nothing is waited for.
+func TestAbandonAcknowledgements(t *testing.T) {
+	nc := startTestServer(t)
+	a, err := newAcknowledger(nc, func(*job) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sub, err := nc.SubscribeSync("acks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, after := &job{reply: "acks"}, &job{reply: "acks"}
+	a.send(before, ackDone)
+	a.abandon()
+	a.send(after, ackDone)
+	if a.progress(&job{reply: "acks"}) {
+		t.Error("a job is extended")
+	}
+	if left := a.close(nil); left != 0 {
+		t.Errorf("%d acknowledgements are waited for, want none", left)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if n, _, _ := sub.Pending(); n != 1 {
+		t.Errorf("%d acknowledgements were sent, want 1", n)
+	}
+}

@@ -12,25 +12,20 @@ import (
 )
 
 // An acceptor accepts each message at once, and pushes none.
-type acceptor struct{ stop chan struct{} }
+type acceptor struct{}
 
-func (a acceptor) PushChan(_ context.Context, messages <-chan *apns.Message) iter.Seq[apns.Result] {
+func (acceptor) PushAll(_ context.Context, messages iter.Seq[*apns.Message]) iter.Seq[apns.Result] {
 	return func(yield func(apns.Result) bool) {
-		for {
-			select {
-			case m := <-messages:
-				if !yield(apns.Result{Message: m}) {
-					return
-				}
-			case <-a.stop:
+		for m := range messages {
+			if !yield(apns.Result{Message: m}) {
 				return
 			}
 		}
 	}
 }
 
-func (a acceptor) Shutdown(context.Context) error { close(a.stop); return nil }
-func (a acceptor) Close() error                   { return nil }
+func (acceptor) Shutdown(context.Context) error { return nil }
+func (acceptor) Close() error                   { return nil }
 
 // A worker whose messages are pushed should have 0.6 of the messages a second of one whose
 // messages are accepted at once. The queue, the worker and the push server are in this process.
@@ -43,7 +38,7 @@ func BenchmarkWorker(b *testing.B) {
 				b.StopTimer()
 				r := newRig(b, nil, func(r *rig) { r.server.MaxRecords = -1 })
 				if name != "pushed" {
-					r.worker.client = acceptor{make(chan struct{})}
+					r.worker.client = acceptor{}
 				}
 				p := &publisher{js: r.queue.js}
 				for i := range n {

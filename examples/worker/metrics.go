@@ -54,15 +54,21 @@ func (w *worker) write(out io.Writer) {
 	}
 }
 
-// handler serves /metrics; /healthz, for the liveness probe; and /readyz, which fails while
-// the queue is out of reach or the worker drains.
+// handler serves /metrics; /healthz, which fails if the worker is stuck; and /readyz, which
+// fails while the queue is out of reach or the worker drains.
 func (w *worker) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(out http.ResponseWriter, _ *http.Request) {
 		out.Header().Set("Content-Type", "text/plain; version=0.0.4")
 		w.write(out)
 	})
-	mux.HandleFunc("GET /healthz", func(out http.ResponseWriter, _ *http.Request) { fmt.Fprintln(out, "ok") })
+	mux.HandleFunc("GET /healthz", func(out http.ResponseWriter, _ *http.Request) {
+		if w.isStuck() {
+			http.Error(out, "stuck: the queue was not asked for "+stuckAfter.String(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(out, "ok")
+	})
 	mux.HandleFunc("GET /readyz", func(out http.ResponseWriter, _ *http.Request) {
 		switch {
 		case w.draining.Load():

@@ -48,10 +48,12 @@ type queueSettings struct {
 	replicas int           // of the streams
 }
 
-// connect connects to NATS. It connects again for as long as the program runs. Its errors do
-// not have the address, in which there may be a password.
+// connect connects to NATS. It connects again for as long as the program runs. A server that
+// does not answer counts as disconnected after half a minute: three PINGs. Its errors do not have
+// the address, in which there may be a password.
 func connect(address, name string) (*nats.Conn, jetstream.JetStream, error) {
 	nc, err := nats.Connect(address, nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectWait(200*time.Millisecond),
+		nats.PingInterval(10*time.Second),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
 				slog.Warn("disconnected from NATS", "error", err)
@@ -106,6 +108,24 @@ func openQueue(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, s que
 		return nil, err
 	}
 	return &queue{nc, js, consumer, s.ackWait, stream.CachedInfo().Created}, nil
+}
+
+// check returns an error if the queue is not the one that was opened: its stream or its
+// consumer was deleted, or the store was. It returns nil if it cannot find out.
+func (q *queue) check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	stream, err := q.js.Stream(ctx, pushStream)
+	if err == nil && !stream.CachedInfo().Created.Equal(q.created) {
+		return fmt.Errorf("the stream %s is another one, expected that of %v", pushStream, q.created)
+	}
+	if err == nil {
+		_, err = stream.Consumer(ctx, consumerName)
+	}
+	if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return fmt.Errorf("the queue is gone, expected the stream %s and its consumer %s: %w", pushStream, consumerName, err)
+	}
+	return nil
 }
 
 // startServer starts a NATS server with JetStream in this process. With an empty address it

@@ -20,7 +20,7 @@ import (
 
 // A pusher is an *apns.Client, or what a benchmark puts in its place.
 type pusher interface {
-	PushChan(context.Context, <-chan *apns.Message) iter.Seq[apns.Result]
+	PushAll(context.Context, iter.Seq[*apns.Message]) iter.Seq[apns.Result]
 	Shutdown(context.Context) error
 	Close() error
 }
@@ -46,6 +46,7 @@ type worker struct {
 	acks     *acknowledger
 	events   chan event
 	draining atomic.Bool
+	fetched  atomic.Int64 // when fetch was last known to run, in Unix seconds
 	metrics  metrics
 
 	mu   sync.Mutex // protects what follows
@@ -72,6 +73,7 @@ func newWorker(q *queue, client pusher, inDoubt inDoubtPolicy, room int, grace t
 		held:   make(map[*job]struct{}),
 		room:   make(chan struct{}, 1),
 	}
+	w.fetched.Store(time.Now().Unix())
 	var err error
 	w.acks, err = newAcknowledger(q.nc, w.release)
 	return w, err
@@ -79,15 +81,27 @@ func newWorker(q *queue, client pusher, inDoubt inDoubtPolicy, room int, grace t
 
 // run works until ctx ends, and then drains: it takes nothing more, waits for the outcomes of
 // what it has pushed, gives the rest back, and returns when all acknowledgements are
-// confirmed. It takes grace at most, and up to ten seconds more where NATS does not answer.
+// confirmed. It takes grace at most, and up to ten seconds more where NATS does not answer. It
+// drains with an error if the queue does not exist any more: to start it again creates the queue.
+//
+// A nak that is not confirmed in time is no error, but a warning in the log: if JetStream does
+// not have it, the message is delivered after AckWait.
 func (w *worker) run(ctx context.Context) error {
-	messages := make(chan *apns.Message, w.max)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	taken := make(chan *job, w.max)
+	var gone error
 	var fetching, pushing, publishing, extending sync.WaitGroup
-	fetching.Go(func() { w.fetch(ctx, messages) })
+	fetching.Go(func() {
+		defer stop()
+		if gone = w.fetch(ctx, taken); gone != nil {
+			w.acks.abandon()
+		}
+	})
 	pushing.Go(func() {
 		// This context has nothing to do with ctx: if it ended, what is in flight would be
-		// in doubt. Shutdown ends the loop.
-		for r := range w.client.PushChan(context.Background(), messages) {
+		// in doubt.
+		for r := range w.client.PushAll(context.Background(), w.unexpired(ctx, taken)) {
 			w.resolve(r)
 		}
 	})
@@ -109,9 +123,9 @@ func (w *worker) run(ctx context.Context) error {
 	}
 	pushing.Wait()
 	fetching.Wait()
-	close(messages)
-	for m := range messages { // PushChan has not taken these
-		w.retry(m.Value.(*job), 0, 0)
+	close(taken)
+	for j := range taken { // PushAll has not asked for these
+		w.retry(j, 0, 0)
 	}
 	close(w.events)
 	time.AfterFunc(publishWait, cancelPublishing)
@@ -121,6 +135,9 @@ func (w *worker) run(ctx context.Context) error {
 	left := w.acks.close(bound.Done())
 	close(drained)
 	extending.Wait()
+	if gone != nil {
+		return gone
+	}
 	if left > 0 {
 		return fmt.Errorf("%d acknowledgements are not confirmed: those messages are delivered once more", left)
 	}
@@ -128,26 +145,30 @@ func (w *worker) run(ctx context.Context) error {
 }
 
 // fetch takes messages from the queue, no more than the worker has room for: so each of them
-// is known to extend.
-func (w *worker) fetch(ctx context.Context, messages chan<- *apns.Message) {
-	for ctx.Err() == nil {
+// is known to extend. It returns an error if the queue is gone.
+func (w *worker) fetch(ctx context.Context, taken chan<- *job) error {
+	for {
 		n := w.waitForRoom(ctx)
 		if n == 0 {
-			return
+			return nil
 		}
 		batch, err := w.queue.consumer.Fetch(n, jetstream.FetchMaxWait(time.Second)) // run waits so long at SIGTERM
 		if err == nil {
 			for m := range batch.Messages() {
-				w.take(m, messages)
+				w.take(m, taken)
 			}
 			err = batch.Error()
 		}
-		if err != nil && ctx.Err() == nil {
-			slog.Warn("cannot fetch from the queue", "error", err)
-			select {
-			case <-time.After(time.Second):
-			case <-ctx.Done():
-			}
+		if err == nil || ctx.Err() != nil {
+			continue
+		}
+		slog.Warn("cannot fetch from the queue", "error", err)
+		if err := w.queue.check(ctx); err != nil {
+			return err
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
 		}
 	}
 }
@@ -155,17 +176,29 @@ func (w *worker) fetch(ctx context.Context, messages chan<- *apns.Message) {
 // waitForRoom waits until a quarter of the room is free, and returns how much is. It returns 0
 // if ctx ends.
 func (w *worker) waitForRoom(ctx context.Context) int {
-	for {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		w.fetched.Store(time.Now().Unix())
 		if free := w.max - w.holding(); free >= max(1, w.max/4) {
 			return free
 		}
 		select {
 		case <-w.room:
+		case <-ticker.C:
 		case <-ctx.Done():
-			return 0
 		}
 	}
+	return 0
 }
+
+// isStuck reports whether fetch does not run, though it should.
+func (w *worker) isStuck() bool {
+	return !w.draining.Load() && time.Since(time.Unix(w.fetched.Load(), 0)) > stuckAfter
+}
+
+// stuckAfter is more than a round of fetch takes, also if NATS does not answer.
+const stuckAfter = time.Minute
 
 func (w *worker) holding() int {
 	w.mu.Lock()
@@ -184,8 +217,8 @@ func (w *worker) release(j *job) {
 	}
 }
 
-// take makes a job of a message and hands it to PushChan, or rejects it.
-func (w *worker) take(m jetstream.Msg, messages chan<- *apns.Message) {
+// take makes a job of a message, or rejects it.
+func (w *worker) take(m jetstream.Msg, taken chan<- *job) {
 	meta, err := m.Metadata()
 	if err != nil {
 		slog.Error("this is no message of JetStream", "subject", m.Subject(), "error", err)
@@ -205,15 +238,31 @@ func (w *worker) take(m jetstream.Msg, messages chan<- *apns.Message) {
 		return
 	}
 	p := &j.message
-	if p.Expiry.Unix() > 0 && !p.Expiry.After(time.Now()) { // the package would have the server try once
-		w.reject(j, "it expired in the queue")
-		return
-	}
 	if p.APNsID == "" {
 		p.APNsID = messageID(w.queue.created, j.sequence)
 	}
 	p.Value = j
-	messages <- p // which has room for all that are held
+	taken <- j // which has room for all that are held
+}
+
+// unexpired yields the messages of jobs until ctx ends, and rejects those that have expired:
+// the package would have the server try once. It looks at the Expiry here, and not in take,
+// because PushAll asks for a message when it has room for it, which may be long after. What
+// expires after that is the Client's to find (ErrExpired), but for an instant in between.
+func (w *worker) unexpired(ctx context.Context, taken <-chan *job) iter.Seq[*apns.Message] {
+	return func(yield func(*apns.Message) bool) {
+		for ctx.Err() == nil {
+			select {
+			case j := <-taken:
+				if e := j.message.Expiry; e.Unix() > 0 && !e.After(time.Now()) {
+					w.reject(j, "it expired in the queue")
+				} else if !yield(&j.message) {
+					return
+				}
+			case <-ctx.Done():
+			}
+		}
+	}
 }
 
 // messageID returns a UUID that is the same each time that a message is delivered, on any

@@ -445,6 +445,62 @@ func TestParkLater(t *testing.T) {
 	}
 }
 
+// A message that expires while it waits for room in the Client is not pushed.
+func TestExpiresBeforeItIsPushed(t *testing.T) {
+	expiry := time.Now().Add(2 * time.Second).Truncate(time.Second)
+	slow := func(*apns.Message) error {
+		return apnstest.Fault{Err: apns.StatusNoError, Delay: max(0, time.Until(expiry)+200*time.Millisecond)}
+	}
+	r := newRig(t, slow, func(r *rig) { r.client.MaxInFlight = 1 })
+	late := apns.Message{Token: "c0ffee", Payload: apns.AlertPayload("Hello"), Expiry: expiry}
+	r.publish(demoMessage(1), demoMessage(2), encode(t, late))
+	r.start()
+	r.waitUntilEmpty()
+	r.drain()
+	if got := r.server.Count(apnstest.Accepted); got != 2 {
+		t.Errorf("the server accepted %d messages, want 2", got)
+	}
+	r.wantEvent(subjectRejected, "it expired in the queue", encode(t, late))
+}
+
+// A worker whose queue is deleted ends with an error, so that it is started again: that
+// creates the queue.
+func TestQueueIsGone(t *testing.T) {
+	for name, remove := range map[string]func(context.Context, *queue) error{
+		"consumer": func(ctx context.Context, q *queue) error { return q.js.DeleteConsumer(ctx, pushStream, consumerName) },
+		"stream":   func(ctx context.Context, q *queue) error { return q.js.DeleteStream(ctx, pushStream) },
+		"stream, and another is created": func(ctx context.Context, q *queue) error {
+			if err := q.js.DeleteStream(ctx, pushStream); err != nil {
+				return err
+			}
+			_, err := openQueue(ctx, q.nc, q.js, queueSettings{ackWait: time.Minute, pending: 10, maxAge: time.Hour, replicas: 1})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, nil, func(r *rig) { r.server.Latency = 500 * time.Millisecond })
+			r.publish(demoMessage(1))
+			r.start()
+			r.waitFor("a message is taken", func() bool { return r.metrics.taken.Load() == 1 })
+			if err := remove(t.Context(), r.queue); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case err := <-r.done:
+				if err == nil || !strings.Contains(err.Error(), pushStream) {
+					t.Errorf("got %v, want an error that names the stream", err)
+				}
+			case <-time.After(20 * time.Second):
+				t.Fatal("the worker does not end")
+			}
+			if got := r.server.Count(apnstest.Accepted); got != 1 {
+				t.Errorf("the server accepted %d messages, want 1: what is in flight is waited for", got)
+			}
+		})
+	}
+}
+
 // What waits for longer than AckWait is extended, and so is delivered once.
 func TestExtended(t *testing.T) {
 	r := newRig(t, nil, func(r *rig) {
