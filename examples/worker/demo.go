@@ -94,8 +94,9 @@ func demo(ctx context.Context, out io.Writer, s *settings) error {
 	}
 	fmt.Fprintf(out, "published %d messages\n", p.stored)
 
-	client := &apns.Client{Addr: pushServer.HTTP2Addr, Config: pushServer.TokenConfig(), Timeout: s.ackWait / 2}
-	w, err := newWorker(q, client, inDoubtPolicy(s.inDoubt), s.room, s.grace)
+	m := new(metrics)
+	client := &apns.Client{Addr: pushServer.HTTP2Addr, Config: pushServer.TokenConfig(), Timeout: s.ackWait / 2, OnAttempt: m.attempts.observe}
+	w, err := newWorker(q, client, m, inDoubtPolicy(s.inDoubt), s.room, s.grace)
 	if err != nil {
 		return err
 	}

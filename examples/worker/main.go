@@ -140,8 +140,9 @@ func (s *settings) check(command string) error {
 }
 
 // client returns a Client for the settings. A message has half of ackWait, so that JetStream
-// does not deliver it to another worker while this one may still push it.
-func (s *settings) client() (*apns.Client, error) {
+// does not deliver it to another worker while this one may still push it. The attempts are
+// counted in m.
+func (s *settings) client(m *metrics) (*apns.Client, error) {
 	key, err := apns.LoadAuthKey(s.p8, s.keyID, s.teamID)
 	if err != nil {
 		return nil, err
@@ -157,12 +158,13 @@ func (s *settings) client() (*apns.Client, error) {
 			return nil, fmt.Errorf("%s has no certificates, expected PEM", s.ca)
 		}
 	}
-	return &apns.Client{Addr: s.addr, Config: config, Timeout: s.ackWait / 2}, nil
+	return &apns.Client{Addr: s.addr, Config: config, Timeout: s.ackWait / 2, OnAttempt: m.attempts.observe}, nil
 }
 
 // work runs a worker until ctx ends.
 func work(ctx context.Context, s *settings) error {
-	client, err := s.client()
+	m := new(metrics)
+	client, err := s.client(m)
 	if err != nil {
 		return err
 	}
@@ -176,7 +178,7 @@ func work(ctx context.Context, s *settings) error {
 	if err != nil {
 		return err
 	}
-	w, err := newWorker(q, client, inDoubtPolicy(s.inDoubt), s.room, s.grace)
+	w, err := newWorker(q, client, m, inDoubtPolicy(s.inDoubt), s.room, s.grace)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,8 @@ package main
 
 import (
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -24,12 +26,12 @@ func TestEndpoints(t *testing.T) {
 	if code, _ := get("/readyz"); code != 200 {
 		t.Errorf("/readyz: got %d, want 200", code)
 	}
-	if _, body := get("/metrics"); !strings.Contains(body, "\nworker_resolved_total{action=\"done\"} 1\n") || strings.Contains(body, demoToken(1)) {
+	if _, body := get("/metrics"); !strings.Contains(body, "\nworker_resolved_total{action=\"done\"} 1\n") || !strings.Contains(body, "\napns_attempts_total{outcome=\"accepted\"} 1\n") || strings.Contains(body, demoToken(1)) {
 		t.Errorf("/metrics: got %s, want one message that is done, and no token", body)
 	}
 	_, body := get("/metrics")
 	for line := range strings.Lines(body) {
-		if f := strings.Fields(line); f[0] == "#" && f[1] == "TYPE" && !slices.Equal(f[3:], []string{"counter"}) && !slices.Equal(f[3:], []string{"gauge"}) {
+		if f := strings.Fields(line); f[0] == "#" && f[1] == "TYPE" && !slices.Equal(f[3:], []string{"counter"}) && !slices.Equal(f[3:], []string{"gauge"}) && !slices.Equal(f[3:], []string{"histogram"}) {
 			t.Errorf("/metrics: got %q, want a type that Prometheus has", line)
 		}
 	}
@@ -77,5 +79,57 @@ func TestPings(t *testing.T) {
 	defer nc.Close()
 	if got, most := nc.Opts.PingInterval*time.Duration(nc.Opts.MaxPingsOut+1), 30*time.Second; got > most {
 		t.Errorf("noticed after %v, want %v at most", got, most)
+	}
+}
+
+// The attempts of a Client are counted by outcome and by latency, those of the program's own
+// Client too.
+func TestAttempts(t *testing.T) {
+	r := newRig(t, nil)
+	key := filepath.Join(t.TempDir(), "key.p8")
+	if err := os.WriteFile(key, r.server.Certificates().AuthKey, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := parse("", []string{"-nats=x", "-p8", key, "-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := s.client(r.metrics)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range []apns.Attempt{
+		{Latency: 10 * time.Millisecond},
+		{Latency: 200 * time.Millisecond, Err: apns.ErrNotSent},
+		{Latency: 200 * time.Millisecond},
+		{Latency: time.Minute, Err: apns.ErrInDoubt},
+		{Latency: 1500 * time.Millisecond, Err: &apns.PushError{HTTPStatus: 400, Reason: apns.ReasonBadDeviceToken}},
+	} {
+		client.OnAttempt(t.Context(), a)
+	}
+	var out strings.Builder
+	r.write(&out)
+	want := `# HELP apns_attempts_total Attempts to send a message, by outcome.
+# TYPE apns_attempts_total counter
+apns_attempts_total{outcome="accepted"} 2
+apns_attempts_total{outcome="rejected"} 1
+apns_attempts_total{outcome="not_sent"} 1
+apns_attempts_total{outcome="in_doubt"} 1
+# HELP apns_attempt_seconds Time from giving a message to a connection to the outcome of the attempt.
+# TYPE apns_attempt_seconds histogram
+apns_attempt_seconds_bucket{le="0.01"} 1
+apns_attempt_seconds_bucket{le="0.03"} 1
+apns_attempt_seconds_bucket{le="0.1"} 1
+apns_attempt_seconds_bucket{le="0.3"} 3
+apns_attempt_seconds_bucket{le="1"} 3
+apns_attempt_seconds_bucket{le="3"} 4
+apns_attempt_seconds_bucket{le="10"} 4
+apns_attempt_seconds_bucket{le="30"} 4
+apns_attempt_seconds_bucket{le="+Inf"} 5
+apns_attempt_seconds_sum 61.91
+apns_attempt_seconds_count 5
+`
+	if got := out.String(); !strings.HasSuffix(got, want) {
+		t.Errorf("got\n%s\nwant at its end\n%s", got, want)
 	}
 }

@@ -47,7 +47,7 @@ type worker struct {
 	events   chan event
 	draining atomic.Bool
 	fetched  atomic.Int64 // when fetch was last known to run, in Unix seconds
-	metrics  metrics
+	metrics  *metrics
 
 	mu   sync.Mutex // protects what follows
 	held map[*job]struct{}
@@ -66,9 +66,9 @@ type job struct {
 }
 
 // newWorker returns a worker that has yet to run. It needs room for at least one message.
-func newWorker(q *queue, client pusher, inDoubt inDoubtPolicy, room int, grace time.Duration) (*worker, error) {
+func newWorker(q *queue, client pusher, m *metrics, inDoubt inDoubtPolicy, room int, grace time.Duration) (*worker, error) {
 	w := &worker{
-		queue: q, client: client, inDoubt: inDoubt, max: room, grace: grace,
+		queue: q, client: client, metrics: m, inDoubt: inDoubt, max: room, grace: grace,
 		events: make(chan event, room),
 		held:   make(map[*job]struct{}),
 		room:   make(chan struct{}, 1),

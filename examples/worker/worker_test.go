@@ -65,9 +65,10 @@ func newRigWith(t testing.TB, nats *nats.Conn, handler func(*apns.Message) error
 		t.Fatal(err)
 	}
 	r := &rig{t: t, server: apnstest.NewUnstartedServer(handler), done: make(chan error, 1)}
-	r.client = &apns.Client{Attempts: 1}
+	m := new(metrics)
+	r.client = &apns.Client{Attempts: 1, OnAttempt: m.attempts.observe}
 	q := &queue{nc: nats, js: js}
-	if r.worker, err = newWorker(q, r.client, inDoubtRedeliver, 4096, time.Minute); err != nil {
+	if r.worker, err = newWorker(q, r.client, m, inDoubtRedeliver, 4096, time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	r.setAckWait(time.Minute)
