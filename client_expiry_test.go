@@ -117,28 +117,33 @@ func TestExpiredBefore(t *testing.T) {
 	})
 }
 
-// A message that waits for a stream expires, too, and costs no attempt.
+// A message that waits for a stream, or for MaxInFlight, expires, too, and costs no attempt.
 func TestExpiresWhileQueued(t *testing.T) {
 	for _, all := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
-			server := inMemory(t, inTurn(answerAfter(10*time.Second)), func(s *apnstest.Server) { s.StreamLimit = 1 })
-			attempts := 0
-			c := newNetwork(server).client(t, func(c *apns.Client) {
-				c.MaxConns = 1
-				c.OnAttempt = func(context.Context, apns.Attempt) { attempts++ }
-			})
-			var wg sync.WaitGroup
-			wg.Go(func() { wantClass(t, pushOne(t.Context(), c, device(0), all), "accepted") })
-			synctest.Wait()
-			wg.Go(func() { wantClass(t, pushOne(t.Context(), c, expiring(1, 5*time.Second), all), "expired") })
-			synctest.Wait()
-			wg.Go(func() { wantClass(t, pushOne(t.Context(), c, expiring(2, 15*time.Second), all), "accepted") })
-			wg.Wait()
-			if got := len(server.Records()); got != 2 || attempts != 2 {
-				t.Errorf("the server got %d messages, and %d attempts were reported, want 2 and 2", got, attempts)
-			}
-		})
+		testExpiresWhileQueued(t, all, 1, 0)
+		testExpiresWhileQueued(t, all, 1000, 1)
 	}
+}
+
+func testExpiresWhileQueued(t *testing.T, all bool, streams, maxInFlight int) {
+	synctest.Test(t, func(t *testing.T) {
+		server := inMemory(t, inTurn(answerAfter(10*time.Second)), func(s *apnstest.Server) { s.StreamLimit = streams })
+		attempts := 0
+		c := newNetwork(server).client(t, func(c *apns.Client) {
+			c.MaxConns, c.MaxInFlight = 1, maxInFlight
+			c.OnAttempt = func(context.Context, apns.Attempt) { attempts++ }
+		})
+		var wg sync.WaitGroup
+		wg.Go(func() { wantClass(t, pushOne(t.Context(), c, device(0), all), "accepted") })
+		synctest.Wait()
+		wg.Go(func() { wantClass(t, pushOne(t.Context(), c, expiring(1, 5*time.Second), all), "expired") })
+		synctest.Wait()
+		wg.Go(func() { wantClass(t, pushOne(t.Context(), c, expiring(2, 15*time.Second), all), "accepted") })
+		wg.Wait()
+		if got := len(server.Records()); got != 2 || attempts != 2 {
+			t.Errorf("the server got %d messages, and %d attempts were reported, want 2 and 2", got, attempts)
+		}
+	})
 }
 
 // A message that was sent, was not accepted and waits to be resent expires as well. That it

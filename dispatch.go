@@ -119,16 +119,18 @@ func (d *dispatcher) goLocked(f func()) bool {
 }
 
 // checkMessage says which rule a message breaks, as far as that is known before it is
-// encoded. checked says that nothing is left to be checked for HTTP/2.
-func (d *dispatcher) checkMessage(m *Message) (checked bool, err error) {
+// encoded. checked says that nothing is left to be checked for HTTP/2, expires that the
+// message has an Expiry which is to come.
+func (d *dispatcher) checkMessage(m *Message) (checked, expires bool, err error) {
 	if m == nil {
-		return false, errNoMessage
+		return false, false, errNoMessage
 	}
+	expires = !m.Expiry.IsZero() && m.Expiry.After(time.Now())
 	p := d.provider.Load()
 	if p == nil {
-		return false, nil
+		return false, expires, nil
 	}
-	return true, p.check(m)
+	return true, expires, p.check(m)
 }
 
 // handOver takes a message from its source. From then on it gets exactly one outcome.
@@ -167,7 +169,7 @@ func (d *dispatcher) handOverLocked(rs *list, deadline time.Duration, at time.Ti
 			rs.remove(r)
 			d.finishLocked(r, Receipt{}, r.err)
 		} else {
-			r.state, r.at, r.deadline, r.expires = queued, now, deadline, r.message.Expiry.After(at)
+			r.state, r.at, r.deadline = queued, now, deadline
 		}
 		r = next
 	}

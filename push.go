@@ -20,7 +20,7 @@ func (d *dispatcher) push(ctx context.Context, m *Message) (Receipt, error) {
 	}
 	r := &c.delivery
 	r.message, r.source = m, c
-	r.checked, r.err = d.checkMessage(m)
+	r.checked, r.expires, r.err = d.checkMessage(m)
 	d.deliver(ctx, c)
 	receipt, err := r.receipt, r.err
 	c.ctx, c.delivery = nil, delivery{}

@@ -185,7 +185,7 @@ func (p *pushAll) produce(msgs iter.Seq[*Message]) {
 // none: the dispatcher takes all that follow with it. To take its lock for each message
 // would cost more than to encode it.
 func (p *pushAll) stage(m *Message) {
-	checked, err := p.d.checkMessage(m)
+	checked, expires, err := p.d.checkMessage(m)
 	p.mu.Lock()
 	r := p.unused.pop()
 	if r == nil {
@@ -195,7 +195,7 @@ func (p *pushAll) stage(m *Message) {
 		r, p.slab = &p.slab[0], p.slab[1:]
 		r.source = p
 	}
-	r.message, r.checked, r.err = m, checked, err
+	r.message, r.checked, r.expires, r.err = m, checked, expires, err
 	p.d.waiting.Add(1)
 	p.staged.push(r)
 	first := !p.isStaged
