@@ -104,7 +104,7 @@ func (k *AuthKey) checkName(file string) error {
 	case k.teamID:
 		return fmt.Errorf("key ID is %s and team ID is %s, expected them the other way around: the file's name has the key ID %s", k.keyID, k.teamID, id)
 	}
-	return fmt.Errorf("key ID is %s, expected %s as in the file's name: if the name is wrong, rename the file", k.keyID, id)
+	return fmt.Errorf("key ID is %s, expected %s as in the file's name: correct the ID, or rename the file", k.keyID, id)
 }
 
 // keyIDInName returns the key ID in a file name like AuthKey_ABC123DEFG.p8. A browser may

@@ -311,8 +311,8 @@ func TestAuthKeyFileName(t *testing.T) {
 		"AuthKey_.p8":               "",
 		"ZZZ123DEFG.p8":             "",
 		"AuthKey_DEF123GHIJ.p8":     "key ID is ABC123DEFG and team ID is DEF123GHIJ, expected them the other way around: the file's name has the key ID DEF123GHIJ",
-		"AuthKey_ZZZ123DEFG.p8":     "key ID is ABC123DEFG, expected ZZZ123DEFG as in the file's name: if the name is wrong, rename the file",
-		"AuthKey_ZZZ123DEFG-1.p8":   "key ID is ABC123DEFG, expected ZZZ123DEFG as in the file's name: if the name is wrong, rename the file",
+		"AuthKey_ZZZ123DEFG.p8":     "key ID is ABC123DEFG, expected ZZZ123DEFG as in the file's name: correct the ID, or rename the file",
+		"AuthKey_ZZZ123DEFG-1.p8":   "key ID is ABC123DEFG, expected ZZZ123DEFG as in the file's name: correct the ID, or rename the file",
 	} {
 		file := filepath.Join(t.TempDir(), name)
 		if err := os.WriteFile(file, []byte(p8), 0o600); err != nil {

@@ -305,7 +305,7 @@ func TestClientHTTP2ServerIsDown(t *testing.T) {
 			if !strings.Contains(r.Err.Error(), "not sent: no connection (connecting to") {
 				t.Errorf("got %v, want it to say why there was no connection", r.Err)
 			}
-			if !strings.HasSuffix(r.Err.Error(), "): the next attempt is due after the message's time: context deadline exceeded") {
+			if !strings.HasSuffix(r.Err.Error(), "), and the next attempt comes too late: context deadline exceeded") {
 				t.Errorf("got %v, want it to say why the message ended before its time", r.Err)
 			}
 		}

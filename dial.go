@@ -275,7 +275,7 @@ func (l *dialer) unsendableLocked(deadline, now time.Duration) error {
 	case l.isHopelessLocked():
 		return fmt.Errorf("%w: %w", ErrNotSent, plainError{l.failure})
 	case deadline != 0 && l.due > deadline && !l.dialing && !l.d.isConnectedLocked():
-		return fmt.Errorf("%w: no connection (%s): the next attempt is due after the message's time: %w", ErrNotSent, plainText(l.failure), context.DeadlineExceeded)
+		return fmt.Errorf("%w: no connection (%s), and the next attempt comes too late: %w", ErrNotSent, plainText(l.failure), context.DeadlineExceeded)
 	}
 	return nil
 }

@@ -111,7 +111,7 @@ func demo(ctx context.Context, out io.Writer, s *settings) error {
 	fmt.Fprintln(out, "accepted:", pushServer.Count(apnstest.Accepted))
 	fmt.Fprintln(out, "dead:", w.metrics.resolved[apns.ActionForget].Load())
 	fmt.Fprintln(out, "rejected:", w.metrics.rejected.Load())
-	fmt.Fprintln(out, "tokens left:", len(store))
+	fmt.Fprintf(out, "tokens left: %d (one of the dead was registered again)\n", len(store))
 	return nil
 }
 

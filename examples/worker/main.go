@@ -119,6 +119,8 @@ func (s *settings) check(command string) error {
 	switch p := inDoubtPolicy(s.inDoubt); {
 	case s.nats == "" && command == "publish":
 		return errors.New("-nats is empty, expected the URL of a NATS server")
+	case s.nats == "" && command == "" && (s.p8 != "" || s.listen != ""):
+		return errors.New("-nats is empty, expected the URL of a NATS server, since -p8 or -listen is set")
 	case s.nats != "" && s.p8 == "" && command == "":
 		return errors.New("-p8 is empty, expected the .p8 file of the authentication key, since -nats is set")
 	case p != inDoubtRedeliver && p != inDoubtAck && p != inDoubtPark:

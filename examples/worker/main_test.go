@@ -36,6 +36,7 @@ func TestParse(t *testing.T) {
 		{"", "-replicas=6", "-replicas is 6, expected 1 to 5"},
 		{"", "-grace=-1s", "-grace is -1s, expected 0 or more"},
 		{"", "-nats=nats://127.0.0.1:1", "-p8 is empty, expected the .p8 file of the authentication key, since -nats is set"},
+		{"", "-listen=:8080", "-nats is empty, expected the URL of a NATS server, since -p8 or -listen is set"},
 		{"publish", "", "-nats is empty, expected the URL of a NATS server"},
 	} {
 		got := ""
