@@ -375,6 +375,42 @@ func TestShortDeadlinesBlameNobody(t *testing.T) {
 	})
 }
 
+// What a connection gives back waits for the next one from then on: a deadline that follows
+// soon says nothing about that one.
+func TestShortWaitAfterResendBlamesNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		s := inMemory(t, func(m *apns.Message) error {
+			switch {
+			case m.Token == device(0).Token:
+				return nil
+			case time.Since(start) < time.Second:
+				return apnstest.Fault{Delay: 2800 * time.Millisecond, End: apnstest.EndGoAwayUnprocessed}
+			}
+			return answerAfter(800 * time.Millisecond)
+		})
+		c := http2Client(t, s.TokenConfig()) // one message until the key is accepted
+		if _, err := c.Push(t.Context(), device(0)); err != nil {
+			t.Fatal(err)
+		}
+		var pushes sync.WaitGroup
+		for i := range 6 {
+			pushes.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+				defer cancel()
+				c.Push(ctx, device(1+i))
+			})
+		}
+		pushes.Wait()
+		if _, err := c.Push(t.Context(), device(0)); err != nil {
+			t.Error(err)
+		}
+		if got := c.Stats().Connected; got != 2 {
+			t.Errorf("%d connections were opened, want 2", got)
+		}
+	})
+}
+
 // A connection that answers is kept, however many messages run out of time because there
 // are more than it can take.
 func TestBusyConnIsKept(t *testing.T) {

@@ -23,17 +23,17 @@ type delivery struct {
 	attempts uint16   // that were begun
 	state    state
 	checked  bool          // the message keeps the rules of HTTP/2
-	expires  bool          // the message's Expiry was ahead when it was handed over
+	expires  bool          // the message's Expiry was ahead when its source took it
 	inDoubt  bool          // an earlier attempt ended in doubt
 	isResend bool          // an earlier attempt may have written it: the next one counts as resent
 	deadline time.Duration // when its time ends, by dispatcher.now; 0: never
-	at       time.Duration // queued: when it was handed over; in flight: when it was given to the session; backing off: when it is resent
+	at       time.Duration // queued: since when; in flight: when it was given to the session; backing off: when it is resent
 
 	receipt Receipt // the outcome, once it is finished
 	err     error   // the outcome; before that, what the last attempt came to; before the hand-over, why it is not to be sent
 }
 
-// isExpired reports whether the message's Expiry has passed since it was handed over.
+// isExpired reports whether the message's Expiry has passed since its source took it.
 func (d *delivery) isExpired() bool {
 	return d.expires && !time.Now().Before(d.message.Expiry)
 }

@@ -119,8 +119,8 @@ func (d *dispatcher) goLocked(f func()) bool {
 }
 
 // checkMessage says which rule a message breaks, as far as that is known before it is
-// encoded. checked says that nothing is left to be checked for HTTP/2, expires that the
-// message has an Expiry which is to come.
+// encoded. checked says that nothing is left to be checked for HTTP/2, expires says
+// that the message has an Expiry, which is ahead.
 func (d *dispatcher) checkMessage(m *Message) (checked, expires bool, err error) {
 	if m == nil {
 		return false, false, errNoMessage
@@ -138,7 +138,7 @@ func (d *dispatcher) handOver(r *delivery) {
 	d.mu.Lock()
 	var one list
 	one.push(r)
-	d.handOverLocked(&one, r.deadline, time.Now())
+	d.handOverLocked(&one, r.deadline, d.now())
 	// Where others wait already, dispatchLocked has run for them, and whoever makes room
 	// runs it again.
 	if d.queue.n == 1 || len(d.sessions) == 0 {
@@ -150,8 +150,7 @@ func (d *dispatcher) handOver(r *delivery) {
 // handOverLocked queues deliveries of a source, unless their outcomes are known already.
 // All have the same deadline; 0 means Timeout. A delivery whose message breaks a rule comes
 // with err set.
-func (d *dispatcher) handOverLocked(rs *list, deadline time.Duration, at time.Time) {
-	now := at.Sub(d.epoch)
+func (d *dispatcher) handOverLocked(rs *list, deadline, now time.Duration) {
 	if d.timeout > 0 && deadline == 0 {
 		deadline = now + d.timeout
 	}
@@ -193,7 +192,7 @@ func (d *dispatcher) queueStagedLocked() {
 	if len(d.staged) == 0 {
 		return
 	}
-	now := time.Now()
+	now := d.now()
 	for i, b := range d.staged {
 		staged := b.takeStaged()
 		d.waiting.Add(-int64(staged.n))
@@ -294,8 +293,9 @@ func (d *dispatcher) leaveFlightLocked(r *delivery) {
 // requeueLocked puts deliveries of a session at the head of the queue, because the server
 // did not process them. The attempt is not counted. The caller dispatches.
 func (d *dispatcher) requeueLocked(rs *list) {
+	now := d.now()
 	for r := rs.first; r != nil; r = r.next {
-		r.state = queued
+		r.state, r.at = queued, now
 		r.attempts--
 	}
 	d.inFlight -= rs.n
@@ -304,7 +304,7 @@ func (d *dispatcher) requeueLocked(rs *list) {
 	for d.closed && d.queue.n > 0 {
 		d.abandonLocked(d.queue.first, d.closing)
 	}
-	if d.dialer != nil && d.dialer.due > d.now() {
+	if d.dialer != nil && d.dialer.due > now {
 		d.endUnsendableLocked() // no other connection may be due in time
 	}
 }

@@ -75,7 +75,7 @@ func TestReplacedSessionEndsNoMessage(t *testing.T) {
 	d.dialer.due, d.dialer.failure = d.now()+time.Hour, errNoAnswer
 	var one list
 	one.push(&call.delivery)
-	d.handOverLocked(&one, d.now()+time.Minute, time.Now())
+	d.handOverLocked(&one, d.now()+time.Minute, d.now())
 	d.addSessionLocked(after)
 	if before.end == nil {
 		t.Error("the first session takes messages, want it to drain")

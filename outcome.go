@@ -142,7 +142,7 @@ func (d *dispatcher) resendLocked(r *delivery, err error, wait time.Duration) {
 		}
 		var one list
 		one.push(r)
-		r.state = queued
+		r.state, r.at = queued, now
 		d.queue.prepend(&one)
 		d.waiting.Add(1)
 		d.dispatchLocked()

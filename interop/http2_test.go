@@ -478,7 +478,7 @@ func TestHTTP2Clients(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), timeout)
 			defer cancel()
 			dir := t.TempDir()
-			server := start(ctx, t, local, "-http2", "0", "-push", "0", "-feedback", "0", "-dir", dir)
+			server := start(ctx, t, local, "-http2", "0", "-push", "0", "-feedback", "0", "-page=false", "-dir", dir)
 			_, port, _ := strings.Cut(server.until(ctx, "HTTP/2 provider API"), ":")
 			_, dead, _ := strings.Cut(server.until(ctx, "dead since "), "dead since ")
 			deadAt, err := time.Parse(time.RFC3339, dead[:len("2006-01-02T15:04:05Z")])
