@@ -402,7 +402,8 @@ func TestShortWaitAfterResendBlamesNobody(t *testing.T) {
 			})
 		}
 		pushes.Wait()
-		if _, err := c.Push(t.Context(), device(0)); err != nil {
+		time.Sleep(time.Second) // the back-off of another dial, which a message begins
+		if _, err := c.Push(t.Context(), device(7)); err != nil {
 			t.Error(err)
 		}
 		if got := c.Stats().Connected; got != 2 {
