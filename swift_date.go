@@ -13,8 +13,8 @@ import (
 
 // findTime looks for a time.Time in a value that encoding/json has encoded. It returns the
 // names of the keys that lead to it. Like encoding/json it does not look into fields that are
-// left out, and not into types that encode themselves. So it does not find the time in a type
-// that embeds a time.Time, and with it the method MarshalJSON.
+// left out, and not into types that encode themselves. A type that embeds a time.Time has its
+// MarshalJSON, and so encodes itself: its time is not found.
 func findTime(v any) (path []string, ok bool) {
 	f := timeFinder{visited: make(map[pointer]bool)}
 	ok = f.find(reflect.ValueOf(v))
@@ -36,6 +36,7 @@ var (
 	timeType          = reflect.TypeFor[time.Time]()
 	marshalerType     = reflect.TypeFor[json.Marshaler]()
 	textMarshalerType = reflect.TypeFor[encoding.TextMarshaler]()
+	zeroerType        = reflect.TypeFor[zeroer]()
 )
 
 func (f *timeFinder) find(v reflect.Value) bool {
@@ -156,15 +157,23 @@ func appendFields(fields []jsonField, index []int, t reflect.Type, outer ...refl
 
 // isZero reports whether the option omitzero leaves out a value.
 func isZero(v reflect.Value) bool {
-	if v.Kind() != reflect.Pointer && v.Kind() != reflect.Interface && v.CanInterface() {
-		p := reflect.New(v.Type()) // the method may be that of the pointer
+	t := v.Type()
+	isPointer := t.Kind() == reflect.Pointer || t.Kind() == reflect.Interface
+	switch {
+	case isPointer && v.IsNil(), t.Kind() == reflect.Interface && v.Elem().Kind() == reflect.Pointer && v.Elem().IsNil():
+		return true
+	case !v.CanInterface():
+	case t.Implements(zeroerType):
+		return v.Interface().(zeroer).IsZero()
+	case !isPointer && reflect.PointerTo(t).Implements(zeroerType):
+		p := reflect.New(t)
 		p.Elem().Set(v)
-		if zeroer, ok := p.Interface().(interface{ IsZero() bool }); ok {
-			return zeroer.IsZero()
-		}
+		return p.Interface().(zeroer).IsZero()
 	}
 	return v.IsZero()
 }
+
+type zeroer interface{ IsZero() bool }
 
 func encodesItself(t reflect.Type) bool {
 	return t.Implements(marshalerType) || t.Implements(textMarshalerType)

@@ -31,9 +31,10 @@ type node struct {
 
 // These are embedded.
 type (
-	ending     struct{ Ends time.Time }
-	endingToo  struct{ Ends time.Time }
-	taggedTime struct {
+	ending       struct{ Ends time.Time }
+	endingToo    struct{ Ends time.Time }
+	endingNumber struct{ Ends float64 }
+	taggedTime   struct {
 		T time.Time `json:"Ends"`
 	}
 	deep    struct{ ending }
@@ -125,6 +126,19 @@ func TestContentStateWithTime(t *testing.T) {
 			ending
 			Ends float64
 		}{ending{now}, 1}, ""},
+		{"hides the inner field", struct {
+			endingNumber
+			Ends time.Time
+		}{endingNumber{1}, now}, "Ends"},
+		{"pointer to the zero time, omitzero", struct {
+			At *time.Time `json:"at,omitzero"`
+		}{new(time.Time)}, ""},
+		{"interface with a nil pointer, omitzero", struct {
+			At interface{ IsZero() bool } `json:"at,omitzero"`
+		}{(*time.Time)(nil)}, ""},
+		{"empty interface with the zero time, omitzero", struct {
+			At any `json:"at,omitzero"`
+		}{time.Time{}}, "at"},
 		{"hidden by the outer tag", struct {
 			ending
 			T float64 `json:"Ends"`

@@ -70,8 +70,8 @@ func (s *Server) Connections() []Connection {
 
 // GoAway sends a GOAWAY on each open connection over HTTP/2, as Apple's servers do before
 // maintenance. The reason in it may be empty. The server responds to the messages in flight,
-// and then closes the connection. It ignores those that the client sends after them. The
-// connection of a client that does not read, and thus cannot be told, is closed after 5 s.
+// and then closes the connection. It ignores messages that the client sends after the
+// GOAWAY. A client that does not read, and thus cannot be told, is disconnected after 5 s.
 func (s *Server) GoAway(reason apns.Reason) {
 	s.mustBeStarted()
 	s.eachHTTP2(func(h *http2Conn) {
@@ -93,23 +93,30 @@ func (s *Server) CloseClientConnections() {
 	}
 }
 
-// maxBlocked is how long a client may keep a method of the Server waiting.
-const maxBlocked = 5 * time.Second
+// maxBlocked is how long clients may keep a method of the Server waiting, and minBlocked how
+// long each may after that.
+const (
+	maxBlocked = 5 * time.Second
+	minBlocked = 100 * time.Millisecond
+)
 
 // eachHTTP2 calls f with the mutex of each connection over HTTP/2, in the order of their
-// numbers. A client that does not read may block a write, and with it the mutex: after
-// maxBlocked its connection is closed, which ends the write.
+// numbers. A client that does not read may block a write, and with it the mutex: after a
+// while its connection is closed, which ends the write.
 func (s *Server) eachHTTP2(f func(*http2Conn)) {
 	s.mu.Lock()
 	conns := slices.Collect(maps.Keys(s.http2))
 	s.mu.Unlock()
 	slices.SortFunc(conns, func(a, b *http2Conn) int { return cmp.Compare(a.conn.number, b.conn.number) })
+	wait := maxBlocked
 	for _, h := range conns {
-		timer := time.AfterFunc(maxBlocked, h.conn.close)
+		began := time.Now()
+		timer := time.AfterFunc(wait, h.conn.close)
 		h.mu.Lock()
 		f(h)
 		h.mu.Unlock()
 		timer.Stop()
+		wait = max(minBlocked, wait-time.Since(began))
 	}
 }
 

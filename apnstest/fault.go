@@ -85,8 +85,8 @@ const (
 	// EndSilence sends nothing after Err, keeps the connection open and stops reading. The
 	// connection ends when the client closes it. On a real network the server must read to
 	// notice that, so it takes 64 KiB more than the system's buffers do. If the client has
-	// sent more, the connection ends with CloseClientConnections or Close.
-	// Over HTTP/2 the server never responds to the message, and goes on with others.
+	// sent more, the connection ends with CloseClientConnections or Close. Over HTTP/2 the
+	// server never responds to the message, and goes on with others.
 	EndSilence
 
 	// EndRefusedStream is the same as EndCloseNotify on the binary protocol. Over HTTP/2

@@ -64,8 +64,8 @@ func (s HTTP2Settings) withDefaults() HTTP2Settings {
 
 // SetStreamLimit sets how many messages each connection may have in flight over HTTP/2,
 // from now on. Zero allows none until the next call. A connection with provider tokens
-// may have at most one until its first message is accepted. The connection of
-// a client that does not read, and thus cannot be told, is closed after 5 s.
+// may have at most one until its first message is accepted. A client that does not
+// read, and thus cannot be told, is disconnected after 5 s.
 func (s *Server) SetStreamLimit(n int) {
 	n = min(max(0, n), math.MaxInt32)
 	s.setAnnounced(func(a *announcement) { a.limit = n })
@@ -73,8 +73,8 @@ func (s *Server) SetStreamLimit(n int) {
 
 // SetInitialWindow sets InitialWindow for all connections, in bytes, from now on.
 // Zero announces 0. The windows of messages in flight change by the difference and may
-// become negative (RFC 9113, section 6.9.2). The connection of a client that does not read,
-// and thus cannot be told, is closed after 5 s. It panics if n is negative or above 2^31-1.
+// become negative (RFC 9113, section 6.9.2). A client that does not read, and thus cannot be
+// told, is disconnected after 5 s. SetInitialWindow panics if n is negative or above 2^31-1.
 func (s *Server) SetInitialWindow(n int) {
 	if n < 0 || n > h2.MaxWindow {
 		panic(fmt.Sprintf("apnstest: the initial window is %d, expected 0 to %d", n, h2.MaxWindow))

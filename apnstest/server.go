@@ -160,8 +160,8 @@ type Server struct {
 
 	// HTTP2Addr, PushAddr, FeedbackAddr and ChannelsAddr are the addresses that the
 	// services listen on: a host and a port, where port 0 means a free one. Empty means
-	// 127.0.0.1 and a free port. In memory the address can be anything, and empty means localhost and the
-	// well-known port. Start fills in the actual address.
+	// 127.0.0.1 and a free port. In memory the address can be anything, and empty means
+	// localhost and the well-known port. Start fills in the actual address.
 	HTTP2Addr, PushAddr, FeedbackAddr, ChannelsAddr string
 
 	// InMemory makes the services listen on a network in memory, which only the

@@ -58,7 +58,7 @@ func run() error {
 	}
 	id, err := strconv.ParseUint(flag.Arg(1), 10, 32)
 	if err != nil {
-		return errors.New("numeric id is no number, expected one from 0 to 4294967295") // not quoted: it may be a token
+		return errors.New("numeric id is invalid, expected a number from 0 to 4294967295") // not quoted: it may be a token
 	}
 	if *expiry < 0 {
 		return fmt.Errorf("expiry is %v, expected 0 or more", *expiry)

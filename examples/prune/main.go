@@ -64,11 +64,12 @@ that the app needs. A device that is off does not get the probe later. If you se
 pushes anyway, their answers say the same at no cost: see what push prints.
 
 The list has the tokens for which the server answers Unregistered or ExpiredToken. If it
-gives no time with that, dead_at is the time of the answer. The list does not have those with BadDeviceToken: the server gives the same answer to a sandbox
-token in production, and to a production token in the sandbox. For some tokens prune may
-not learn whether they are dead: after a BadDeviceToken, an invalid line, a failure or
-Ctrl-C. It then prints how many and why, and exits with status 1. The list is right, but
-may not be complete.
+gives no time with that, dead_at is the time of the answer. The list does not have those
+with BadDeviceToken: the server gives the same answer to a sandbox token in production,
+and to a production token in the sandbox. For some tokens prune may not learn whether
+they are dead: after a BadDeviceToken, an invalid line, a failure or Ctrl-C. It then
+prints how many and why, and exits with status 1. The list is right, but may not be
+complete.
 
 The app may have registered a token after the time that prune prints. Delete the token
 only if it did not.

@@ -87,7 +87,7 @@ func parse() (*apns.Message, error) {
 func takeID(m *apns.Message, s string) error {
 	n, err := strconv.ParseUint(s, 10, 32)
 	if err != nil {
-		return cli.UsageError("numeric id is no number, expected one from 0 to 4294967295")
+		return cli.UsageError("numeric id is invalid, expected a number from 0 to 4294967295")
 	}
 	m.ID = uint32(n)
 	return nil

@@ -403,8 +403,7 @@ func (c *cluster) events(t *testing.T) map[string]map[int]bool {
 	return events
 }
 
-// Messages a second with workers in processes of their own, and who uses the CPU. One worker
-// should have 25,000 on two cores.
+// Messages a second with workers in processes of their own, and who uses the CPU.
 func BenchmarkProcesses(b *testing.B) {
 	for workers := 1; workers <= 3; workers++ {
 		b.Run(fmt.Sprint(workers), func(b *testing.B) {

@@ -117,7 +117,7 @@ func (w *worker) handler() http.Handler {
 	})
 	mux.HandleFunc("GET /healthz", func(out http.ResponseWriter, _ *http.Request) {
 		if w.isStuck() {
-			http.Error(out, "stuck: the queue was not asked for "+stuckAfter.String(), http.StatusServiceUnavailable)
+			http.Error(out, "stuck: the loop that fetches from the queue has not run for "+stuckAfter.String(), http.StatusServiceUnavailable)
 			return
 		}
 		fmt.Fprintln(out, "ok")

@@ -16,9 +16,10 @@ import (
 	"example.com/apns"
 )
 
-// publishLines publishes messages, one per line in their JSON form. Blank lines are skipped. The Nats-Msg-Id is the
-// message's APNsID or, without one, a hash of the line. So a message that is published
-// twice within two minutes, because the first confirmation was lost, is in the queue once.
+// publishLines publishes messages, one per line in their JSON form. Blank lines are skipped.
+// The Nats-Msg-Id is the message's APNsID or, without one, a hash of the line. So a message
+// that is published twice within two minutes, because the first confirmation was lost, is in
+// the queue once.
 func publishLines(ctx context.Context, in io.Reader, out io.Writer, s *settings) error {
 	nc, js, err := connect(s.nats, "apns-publish")
 	if err != nil {

@@ -254,7 +254,8 @@ func readLine(r *bufio.Reader) (line []byte, size int64, err error) {
 	return nil, size, errLongLine // if it was the last line, the next call returns io.EOF
 }
 
-// maxTokenSize is the size in bytes of the longest token that package apns sends.
+// maxTokenSize is the size in bytes of the longest token that package apns sends: see
+// apns.Message.Token.
 const maxTokenSize = 2048
 
 // check returns what is wrong with a line over HTTP/2, or nil.
