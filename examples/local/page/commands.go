@@ -12,7 +12,7 @@ import (
 	"example.com/apns/apnstest"
 )
 
-// curl returns a command that pushes a message of HTTP/2 again, with the same header and
+// curl returns a command that pushes a message of HTTP/2 again, with the same topic, header and
 // payload. It returns an empty string for one of the binary protocol, which curl does not
 // speak.
 func (p *Page) curl(r *apnstest.Record) string {
@@ -21,7 +21,10 @@ func (p *Page) curl(r *apnstest.Record) string {
 	}
 	words := []string{"curl", "-sS", "-i", "-g", "--path-as-is", "--http2", "--cacert", p.Files.CA, "-H", "@" + p.Files.Authorization}
 	path := "/3/device/" + r.Message.Token
+	// With a certificate a push needs no topic, and with the provider token of the command it does.
+	noTopic := r.Message.Topic != "" && r.Message.Channel == ""
 	for _, f := range r.Header {
+		noTopic = noTopic && f.Name != "apns-topic"
 		switch {
 		case f.Name == ":path":
 			path = f.Value
@@ -32,6 +35,9 @@ func (p *Page) curl(r *apnstest.Record) string {
 		case strings.HasPrefix(f.Name, "apns-"):
 			words = append(words, "-H", f.Name+": "+f.Value)
 		}
+	}
+	if noTopic {
+		words = append(words, "-H", "apns-topic: "+r.Message.Topic)
 	}
 	url := "https://" + Reachable(p.Server.HTTP2Addr) + path
 	if !printable(r.Message.Payload) {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"example.com/apns"
+	"example.com/apns/apnstest"
 )
 
 func (f *fixture) messages(query string) batch {
@@ -171,6 +172,50 @@ func TestCommandsAreQuoted(t *testing.T) {
 			if left, _ := filepath.Glob(filepath.Join(cmd.Dir, "*")); len(left) > 0 {
 				t.Errorf("%s\nhas made %v", command, left)
 			}
+		}
+	}
+}
+
+// The curl command has a provider token, which needs a topic. So it has the topic of a push with
+// a certificate whose header had none.
+func TestCurlTopic(t *testing.T) {
+	f := newFixture(t, 10)
+	withCert, withToken := f.dial(f.server.HTTP2Addr, f.server.Config()), f.client()
+	const other = "com.example.Other"
+	for i, test := range []struct {
+		name  string
+		conn  *apns.Conn
+		m     apns.Message
+		sent  bool   // the header has a topic
+		topic string // of the command
+	}{
+		{"certificate, no topic", withCert, apns.Message{}, false, apnstest.BundleID},
+		{"certificate, its topic", withCert, apns.Message{Topic: apnstest.BundleID}, true, apnstest.BundleID},
+		{"certificate, another topic", withCert, apns.Message{Topic: other}, true, other},
+		{"provider token", withToken, apns.Message{Topic: other}, true, other},
+		{"broadcast", withToken, apns.Message{Channel: "dHN0LXNyY2gtY2hubA==", PushType: apns.PushTypeLiveActivity, Priority: apns.PriorityImmediate}, false, ""},
+	} {
+		m := test.m
+		m.Payload = []byte(hello)
+		if m.Channel == "" {
+			m.Token, m.PushType = token, apns.PushTypeAlert
+		}
+		test.conn.WritePushMsg(t.Context(), &m) // some are rejected
+		var d struct {
+			Curl   string
+			Header []struct{ Name string }
+		}
+		f.must("GET", fmt.Sprint("/api/messages/", i+1), "", &d)
+		sent := slices.ContainsFunc(d.Header, func(h struct{ Name string }) bool { return h.Name == "apns-topic" })
+		if sent != test.sent {
+			t.Errorf("%s: the header has a topic: %v, want %v", test.name, sent, test.sent)
+		}
+		want := 1
+		if test.topic == "" {
+			want = 0
+		}
+		if strings.Count(d.Curl, "apns-topic") != want || !strings.Contains(d.Curl, test.topic) {
+			t.Errorf("%s: got %s, want the topic %q once", test.name, d.Curl, test.topic)
 		}
 	}
 }
