@@ -21,8 +21,9 @@ func (p *Page) curl(r *apnstest.Record) string {
 	}
 	words := []string{"curl", "-sS", "-i", "-g", "--path-as-is", "--http2", "--cacert", p.Files.CA, "-H", "@" + p.Files.Authorization}
 	path := "/3/device/" + r.Message.Token
-	// With a certificate a push needs no topic, and with the provider token of the command it does.
-	noTopic := r.Message.Topic != "" && r.Message.Channel == ""
+	// With a certificate a push needs no apns-topic, and with the provider token of the command it
+	// does. The Topic of a broadcast is empty.
+	noTopic := r.Message.Topic != ""
 	for _, f := range r.Header {
 		noTopic = noTopic && f.Name != "apns-topic"
 		switch {
