@@ -19,7 +19,7 @@ import (
 func (p *Page) routes(mux *http.ServeMux) {
 	handle := func(pattern string, h http.HandlerFunc, parameters ...string) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			if err := checkQuery(r, parameters); err != nil {
+			if err := p.checkQuery(r, parameters); err != nil {
 				writeError(w, http.StatusBadRequest, err)
 				return
 			}
@@ -79,15 +79,22 @@ func (p *Page) reset() {
 func (p *Page) postRule(w http.ResponseWriter, r *http.Request) {
 	var body struct {
 		Rule
-		ID *int `json:"id"`
+		ID     *int            `json:"id"`
+		Times  json.RawMessage `json:"times"`
+		DeadAt deadAt          `json:"dead_at"`
 	}
 	if !read(w, r, &body) {
 		return
 	}
 	rule, err := body.Rule, error(nil)
-	if body.ID != nil {
+	rule.DeadAt = body.DeadAt.Time
+	// A test may compute times, and get 0 or null by mistake: neither means all messages.
+	switch {
+	case body.ID != nil:
 		err = fmt.Errorf("id is %d, expected none: the response has it", *body.ID)
-	} else {
+	case body.Times != nil && (json.Unmarshal(body.Times, &rule.Times) != nil || rule.Times < 1):
+		err = fmt.Errorf("times is %.20s, expected a number from 1, or no times for all messages", body.Times)
+	default:
 		rule, err = p.Rules.Add(rule)
 	}
 	if err != nil {
@@ -178,7 +185,7 @@ func (p *Page) postGoAway(w http.ResponseWriter, r *http.Request) {
 	var body struct {
 		Reason apns.Reason `json:"reason"`
 	}
-	if !read(w, r, &body) {
+	if r.ContentLength != 0 && !read(w, r, &body) {
 		return
 	}
 	if !reasonFormat.MatchString(string(body.Reason)) {
@@ -262,7 +269,7 @@ func (p *Page) getStatus(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{
 		"start": p.started, "http2": Reachable(p.Server.HTTP2Addr), "binary": Reachable(p.Server.PushAddr), "feedback": Reachable(p.Server.FeedbackAddr),
 		"ca": p.Files.CA, "auth_key": p.Files.AuthKey, "key_id": apnstest.KeyID, "team_id": apnstest.TeamID,
-		"cert": p.Files.Cert, "key": p.Files.Key, "topic": apnstest.BundleID, "keeps": p.Server.MaxRecords, "then": names,
+		"cert": p.Files.Cert, "key": p.Files.Key, "topic": apnstest.BundleID, "keeps": p.Server.MaxRecords, "then": names, "reasons": reasons,
 		"curl": p.curl(sample), "push": p.push(sample), "counts": p.counts(), "stream_limit": p.streamLimit(),
 	})
 }

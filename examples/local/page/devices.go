@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"time"
 
 	"example.com/apns"
 )
@@ -18,9 +17,9 @@ const (
 
 // A device is the JSON form of an apnstest.Device, and of a feedback record.
 type device struct {
-	Token  string    `json:"token"`
-	Topics []string  `json:"topics,omitempty"`
-	DeadAt time.Time `json:"dead_at,omitzero"`
+	Token  string   `json:"token"`
+	Topics []string `json:"topics,omitempty"`
+	DeadAt deadAt   `json:"dead_at,omitzero"`
 }
 
 // Additions are what the API has added to a server. Their number bounds the server's memory,
@@ -71,7 +70,7 @@ func (a *additions) removeAll() { a.devices, a.total, a.changes = nil, 0, a.chan
 func (p *Page) devices() []device {
 	list := []device{}
 	for _, d := range p.Server.Devices() {
-		list = append(list, device{d.Token, d.Topics, d.DeadAt})
+		list = append(list, device{d.Token, d.Topics, deadAt{d.DeadAt}})
 	}
 	return list
 }
@@ -79,7 +78,7 @@ func (p *Page) devices() []device {
 func (p *Page) feedback() []device {
 	list := []device{}
 	for _, f := range p.Server.Feedback() {
-		list = append(list, device{Token: f.Token, DeadAt: f.DeadAt})
+		list = append(list, device{Token: f.Token, DeadAt: deadAt{f.DeadAt}})
 	}
 	return list
 }
@@ -90,7 +89,7 @@ func (d *device) check() error {
 	most := 2 * apns.MaxTokenSize // what a feedback record can have
 	if d.DeadAt.IsZero() {
 		most = maxToken
-	} else if err := checkTime(d.DeadAt); err != nil {
+	} else if err := checkTime(d.DeadAt.Time); err != nil {
 		return err
 	}
 	if err := checkToken(d.Token, most); err != nil {
@@ -113,10 +112,13 @@ func (p *Page) postDevice(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	err := d.check()
-	if err == nil && (len(d.Topics) == 0) == d.DeadAt.IsZero() {
-		err = errors.New("the device has both topics and dead_at or neither, expected one of them")
-	}
-	if err == nil {
+	switch registered, dead := len(d.Topics) > 0, !d.DeadAt.IsZero(); {
+	case err != nil:
+	case registered && dead:
+		err = errors.New("the device has topics and dead_at, expected one of them")
+	case !registered && !dead:
+		err = errors.New("the device has no topics and no dead_at, expected one of them")
+	default:
 		err = p.addDevice(&d)
 	}
 	if err != nil {
@@ -139,7 +141,7 @@ func (p *Page) addDevice(d *device) error {
 		return err
 	}
 	if dead {
-		p.Server.Unregister(d.Token, d.DeadAt)
+		p.Server.Unregister(d.Token, d.DeadAt.Time)
 	}
 	for _, topic := range d.Topics {
 		p.Server.Register(topic, d.Token)
@@ -175,13 +177,16 @@ func (p *Page) postFeedback(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	err := d.check()
-	if err == nil && (len(d.Topics) > 0 || d.DeadAt.IsZero()) {
-		err = errors.New("the record has topics or no dead_at, expected token and dead_at")
-	}
-	if err == nil {
+	switch {
+	case d.Topics != nil:
+		err = errors.New("the record has topics, expected only token and dead_at")
+	case err != nil:
+	case d.DeadAt.IsZero():
+		err = errors.New("the record has no dead_at, expected token and dead_at")
+	default:
 		p.mu.Lock()
 		if err = p.added.addFeedback(); err == nil {
-			p.Server.AddFeedback(apns.Feedback{Token: d.Token, DeadAt: d.DeadAt})
+			p.Server.AddFeedback(apns.Feedback{Token: d.Token, DeadAt: d.DeadAt.Time})
 		}
 		p.mu.Unlock()
 	}

@@ -35,6 +35,9 @@ type summary struct {
 	record   *apnstest.Record // for filters
 }
 
+// withoutReason is the Reason of a rejection that has none.
+const withoutReason = "without a reason"
+
 func summarize(r *apnstest.Record) summary {
 	m := r.Message
 	s := summary{
@@ -62,7 +65,7 @@ func summarize(r *apnstest.Record) summary {
 	} else if ok && e.Status != 0 && s.Protocol == "binary" {
 		s.Reason = e.Status.Error()
 	} else if ok {
-		s.Reason = "without a reason"
+		s.Reason = withoutReason
 	} else if err != nil {
 		s.Reason = err.Error()
 	}

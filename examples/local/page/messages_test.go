@@ -59,6 +59,10 @@ func TestFilters(t *testing.T) {
 		"push_type=background":        {4},
 		"outcome=rejected":            {2},
 		"outcome=baddevicetoken":      {2},
+		"outcome=":                    {1, 2, 3, 4, 5, 6},
+		"outcome=Unregistered":        {},
+		"outcome=invalid+token":       {},
+		"outcome=without+a+reason":    {},
 		"protocol=binary":             {6},
 		"protocol=http2&token=dd":     {},
 		"findings=1":                  {5},
@@ -467,6 +471,7 @@ func TestEndConnections(t *testing.T) {
 	for _, end := range []struct{ method, path, body string }{
 		{"POST", "/api/goaway", `{"reason":"Shutdown"}`},
 		{"POST", "/api/goaway", `{}`},
+		{"POST", "/api/goaway", ""},
 		{"DELETE", "/api/connections", ""},
 	} {
 		client := &apns.Client{Config: f.server.TokenConfig()}

@@ -7,6 +7,7 @@ import (
 	"embed"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -118,7 +119,7 @@ func (p *Page) guard(next http.Handler) http.Handler {
 			writeError(w, http.StatusForbidden, errors.New("the request is of another site, expected one of this page or of a program"))
 		case (r.Method == http.MethodPost || r.Method == http.MethodPut) && !isJSON(r):
 			// A form of another site cannot send this type.
-			writeError(w, http.StatusUnsupportedMediaType, errors.New("the Content-Type is another, expected application/json"))
+			writeError(w, http.StatusUnsupportedMediaType, fmt.Errorf("Content-Type is %.100q, expected application/json", r.Header.Get("Content-Type")))
 		default:
 			if err := readBody(out, r); err != nil {
 				writeError(w, http.StatusBadRequest, err)

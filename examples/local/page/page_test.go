@@ -132,6 +132,7 @@ func TestOtherSites(t *testing.T) {
 		{"form", "POST", "/api/reset", map[string]string{"Content-Type": "application/x-www-form-urlencoded"}, 415},
 		{"form in plain text", "POST", "/api/rules", map[string]string{"Content-Type": "text/plain"}, 415},
 		{"no type", "PUT", "/api/stream-limit", map[string]string{"Content-Type": ""}, 415},
+		{"no type, no body", "POST", "/api/reset", map[string]string{"Content-Type": ""}, 415},
 	} {
 		r, err := http.NewRequestWithContext(t.Context(), test.method, f.web.URL+test.path, strings.NewReader("{}"))
 		if err != nil {
@@ -148,7 +149,14 @@ func TestOtherSites(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		text, err := io.ReadAll(resp.Body)
 		resp.Body.Close()
+		if says := fmt.Sprintf("Content-Type is %q, expected application/json", r.Header.Get("Content-Type")); resp.StatusCode == 415 {
+			var answer struct{ Error string }
+			if json.Unmarshal(text, &answer) != nil || answer.Error != says {
+				t.Errorf("%s: got %s (%v), want %s", test.name, text, err, says)
+			}
+		}
 		if resp.StatusCode != test.want {
 			t.Errorf("%s: %s %s has status %d, want %d", test.name, test.method, test.path, resp.StatusCode, test.want)
 		}
@@ -203,7 +211,13 @@ func TestRules(t *testing.T) {
 		{`{"reason":"TooManyRequests","retry_after":7,"times":1}`, "aa", "429 TooManyRequests 7s, ok", ""},
 		{`{"reason":"NewInAppleOS","status":422}`, "a", "422 NewInAppleOS", "processing error"},
 		{`{"status":503,"reason":"ServiceUnavailable"}`, "a", "503 ServiceUnavailable", "processing error"},
-		{`{"binary_status":4}`, "a", "", "missing payload"},
+		{`{"binary_status":4}`, "a", "400 PayloadEmpty", "missing payload"},
+		{`{"binary_status":8}`, "a", "400 BadDeviceToken", "invalid token"},
+		{`{"binary_status":10}`, "a", "ok", "shutdown"},
+		{`{"binary_status":128}`, "a", "500 InternalServerError", "protocol error"},
+		{`{"status":410}`, "a", "410 ", "processing error"},
+		{`{"status":410,"reason":"NewInAppleOS","dead_at":"2026-01-02T03:04:05Z"}`, "a", "410 NewInAppleOS 2026-01-02T03:04:05Z", "processing error"},
+		{`{"status":0,"token":"","topic":"","delay_ms":0,"retry_after":0,"dead_at":null,"reason":"","then":""}`, "a", "ok", "ok"},
 		{`{"delay_ms":30}`, "a", "ok", "ok"},
 		{`{"delay_ms":30,"reason":"BadDeviceToken"}`, "a", "400 BadDeviceToken", "invalid token"},
 		{`{"then":"cut"}`, "a", "in doubt", "in doubt"},
@@ -307,7 +321,15 @@ func TestInvalidRequests(t *testing.T) {
 		{"POST /api/rules", `{"status":200}`, 400, "expected 400 to 599"},
 		{"POST /api/rules", `{"then":"explode"}`, 400, "expected silence, cut, "},
 		{"POST /api/rules", `{"delay_ms":-1}`, 400, "expected 0 to 600000"},
-		{"POST /api/rules", `{"times":-1}`, 400, "expected 0 or more"},
+		{"POST /api/rules", `{"times":-1}`, 400, "times is -1, expected a number from 1"},
+		{"POST /api/rules", `{"times":0}`, 400, "times is 0, expected a number from 1, or no times for all messages"},
+		{"POST /api/rules", `{"times":null}`, 400, "times is null, expected a number from 1"},
+		{"POST /api/rules", `{"times":"3"}`, 400, `times is "3", expected a number from 1`},
+		{"POST /api/rules", `{"times":1.5}`, 400, "times is 1.5, expected a number from 1"},
+		{"POST /api/rules", `{"reason":"Unregisterd"}`, 400, `reason is "Unregisterd", expected one of the reasons in GET /api/status, or a status with it`},
+		{"POST /api/rules", `{"reason":"unregistered"}`, 400, `reason is "unregistered", expected one of the reasons`},
+		{"POST /api/rules", `{"reason":"NewInAppleOS","binary_status":8}`, 400, "or a status with it"},
+		{"POST /api/rules", `{"reason":"New In AppleOS","status":422}`, 400, "expected up to 64 letters"},
 		{"POST /api/rules", `{"retry_after":5}`, 400, "without a reason"},
 		{"POST /api/rules", `{"binary_status":256}`, 400, "invalid"},
 		{"POST /api/rules", `null`, 400, "it is null, expected an object"},
@@ -326,6 +348,9 @@ func TestInvalidRequests(t *testing.T) {
 		{"POST /api/rules", `{"dead_at":"2026-01-02T03:04:05Z"}`, 400, "expected one with it"},
 		{"POST /api/rules", `{"dead_at":"2026-01-02T03:04:05Z","reason":"BadDeviceToken"}`, 400, "expected one with it"},
 		{"POST /api/rules", `{"dead_at":"1026-01-02T03:04:05Z","reason":"Unregistered"}`, 400, "dead_at is 1026-01-02T03:04:05Z, expected a time from 1970 to 2106"},
+		{"POST /api/rules", `{"dead_at":"2026-01-02T03:04:05Z","status":410}`, 400, "dead_at is set without a reason, expected one with it"},
+		{"POST /api/rules", `{"dead_at":"yesterday","reason":"Unregistered"}`, 400, `dead_at is "yesterday", expected a time of RFC 3339 such as "2026-01-01T00:00:00Z"`},
+		{"POST /api/rules", `{"dead_at":1767225600,"reason":"Unregistered"}`, 400, "dead_at is 1767225600, expected a time of RFC 3339"},
 		{"POST /api/rules", `{} {}`, 400, "follows"},
 		{"POST /api/rules", `{"token":"` + strings.Repeat("a", 200_000) + `"}`, 400, "expected at most 131072 bytes"},
 		{"POST /api/rules", ``, 400, "expected JSON"},
@@ -341,8 +366,13 @@ func TestInvalidRequests(t *testing.T) {
 		{"DELETE /api/rules", `{"id":3}`, 400, `unknown field "id"`},
 		{"POST /api/reset", `null`, 400, "it is null"},
 		{"POST /api/devices", `{"token":"aa","dead_at":"3026-01-02T03:04:05Z"}`, 400, "2106"},
-		{"POST /api/devices", `{"token":"aa"}`, 400, "expected one of them"},
-		{"POST /api/feedback", `{"token":"aa"}`, 400, "expected token and dead_at"},
+		{"POST /api/devices", `{"token":"aa"}`, 400, "the device has no topics and no dead_at, expected one of them"},
+		{"POST /api/devices", `{"token":"aa","topics":["a"],"dead_at":"2026-01-02T03:04:05Z"}`, 400, "the device has topics and dead_at, expected one of them"},
+		{"POST /api/devices", `{"token":"aa","dead_at":"2026-01-02"}`, 400, `dead_at is "2026-01-02", expected a time of RFC 3339`},
+		{"POST /api/feedback", `{"token":"aa"}`, 400, "the record has no dead_at, expected token and dead_at"},
+		{"POST /api/feedback", `{"token":"aa","topics":["a"],"dead_at":"2026-01-02T03:04:05Z"}`, 400, "the record has topics, expected only token and dead_at"},
+		{"POST /api/feedback", `{"token":"aa","topics":["a"]}`, 400, "the record has topics"},
+		{"POST /api/feedback", `{"token":"aa","dead_at":"2026-13-02T03:04:05Z"}`, 400, `dead_at is "2026-13-02T03:04:05Z", expected a time of RFC 3339`},
 		{"PUT /api/stream-limit", `{"limit":0}`, 400, "expected 1 to"},
 		{"POST /api/goaway", `{"reason":"Shut down"}`, 400, "expected up to 64 letters"},
 		{"DELETE /api/rules/7", ``, 404, "unknown"},
@@ -353,6 +383,9 @@ func TestInvalidRequests(t *testing.T) {
 		{"GET /api/messages?limit=1&limit=2", ``, 400, "limit is given 2 times, expected once"},
 		{"GET /api/messages?findings=2", ``, 400, `findings is "2", expected 1`},
 		{"GET /api/messages?protocol=http", ``, 400, `protocol is "http", expected http2 or binary`},
+		{"GET /api/messages?outcome=Badd", ``, 400, `outcome is "Badd", expected accepted, rejected, discarded, or a reason`},
+		{"GET /api/messages.jsonl?outcome=BadTopic2", ``, 400, `outcome is "BadTopic2", expected accepted`},
+		{"GET /api/events?outcome=Unregisterd", ``, 400, `outcome is "Unregisterd", expected accepted`},
 		{"GET /api/messages?tokn=aa", ``, 400, `"tokn", expected token, topic, `},
 		{"GET /api/messages?token=%zz", ``, 400, "the query is invalid"},
 		{"GET /api/messages?count=3", ``, 400, "count is given without wait"},

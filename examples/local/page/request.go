@@ -35,7 +35,7 @@ func readBody(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Connection", "close")
 		return fmt.Errorf("the body is invalid, expected at most %d bytes within %v: %w", maxRequest, readWithin, err)
 	}
-	r.Body = io.NopCloser(bytes.NewReader(b))
+	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(b)), int64(len(b)) // which a chunked body does not say
 	return nil
 }
 
@@ -118,7 +118,7 @@ var filterNames = []string{"token", "topic", "push_type", "outcome", "protocol",
 
 // checkQuery returns an error if a request has query parameters that are not among the names,
 // or that have a value without a meaning.
-func checkQuery(r *http.Request, names []string) error {
+func (p *Page) checkQuery(r *http.Request, names []string) error {
 	q, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return fmt.Errorf("the query is invalid, expected parameters as in docs/local.md: %w", err)
@@ -135,6 +135,10 @@ func checkQuery(r *http.Request, names []string) error {
 			return fmt.Errorf("findings is %q, expected 1", values[0])
 		case name == "protocol" && values[0] != "http2" && values[0] != "binary":
 			return fmt.Errorf("protocol is %q, expected http2 or binary", values[0])
+		case name == "outcome":
+			if err := p.Rules.checkOutcome(values[0]); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -177,6 +181,17 @@ func checkToken(token string, most int) error {
 func checkTime(deadAt time.Time) error {
 	if _, err := apns.AppendFeedback(nil, apns.Feedback{Token: "00", DeadAt: deadAt}); err != nil {
 		return fmt.Errorf("dead_at is %s, expected a time from 1970 to 2106", deadAt.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// A deadAt is the value of a field dead_at, whose errors name it.
+type deadAt struct{ time.Time }
+
+// UnmarshalJSON is for json.Unmarshal.
+func (t *deadAt) UnmarshalJSON(b []byte) error {
+	if t.Time.UnmarshalJSON(b) != nil {
+		return fmt.Errorf("dead_at is %.50s, expected a time of RFC 3339 such as \"2026-01-01T00:00:00Z\"", b)
 	}
 	return nil
 }

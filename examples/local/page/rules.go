@@ -26,7 +26,8 @@ type Rule struct {
 	Times int `json:"times,omitempty"`
 
 	// Reason and Status are the reason and the HTTP status of a rejection. Without a Status
-	// it is the one that belongs to the reason. BinaryStatus is the status of the binary
+	// it is the one that belongs to the reason, which must be one that package apns knows.
+	// Without a Reason the rejection has no body. BinaryStatus is the status of the binary
 	// protocol. Without one it is the one that belongs to the reason. If all three are empty
 	// the server accepts the message.
 	Reason       apns.Reason `json:"reason,omitempty"`
@@ -36,7 +37,7 @@ type Rule struct {
 	// RetryAfter is the Retry-After field of a rejection in seconds. Zero means none.
 	RetryAfter int `json:"retry_after,omitempty"`
 
-	// DeadAt is the time in a rejection with status 410. Zero means the time of the answer.
+	// DeadAt is the time in a rejection with status 410 and a reason. Zero means the time of the answer.
 	DeadAt time.Time `json:"dead_at,omitzero"`
 
 	// DelayMS is how long the server waits before it answers, in milliseconds. On the binary
@@ -80,8 +81,6 @@ func (r *Rule) check() error {
 		return fmt.Errorf("topic has %d bytes, expected at most %d", len(r.Topic), maxTopic)
 	case r.Times < 0:
 		return fmt.Errorf("times is %d, expected 0 or more", r.Times)
-	case !reasonFormat.MatchString(string(r.Reason)):
-		return fmt.Errorf("reason is %.70q, expected up to 64 letters", string(r.Reason))
 	case !reasonFormat.MatchString(string(r.GoAwayReason)):
 		return fmt.Errorf("goaway_reason is %.70q, expected up to 64 letters", string(r.GoAwayReason))
 	case r.Status != 0 && (r.Status < 400 || r.Status > 599):
@@ -95,6 +94,9 @@ func (r *Rule) check() error {
 		if err := checkTime(r.DeadAt); err != nil {
 			return err
 		}
+	}
+	if err := r.checkReason(); err != nil {
+		return err
 	}
 	return r.checkTogether()
 }
@@ -118,6 +120,8 @@ func (r *Rule) checkTogether() error {
 		return fmt.Errorf("goaway_reason is set and then is %q, expected goaway or goaway-unprocessed", r.Then)
 	case r.RetryAfter > 0 && r.Reason == "" && r.Status == 0:
 		return errors.New("retry_after is set without a reason or status, expected one with it")
+	case !r.DeadAt.IsZero() && r.Reason == "":
+		return errors.New("dead_at is set without a reason, expected one with it: an answer without a reason has no body")
 	case !r.DeadAt.IsZero() && !gone:
 		return errors.New("dead_at is set without reason Unregistered or ExpiredToken or status 410, expected one with it")
 	}
@@ -167,9 +171,10 @@ func IsBinary(m *apns.Message) bool { return m.Topic == "" && m.Channel == "" }
 
 // Rules are the rules in force. The methods may be called concurrently.
 type Rules struct {
-	mu     sync.Mutex // protects following
-	rules  []Rule     // the newest first
-	lastID int
+	mu         sync.Mutex // protects following
+	rules      []Rule     // the newest first
+	lastID     int
+	newReasons []apns.Reason // of rules now and before, without those that package apns knows
 }
 
 // maxRules is how many rules there can be. Each message is compared with all of them.
@@ -186,6 +191,7 @@ func (rs *Rules) Add(r Rule) (Rule, error) {
 	if len(rs.rules) >= maxRules {
 		return r, fmt.Errorf("there are %d rules, expected fewer: remove some", maxRules)
 	}
+	rs.rememberLocked(r.Reason)
 	rs.lastID++
 	r.ID = rs.lastID
 	rs.rules = slices.Insert(rs.rules, 0, r)

@@ -330,14 +330,9 @@ function connection(c) {
 
 // --- setup
 
-const reasons = `BadCertificate BadCertificateEnvironment BadCollapseId BadDeviceToken BadEnvironmentKeyIdInToken BadExpirationDate BadMessageId BadPath BadPriority
-BadTopic DeviceTokenNotForTopic DuplicateHeaders ExpiredProviderToken ExpiredToken Forbidden IdleTimeout InternalServerError InvalidProviderToken InvalidPushType
-MethodNotAllowed MissingDeviceToken MissingProviderToken MissingTopic PayloadEmpty PayloadTooLarge ServiceUnavailable Shutdown TooManyProviderTokenUpdates
-TooManyRequests TopicDisallowed UnrelatedKeyIdInToken Unregistered`.split(/\s+/);
-$("reasons").append(...reasons.map((r) => el("option", { value: r })));
-
 async function showSetup() {
   const s = await call("GET", "/api/status");
+  redraw("reasons", s.reasons, s.reasons.map((r) => el("option", { value: r })));
   const options = (wanted) => s.then.filter((t) => answers(t) === wanted).map((t) => el("option", {}, t));
   redraw("rule-then", s.then, [
     el("option", { value: "" }, "nothing more"),
