@@ -3,6 +3,7 @@ package examples_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -328,6 +329,73 @@ func TestLocalAddresses(t *testing.T) {
 		if strings.Count(local.stderr.String(), want) != n {
 			t.Errorf("standard error is %q, want %q in it, %d times", &local.stderr, want, n)
 		}
+	}
+}
+
+// Where no browser opens, local says where the page is.
+func TestLocalOpen(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the command to open a page has another name there")
+	}
+	failing := t.TempDir()
+	if err := os.WriteFile(filepath.Join(failing, "xdg-open"), []byte("#!/bin/sh\nexit 3\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, path := range map[string]string{"the command fails": failing, "there is no command": t.TempDir()} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, filepath.Join(bin, "local"), "-http2", "0", "-push", "0", "-feedback", "0", "-page-addr", "0", "-open", "-dir", t.TempDir())
+			cmd.Env = append(os.Environ(), "PATH="+path)
+			stderr, err := cmd.StderrPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			line, err := bufio.NewReader(stderr).ReadString('\n')
+			if url, ok := strings.CutPrefix(line, "no browser could be opened: see http://127.0.0.1:"); !ok || !strings.HasSuffix(url, "/\n") {
+				t.Errorf("got %q (%v), want the address of the page", line, err)
+			}
+			cancel()
+			cmd.Wait()
+		})
+	}
+}
+
+// The names of the files are absolute, also if -dir is not: another program runs in another
+// folder.
+func TestLocalFiles(t *testing.T) {
+	t.Chdir(t.TempDir())
+	local := startLocal(t, "-http2", "0", "-push", "0", "-feedback", "0", "-page-addr", "0", "-dir", "the files")
+	url := local.addresses()["web page"]
+	command := local.until("\tgo run ")
+	local.until("Ctrl-C ends it.")
+	resp, err := http.Get(url + "api/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var status struct {
+		CA, Cert, Key, Curl, Push string
+		AuthKey                   string `json:"auth_key"`
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&status); err != nil {
+		t.Fatal(err)
+	}
+	for name, file := range map[string]string{"ca": status.CA, "cert": status.Cert, "key": status.Key, "auth_key": status.AuthKey} {
+		if _, err := os.Stat(file); err != nil || !filepath.IsAbs(file) {
+			t.Errorf("%s is %q (%v), want the absolute path of a file", name, file, err)
+		}
+	}
+	for _, command := range []string{command, status.Curl, status.Push} {
+		if !strings.Contains(command, "'"+status.CA+"'") {
+			t.Errorf("got %s, want %s in it, quoted", command, status.CA)
+		}
+	}
+	if !strings.Contains(status.Curl, "'@"+filepath.Join(filepath.Dir(status.CA), "authorization.txt")+"'") {
+		t.Errorf("got %s, want the absolute path of authorization.txt in it", status.Curl)
 	}
 }
 

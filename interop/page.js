@@ -70,10 +70,10 @@ class Client {
     this.closed = new Promise((resolve) => this.session.on("close", resolve));
   }
 
-  // push pushes an alert, and returns the status of the answer.
-  push(token, alert) {
+  // push pushes an alert, and returns the status of the answer. more is added to the header.
+  push(token, alert, more = {}) {
     return new Promise((resolve, reject) => {
-      const request = this.session.request({ ":method": "POST", ":path": "/3/device/" + token, "apns-topic": "com.example.app", "apns-push-type": "alert" });
+      const request = this.session.request({ ":method": "POST", ":path": "/3/device/" + token, "apns-topic": "com.example.app", "apns-push-type": "alert", ...more });
       request.on("response", (header) => resolve(header[":status"]));
       request.on("error", reject);
       request.resume();
@@ -218,12 +218,19 @@ async function main() {
       await pane.getByRole("button", { name }).click();
       const text = await (await page.waitForFunction(() => navigator.clipboard.readText())).jsonValue();
       await page.getByText(said + " is copied.").waitFor();
-      return run("sh", ["-c", text.replace("go run ./examples/push", settings.push)], { cwd: settings.dir });
+      return run("sh", ["-c", text.replace("go run ./examples/push", settings.push)], { cwd: settings.profile }); // another folder than that of local
     };
     await row("From curl").click();
     await pane.locator(".note .t", { hasText: "From curl" }).waitFor();
     assert.match(await copied("Copy as curl", "The curl command"), /400[^]*"BadDeviceToken"/);
     await assert.rejects(copied("Copy as push command", "The push command"), /BadDeviceToken/);
+    // A push with the certificate needs no topic, and the command of it has a provider token.
+    const client = new Client();
+    assert.equal(await client.push(alpha, "no topic", { "apns-topic": undefined }), 200);
+    client.session.close();
+    await row("no topic").click();
+    await pane.locator(".note .b", { hasText: "no topic" }).waitFor();
+    assert.match(await copied("Copy as curl", "The curl command"), /^HTTP\/2 200/);
     await row("fine").click();
     await pane.locator(".note .b", { hasText: "fine" }).waitFor();
     assert.match(await copied("Copy as push command", "The push command"), /accepted/);

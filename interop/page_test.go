@@ -88,13 +88,14 @@ func TestDocumentedControlAPI(t *testing.T) {
 		t.Fatal("docs/local.md has no test")
 	}
 	s := startLocal(t, buildProgram(t, "local"))
-	if err := os.WriteFile(filepath.Join(s.dir, "local.test.mjs"), code[1], 0o600); err != nil {
+	dir := t.TempDir() // another one than that of local
+	if err := os.WriteFile(filepath.Join(dir, "local.test.mjs"), code[1], 0o600); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, node, "--test", "local.test.mjs")
-	cmd.Dir, cmd.Env = s.dir, append(os.Environ(), "APNS_LOCAL="+s.page)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "APNS_LOCAL="+s.page)
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "# pass 3\n") && !strings.Contains(string(out), "ℹ pass 3\n") {
 		t.Errorf("%v: %v\n%s", cmd, err, out)

@@ -41,9 +41,9 @@ that a client asks for.
 
 It accepts every token except two kinds. A token that begins with "bad" is
 rejected as BadDeviceToken. A token that begins with "dead" is rejected as
-Unregistered over HTTP/2. On the binary protocol it is accepted, and the feedback
-service lists it, as Apple's did. On the page, and with its JSON API (docs/local.md),
-one can set other answers.
+Unregistered over HTTP/2, and accepted on the binary protocol, as by Apple's. After
+a push over either protocol the feedback service lists it. On the page, and with its
+JSON API (docs/local.md), one can set other answers, which take precedence.
 
 Flags:
 `
@@ -151,9 +151,7 @@ func run() error {
 	warnOfOthers(server)
 	printCommands(server, files, answers.deadAt, url)
 	if s.open {
-		if err := openBrowser(url); err != nil {
-			fmt.Fprintln(os.Stderr, "error: the page is not opened:", err)
-		}
+		go openBrowser(ctx, url) // ends with the command that it runs, or with this program
 	}
 	printRecords(ctx, server)
 	return nil
@@ -264,10 +262,15 @@ func start(server *apnstest.Server) (err error) {
 // paths are the paths of the files that writeFiles writes.
 type paths struct{ ca, serverCert, serverKey, cert, key, p8, authorization string }
 
-// writeFiles writes the server's certificates and keys into a folder. If the folder has
+// writeFiles writes the server's certificates and keys into a folder. The paths that it returns
+// are absolute, so that commands and programs can use them in any folder. If the folder has
 // files of these names that this program has not written, it returns an error: they may be
 // keys that somebody needs.
 func writeFiles(dir string, certs apnstest.Certificates) (paths, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return paths{}, err
+	}
 	in := func(name string) string { return filepath.Join(dir, name) }
 	p := paths{in("ca.pem"), in("server.pem"), in("server.key"), in("cert.pem"), in("key.pem"), in("AuthKey_" + apnstest.KeyID + ".p8"), in("authorization.txt")}
 	files := []struct {

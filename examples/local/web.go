@@ -48,15 +48,21 @@ func servePage(ctx context.Context, addr string, p *page.Page) (url string, err 
 	return "http://" + page.Reachable(listener.Addr().String()) + "/", nil
 }
 
-// openBrowser opens a page in the browser of the desktop.
-func openBrowser(url string) error {
+// openBrowser opens a page in the browser of the desktop, and waits for the command that does
+// it. That may take as long as the browser runs. If the command fails, it prints where the page
+// is, unless ctx has ended.
+func openBrowser(ctx context.Context, url string) {
+	command := []string{"xdg-open", url}
 	switch runtime.GOOS {
 	case "darwin":
-		return exec.Command("open", url).Start()
+		command[0] = "open"
 	case "windows":
-		return exec.Command("rundll32", "url.dll,FileProtocolHandler", url).Start()
+		command = []string{"rundll32", "url.dll,FileProtocolHandler", url}
 	}
-	return exec.Command("xdg-open", url).Start()
+	// Not CommandContext: a browser may stay open when this program ends.
+	if err := exec.Command(command[0], command[1:]...).Run(); err != nil && ctx.Err() == nil {
+		fmt.Fprintln(os.Stderr, "no browser could be opened: see", url)
+	}
 }
 
 // keepAuthorization writes a file with an authorization field for curl, which cannot sign
