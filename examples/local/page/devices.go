@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"example.com/apns"
@@ -25,24 +26,36 @@ type device struct {
 // Additions are what the API has added to a server. Their number bounds the server's memory,
 // and is known without a look at all devices.
 type additions struct {
-	devices  map[string]int // by token: 1, and the number of its topics
-	total    int            // of devices
-	feedback int            // records
-	changes  int            // counts the changes of devices
+	devices  map[string]map[string]bool // the topics by token
+	total    int                        // devices and topics
+	feedback int                        // records
+	changes  int                        // counts the changes of devices
 }
 
-// add adds a device and n topics, and returns an error if there are too many.
-func (a *additions) add(token string, n int) error {
-	if a.devices[token] == 0 {
+// add adds a device and topics, and returns an error if there are too many.
+func (a *additions) add(token string, topics []string) error {
+	device, n := a.devices[token], 0
+	if device == nil {
 		n++
+	}
+	for i, topic := range topics {
+		if !device[topic] && !slices.Contains(topics[:i], topic) {
+			n++
+		}
 	}
 	if a.total+n > maxDevices {
 		return fmt.Errorf("there are %d devices and topics, expected at most %d: remove some", a.total, maxDevices)
 	}
 	if a.devices == nil {
-		a.devices = make(map[string]int)
+		a.devices = make(map[string]map[string]bool)
 	}
-	a.devices[token] += n
+	if device == nil {
+		device = make(map[string]bool)
+		a.devices[token] = device
+	}
+	for _, topic := range topics {
+		device[topic] = true
+	}
 	a.total += n
 	a.changes++
 	return nil
@@ -58,11 +71,13 @@ func (a *additions) addFeedback() error {
 
 // remove removes a device, and reports whether there was one.
 func (a *additions) remove(token string) bool {
-	n := a.devices[token]
-	delete(a.devices, token)
-	a.total -= n
+	topics, known := a.devices[token]
+	if known {
+		delete(a.devices, token)
+		a.total -= 1 + len(topics)
+	}
 	a.changes++
-	return n > 0
+	return known
 }
 
 func (a *additions) removeAll() { a.devices, a.total, a.changes = nil, 0, a.changes+1 }
@@ -83,7 +98,8 @@ func (p *Page) feedback() []device {
 	return list
 }
 
-// checkDevice returns an error if a field of a device is out of its range.
+// check returns an error if a field of a device is out of its range. It makes the token lower
+// case.
 func (d *device) check() error {
 	d.Token = strings.ToLower(d.Token)
 	most := 2 * apns.MaxTokenSize // what a feedback record can have
@@ -137,7 +153,10 @@ func (p *Page) addDevice(d *device) error {
 			return err
 		}
 	}
-	if err := p.added.add(d.Token, len(d.Topics)); err != nil {
+	if err := p.added.add(d.Token, d.Topics); err != nil {
+		if dead {
+			p.added.feedback--
+		}
 		return err
 	}
 	if dead {

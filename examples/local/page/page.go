@@ -72,7 +72,7 @@ func (p *Page) Handler() http.Handler {
 	p.started = time.Now().UTC().Format("20060102T150405.000000000")
 	p.atStart = p.Server.Feedback()
 	for _, d := range p.Server.Devices() {
-		p.added.add(d.Token, len(d.Topics))
+		p.added.add(d.Token, d.Topics)
 	}
 	mux := http.NewServeMux()
 	for path, file := range map[string]struct{ name, contentType string }{
