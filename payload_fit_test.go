@@ -34,7 +34,7 @@ var characters = []string{
 // bodySize returns the size of a body in JSON.
 func bodySize(t *testing.T, body string) int {
 	t.Helper()
-	b, err := (&apns.Payload{Alert: apns.Alert{Body: body}}).Encode()
+	b, err := (&apns.Payload{Alert: apns.Alert{Body: body}, MaxSize: 1 << 20}).Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
