@@ -306,6 +306,7 @@ func writeFiles(dir string, certs apnstest.Certificates) (paths, error) {
 
 // printCommands prints the addresses, the files and commands to try.
 func printCommands(server *apnstest.Server, files paths, deadAt time.Time, url string) {
+	http2, gateway, feedback := page.Reachable(server.HTTP2Addr), page.Reachable(server.PushAddr), page.Reachable(server.FeedbackAddr)
 	fmt.Printf(`HTTP/2 provider API  %s
 binary gateway       %s
 feedback service     %s
@@ -316,7 +317,7 @@ Provider token:      %s, key ID %s, team ID %s
 Or certificate:      %s with %s
 Bundle ID:           %s
 
-`, page.Reachable(server.HTTP2Addr), page.Reachable(server.PushAddr), page.Reachable(server.FeedbackAddr), printable(url),
+`, http2, gateway, feedback, printable(url),
 		files.ca, files.p8, apnstest.KeyID, apnstest.TeamID, files.cert, files.key, apnstest.BundleID)
 	cert := []string{"-cert", files.cert, "-key", files.key}
 	token := []string{"-p8", files.p8, "-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID, "-bundle-id", apnstest.BundleID}
@@ -324,10 +325,10 @@ Bundle ID:           %s
 		what, program, addr string
 		credentials, args   []string
 	}{
-		{"A push over HTTP/2, with a provider token", "push", page.Reachable(server.HTTP2Addr), token, []string{goodToken, "Hello"}},
-		{"with the certificate", "push", page.Reachable(server.HTTP2Addr), cert, []string{goodToken, "Hello"}},
-		{"and on the binary protocol", "push", page.Reachable(server.PushAddr), cert, []string{goodToken, "Hello"}},
-		{"The dead devices", "prune", page.Reachable(server.FeedbackAddr), cert, nil},
+		{"A push over HTTP/2, with a provider token", "push", http2, token, []string{goodToken, "Hello"}},
+		{"with the certificate", "push", http2, cert, []string{goodToken, "Hello"}},
+		{"and on the binary protocol", "push", gateway, cert, []string{goodToken, "Hello"}},
+		{"The dead devices", "prune", feedback, cert, nil},
 	} {
 		command := []string{"go", "run", "./examples/" + c.program, "-addr", c.addr, "-ca", files.ca}
 		command = append(append(command, c.credentials...), c.args...)

@@ -71,7 +71,6 @@ func (s steadyWriter) Write(b []byte) (n int, err error) {
 // returns false.
 func read(w http.ResponseWriter, r *http.Request, v any) bool {
 	d := json.NewDecoder(r.Body)
-	d.DisallowUnknownFields()
 	var object json.RawMessage
 	err := d.Decode(&object)
 	switch {
@@ -157,7 +156,7 @@ func number(q url.Values, name string, byDefault, most int) (int, error) {
 	return n, nil
 }
 
-// maxToken is how many digits a device token has at most over HTTP/2.
+// maxToken is how many digits a device token has at most over HTTP/2: see apns.Message.Token.
 const maxToken = 4096
 
 // checkToken returns an error if a device token is not 1 to most hexadecimal digits. The

@@ -66,6 +66,20 @@ var ends = []struct {
 	{"goaway-unprocessed", apnstest.EndGoAwayUnprocessed, false},
 }
 
+// endOf returns what a value of Rule.Then means. Without a value the server answers, and that
+// is all.
+func endOf(then string) (end apnstest.End, answers, known bool) {
+	if then == "" {
+		return apnstest.EndCloseNotify, true, true
+	}
+	for _, e := range ends {
+		if e.name == then {
+			return e.end, e.answers, true
+		}
+	}
+	return 0, false, false
+}
+
 var reasonFormat = regexp.MustCompile(`^[A-Za-z]{0,64}$`)
 
 // check returns an error if a field is out of its range, or if it would do nothing.
@@ -104,13 +118,7 @@ func (r *Rule) check() error {
 // checkTogether returns an error if a field would do nothing, since another is not as it must
 // be.
 func (r *Rule) checkTogether() error {
-	answers, known := r.Then == "", r.Then == ""
-	for _, e := range ends {
-		if e.name == r.Then {
-			answers, known = e.answers, true
-		}
-	}
-	gone := r.Status == 410 || r.Reason == apns.ReasonUnregistered || r.Reason == apns.ReasonExpiredToken
+	_, answers, known := endOf(r.Then)
 	switch {
 	case !known:
 		return fmt.Errorf("then is %.70q, expected silence, cut, reset, refuse-stream, goaway or goaway-unprocessed", r.Then)
@@ -122,10 +130,15 @@ func (r *Rule) checkTogether() error {
 		return errors.New("retry_after is set without a reason or status, expected one with it")
 	case !r.DeadAt.IsZero() && r.Reason == "":
 		return errors.New("dead_at is set without a reason, expected one with it: an answer without a reason has no body")
-	case !r.DeadAt.IsZero() && !gone:
+	case !r.DeadAt.IsZero() && r.Status != 410 && !r.isDead():
 		return errors.New("dead_at is set without reason Unregistered or ExpiredToken or status 410, expected one with it")
 	}
 	return nil
+}
+
+// isDead reports whether the reason says that the device is dead.
+func (r *Rule) isDead() bool {
+	return r.Reason == apns.ReasonUnregistered || r.Reason == apns.ReasonExpiredToken
 }
 
 func (r *Rule) rejects() bool { return r.Reason != "" || r.Status != 0 || r.BinaryStatus != 0 }
@@ -138,8 +151,7 @@ func (r *Rule) answer(binary bool) error {
 		err = r.BinaryStatus
 	case r.rejects():
 		e := &apns.PushError{Status: r.BinaryStatus, HTTPStatus: r.Status, Reason: r.Reason, DeadAt: r.DeadAt, RetryAfter: time.Duration(r.RetryAfter) * time.Second}
-		gone := r.Reason == apns.ReasonUnregistered || r.Reason == apns.ReasonExpiredToken
-		if gone && e.HTTPStatus == 0 {
+		if r.isDead() && e.HTTPStatus == 0 {
 			e.HTTPStatus = 410
 		}
 		if e.Status == 0 && e.Reason == "" {
@@ -153,12 +165,8 @@ func (r *Rule) answer(binary bool) error {
 		return err
 	}
 	f := apnstest.Fault{Err: err, Delay: time.Duration(r.DelayMS) * time.Millisecond, Reason: r.GoAwayReason}
-	answers := true
-	for _, e := range ends {
-		if e.name == r.Then {
-			f.End, answers = e.end, e.answers
-		}
-	}
+	var answers bool
+	f.End, answers, _ = endOf(r.Then)
 	if answers && err == nil {
 		f.Err = apns.StatusNoError // accepted
 	}
