@@ -153,8 +153,8 @@ func InspectCertificate(cert *x509.Certificate) CertificateInfo {
 // Check returns an error if a certificate is not for push notifications, if it is not valid
 // at the time, or if it is not for the app with the bundle ID. If the bundle ID is empty, it
 // may be for any app. The bundle ID of a certificate for a Wallet pass or a website is the
-// identifier of that pass or website. A certificate that is not Apple's, such as one for a private gateway, need not
-// name an app.
+// identifier of that pass or website. A certificate that is not Apple's, such as one for a
+// private gateway, need not name an app.
 func (i CertificateInfo) Check(bundleID string, at time.Time) error {
 	if err := i.check(bundleID, at); err != nil {
 		return fmt.Errorf("apns: %w", err)

@@ -120,7 +120,7 @@ func (d *dispatcher) goLocked(f func()) bool {
 
 // checkMessage says which rule a message breaks, as far as that is known before it is
 // encoded. checked says that nothing is left to be checked for HTTP/2, expires says
-// that the message has an Expiry, which is ahead.
+// that the message has an Expiry, and that it is ahead.
 func (d *dispatcher) checkMessage(m *Message) (checked, expires bool, err error) {
 	if m == nil {
 		return false, false, errNoMessage
