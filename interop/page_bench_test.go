@@ -34,7 +34,8 @@ import (
 //   - read/off, read/off-cpu: the same, if a client reads the events and draws nothing
 //   - off-µs, off-cpu-µs: the time without the page
 //   - MB: the resident memory of the server with the page, at its highest
-//   - frame-ms, frame-p99-ms: the time between two frames of the page, median and 99th percentile
+//   - frame-ms, frame-p99-ms: the time between two frames of the page, the median and the 99th
+//     percentile
 func BenchmarkPage(b *testing.B) {
 	program := buildProgram(b, "local")
 	off, on := startLocal(b, program, "-page=false"), startLocal(b, program)

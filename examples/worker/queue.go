@@ -48,9 +48,9 @@ type queueSettings struct {
 	replicas int           // of the streams
 }
 
-// connect connects to NATS. It connects again for as long as the program runs. A server that
-// does not answer counts as disconnected after half a minute: three PINGs. Its errors do not have
-// the address, in which there may be a password.
+// connect connects to NATS, and connects again whenever the connection is lost. A server that
+// does not answer counts as disconnected after half a minute: three PINGs. The errors do not
+// have the address, in which there may be a password.
 func connect(address, name string) (*nats.Conn, jetstream.JetStream, error) {
 	nc, err := nats.Connect(address, nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectWait(200*time.Millisecond),
 		nats.PingInterval(10*time.Second),

@@ -82,7 +82,8 @@ func newWorker(q *queue, client pusher, m *metrics, inDoubt inDoubtPolicy, room 
 // run works until ctx ends, and then drains: it takes nothing more, waits for the outcomes of
 // what it has pushed, gives the rest back, and returns when all acknowledgements are
 // confirmed. It takes grace at most, and up to ten seconds more where NATS does not answer. It
-// drains with an error if the queue does not exist any more: to start it again creates the queue.
+// drains, and returns an error, if the queue does not exist any more: a worker that starts
+// creates it.
 //
 // A nak that is not confirmed in time is no error, but a warning in the log: if JetStream does
 // not have it, the message is delivered after AckWait.

@@ -37,7 +37,8 @@ type Rule struct {
 	// RetryAfter is the Retry-After field of a rejection in seconds. Zero means none.
 	RetryAfter int `json:"retry_after,omitempty"`
 
-	// DeadAt is the time in a rejection with status 410 and a reason. Zero means the time of the answer.
+	// DeadAt is the time in a rejection with status 410 and a reason. Zero means the time of
+	// the answer.
 	DeadAt time.Time `json:"dead_at,omitzero"`
 
 	// DelayMS is how long the server waits before it answers, in milliseconds. On the binary
