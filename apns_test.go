@@ -271,7 +271,7 @@ func TestRejectedWithAnotherID(t *testing.T) {
 
 // The answer to the barrier proves what came before it, whichever IDs the
 // messages had, and whatever the gateway finds wrong with it.
-func TestShutdownProves(t *testing.T) {
+func TestShutdownConfirms(t *testing.T) {
 	ids := map[string][]uint32{
 		"from 1":         {1, 2, 3},
 		"all 0":          {0, 0, 0},

@@ -28,12 +28,12 @@ type binarySession struct {
 	silence *time.Timer // assumes that all were accepted
 
 	// Protected by dispatcher.mu:
-	taken        int           // messages: those in flight, and those that have an answer
+	taken        int           // messages so far: the identifier of the last one
 	written      int           // of these, known to be completely written
 	acknowledged int           // of these, as far as the gateway has said that it accepted them (status 0)
 	since        time.Duration // when the first one without an outcome was taken, or the last status 0 came
 	gatewaySince time.Duration // since when a write or the barrier waits for the gateway; 0: none does
-	barrierSent  bool          // the barrier was written, or is about to be
+	barrierSent  bool          // the barrier was written, or is about to be: no message follows
 	timer        *time.Timer   // wakes the writer for the barrier
 }
 
@@ -41,7 +41,7 @@ type binarySession struct {
 // and when those are due. It is protected by dispatcher.mu.
 type pace struct {
 	most         int           // messages before a barrier, at most
-	n            int           // now
+	n            int           // messages before the next barriers
 	ceiling      int           // up to which n doubles with each confirmation
 	confirmed    int           // barriers since the ceiling was set
 	last         time.Duration // when the last barrier was written; long ago, if there was none
@@ -405,7 +405,7 @@ func (s *binarySession) rejectedLocked(said *PushError) {
 	s.pace.n = min(s.pace.n, max(minRejectedPace, 8*int(said.ID)))
 }
 
-// requeueAllLocked resends all that is in flight, which the gateway did not look at.
+// requeueAllLocked puts back all that is in flight, which the gateway did not look at.
 func (s *binarySession) requeueAllLocked() {
 	for r := s.flight.first; r != nil; r = r.next {
 		r.isResend = r.isResend || int64(r.seq) <= int64(s.written)

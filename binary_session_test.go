@@ -19,8 +19,8 @@ import (
 // Twenty thousand messages over real TLS to a gateway that ends its streams in
 // every way. Where it says which message it rejects, each message has the outcome
 // that the gateway's records have, and none is lost, doubled or in doubt. Where it
-// says nothing, no more than a Window is in doubt, since after each such end the
-// proof is asked for sooner.
+// says nothing, no more than MaxInFlight is in doubt, since after each such end the
+// barrier comes sooner.
 //
 // The source is "Binary Provider API" in Apple's Local and Remote Notification
 // Programming Guide: the gateway names one message, closes the connection, and
@@ -103,7 +103,7 @@ func TestClientOnLoopback(t *testing.T) {
 			t.Errorf("%d were not sent, want all to be", sum.NotSent)
 		}
 		wantStats(t, c, sum)
-		t.Logf("%+v, %d connections, %d sent again", sum, c.Stats().Connected, c.Stats().Resent)
+		t.Logf("%+v, %d connections, %d resent", sum, c.Stats().Connected, c.Stats().Resent)
 	}
 	// By itself: its port is free meanwhile, and must not be another's.
 	t.Run("refused at first", func(t *testing.T) { run(t, test{refused: true, slow: true}) })
@@ -183,7 +183,7 @@ func TestClientKeepsOrderAfterRejection(t *testing.T) {
 	}
 }
 
-// A single Push asks for its proof at once, if none was asked for within
+// A single Push has its barrier at once, if there was none within
 // ConfirmInterval; otherwise when that has passed since, which many share.
 func TestClientSharesBarriers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -221,7 +221,7 @@ func TestClientSharesBarriers(t *testing.T) {
 }
 
 // With AssumeAcceptedAfter silence is acceptance, and a rejection that comes before it counts.
-func TestClientSettle(t *testing.T) {
+func TestClientAssumesAccepted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const settle = 5 * time.Second
 		s := inMemory(t, onNumber(105, apnstest.Fault{Err: apns.StatusInvalidToken, Delay: settle - time.Second}), func(s *apnstest.Server) {
@@ -361,7 +361,7 @@ func TestClientBarrierAtTheEnd(t *testing.T) {
 	})
 }
 
-// A gateway that is slow to read has the proof asked for as often as another, so
+// A gateway that is slow to read gets barriers as often as another, so
 // that each message has its outcome in time, and the next connection is there by then.
 func TestClientSlowGateway(t *testing.T) {
 	for _, test := range []struct {

@@ -80,6 +80,9 @@ import (
 // are the Client's own, counted from 1 on each connection. Message.ID is for the caller
 // alone.
 //
+// A connection that has nothing to confirm is closed after 10 seconds without messages: the
+// protocol has no way to find out whether it still works.
+//
 // # Connections that fail
 //
 // While a message waits, the Client dials again after 0.1, 0.2, 0.4 seconds and so on up
@@ -87,10 +90,10 @@ import (
 // counts as a failure to connect. A message whose time ends before the next attempt is not
 // sent, at once.
 //
-// A connection is replaced if it fails message after message: with 500, 503 or IdleTimeout,
-// or without an answer within Timeout. It is used until the new one is open. Only answers
-// about messages count as success: not that the connection was opened, and not that PINGs
-// are answered.
+// A connection is replaced if it fails message after message: with InternalServerError,
+// ServiceUnavailable or a 5xx without a reason, or without an answer in the time of a message,
+// if that is at least a second. It is used until the new one is open. Only other answers count
+// as success: not that the connection was opened, and not that PINGs are answered.
 //
 // Some failures do not pass with time: the server refuses the sender, does not speak the
 // protocol, or has a certificate that is not trusted. Then all messages that wait end at

@@ -14,6 +14,8 @@ import (
 
 	"example.com/apns"
 	"example.com/apns/apnstest"
+	"example.com/apns/internal/h2"
+	"example.com/apns/internal/hpack"
 )
 
 // attempts collects what OnAttempt is told, by the topic, which tells messages apart.
@@ -183,6 +185,28 @@ func TestOnAttemptRefused(t *testing.T) {
 			if !errors.Is(g.Err, apns.ErrRefused) {
 				t.Fatalf("got %+v, want one that matches ErrRefused", g)
 			}
+		}
+	})
+}
+
+// The context ends when the status of the answer has come, and not its end: the attempt is one
+// that was accepted, with the server's ID.
+func TestOnAttemptCancelledAfterStatus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		block := hpack.AppendLiteral(status("200"), "apns-id", "eabeae54-14a8-11e5-b60b-1697f925ec7b")
+		config := scriptedPeer(t, say(h2.AppendHeaders(nil, 0, 1, block, h2.MinMaxFrameSize)))
+		var attempts []apns.Attempt
+		c := http2Client(t, config, func(c *apns.Client) {
+			c.OnAttempt = func(_ context.Context, a apns.Attempt) { attempts = append(attempts, a) }
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		receipt, err := c.Push(ctx, message(1))
+		if err != nil || receipt.APNsID == "" {
+			t.Errorf("got %+v, %v, want an ID and nil", receipt, err)
+		}
+		if len(attempts) != 1 || attempts[0].APNsID != receipt.APNsID || !attempts[0].Final || attempts[0].Outcome() != "accepted" {
+			t.Errorf("attempts %+v, want one that was accepted, with the ID %s", attempts, receipt.APNsID)
 		}
 	})
 }

@@ -123,7 +123,7 @@ func TestClientClose(t *testing.T) {
 	})
 }
 
-// Close and Push at the same time: each message has a outcome, and it is true.
+// Close and Push at the same time: each message has an outcome, and it is true.
 func TestClientCloseWhilePushing(t *testing.T) {
 	for pause := range 30 {
 		synctest.Test(t, func(t *testing.T) {
@@ -224,7 +224,7 @@ func TestClientShutdown(t *testing.T) {
 	}
 }
 
-// Shutdown has the proof asked for at once also where there is no connection yet.
+// Shutdown has the barrier written at once also where there is no connection yet.
 func TestClientShutdownWhileDialing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := inMemory(t, nil)

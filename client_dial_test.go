@@ -114,7 +114,7 @@ func testClientDialsAgain(t *testing.T, longest time.Duration) {
 
 // A connection that is there when nobody wants it any more is closed: an idle Client
 // has no goroutine at work.
-func TestClientGivenUpWhileDialing(t *testing.T) {
+func TestClientCancelledWhileDialing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := inMemory(t, nil)
 		c := newClient(t, s)

@@ -72,6 +72,33 @@ func testFailingConnIsReplaced(t *testing.T, answer error, n int, all bool) {
 	}
 }
 
+// A proxy answers for a server that it does not reach: that says nothing about the message,
+// which is in doubt. After five such answers the connection is replaced as well.
+func TestProxyFailsIsReplaced(t *testing.T) {
+	for _, status := range []int{500, 502, 503, 504} {
+		synctest.Test(t, func(t *testing.T) {
+			bad, good := inMemory(t, always(&apns.PushError{HTTPStatus: status})), inMemory(t, nil)
+			network := newNetwork(bad, good)
+			c := network.client(t)
+			for i := range 5 {
+				_, err := c.Push(t.Context(), device(i))
+				wantClass(t, err, "in doubt")
+				time.Sleep(time.Second)
+			}
+			for i := 5; i < 10; i++ {
+				// The sixth has the other one dialed.
+				if _, err := c.Push(t.Context(), device(i)); err != nil && i > 5 {
+					t.Errorf("message %d after five answers with %d: got %v, want nil", i, status, err)
+				}
+				time.Sleep(time.Second)
+			}
+			if got := network.dialed(); got != 2 {
+				t.Errorf("%d dials after answers with %d, want 2", got, status)
+			}
+		})
+	}
+}
+
 // One message after the other, each with a single attempt: the fifth failure in a row has
 // the connection replaced, and not an earlier one.
 func TestFailingConnAfterFive(t *testing.T) {
@@ -102,7 +129,7 @@ func TestFailingConnAfterFive(t *testing.T) {
 // An answer about a message shows that the connection works, be it a rejection: four
 // failures and a rejection, again and again, do not have it replaced.
 func TestRejectionConfirmsConn(t *testing.T) {
-	for _, confirms := range []error{apns.ReasonBadDeviceToken, apns.ReasonUnregistered, &apns.PushError{HTTPStatus: 404}, nil} {
+	for _, confirms := range []error{apns.ReasonBadDeviceToken, apns.ReasonUnregistered, apns.ReasonTooManyRequests, &apns.PushError{HTTPStatus: 404}, nil} {
 		synctest.Test(t, func(t *testing.T) {
 			var n atomic.Int64
 			server := inMemory(t, func(*apns.Message) error {

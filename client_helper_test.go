@@ -85,7 +85,7 @@ func (f outcomes) add(t *testing.T, r apns.Result) {
 	f[r.Message.ID] = r.Err
 }
 
-// An outcome is how many messages have each outcome.
+// A balance is how many messages have each outcome.
 type balance struct{ Accepted, Rejected, NotSent, InDoubt int }
 
 // check compares the outcomes with the server's records, which know of all messages
@@ -204,8 +204,8 @@ func http2Client(t *testing.T, config *apns.Config, settings ...func(*apns.Clien
 	return c
 }
 
-func policy(atLeastOnce bool) apns.InDoubtPolicy {
-	if atLeastOnce {
+func policy(resend bool) apns.InDoubtPolicy {
+	if resend {
 		return apns.InDoubtResend
 	}
 	return apns.InDoubtReport

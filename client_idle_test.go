@@ -126,6 +126,35 @@ func TestIdleConnIsKept(t *testing.T) {
 	}
 }
 
+// A connection on the binary protocol has no PING with which to find out that it died. So
+// without anything to confirm it is closed after 10 s, and the next message has another.
+func TestIdleConnBinary(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newNetwork(inMemory(t, nil))
+		network.protocol = ""
+		c := network.client(t)
+		if err := c.Connect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		before := network.dialed()
+		last := network.conn(before - 1)
+		time.Sleep(9 * time.Second)
+		if !last.closed().IsZero() {
+			t.Error("after 9 s the connection is closed, want it open")
+		}
+		time.Sleep(2 * time.Second)
+		if last.closed().IsZero() {
+			t.Error("after 11 s the connection is open, want it closed")
+		}
+		if _, err := c.Push(t.Context(), message(1)); err != nil {
+			t.Error(err)
+		}
+		if got := network.dialed(); got != before+1 {
+			t.Errorf("%d dials for the message after that, want one", got-before)
+		}
+	})
+}
+
 // After an hour it is closed, politely.
 func TestIdleConnIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

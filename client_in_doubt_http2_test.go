@@ -15,7 +15,7 @@ import (
 // A gateway that closes without a word after every k messages gets all of them, if
 // they may arrive twice and it takes more than one; otherwise each is sent as
 // often as Attempts has it, and no more.
-func TestClientAtLeastOnce(t *testing.T) {
+func TestClientInDoubtResend(t *testing.T) {
 	for _, end := range []apnstest.End{apnstest.EndFINThenRST, apnstest.EndFIN, apnstest.EndRST} {
 		for k, n := range map[uint32]int{1: 5, 2: 50, 3: 100, 50: 1000, 2000: 5000} {
 			synctest.Test(t, func(t *testing.T) {
@@ -51,21 +51,21 @@ func TestClientAtLeastOnce(t *testing.T) {
 					t.Errorf("%v after %d: a message was taken %d times, want more than once, and at most the 10 of Attempts", end, k, most)
 				}
 				stats := c.Stats()
-				t.Logf("%v after %d of %d: %d connections, %d sent again", end, k, n, stats.Connected, stats.Resent)
+				t.Logf("%v after %d of %d: %d connections, %d resent", end, k, n, stats.Connected, stats.Resent)
 			})
 		}
 	}
 }
 
 // A message that was written, and of which nothing is known, is in doubt, unless
-// AtLeastOnce says that it may arrive twice.
+// InDoubtResend says that it may arrive twice.
 func TestClientHTTP2InDoubt(t *testing.T) {
 	for name, test := range map[string]struct {
-		fault       apnstest.Fault
-		matches     error // beside ErrInDoubt
-		atLeastOnce bool
-		accepted    int // times that the server took it
-		took        time.Duration
+		fault    apnstest.Fault
+		matches  error // beside ErrInDoubt
+		resend   bool
+		accepted int // times that the server took it
+		took     time.Duration
 	}{
 		"reset":                        {apnstest.Fault{End: apnstest.EndRST}, nil, false, 0, 0},
 		"reset, but taken":             {apnstest.Fault{Err: apns.StatusNoError, End: apnstest.EndRST}, nil, false, 1, 0},
@@ -84,7 +84,7 @@ func TestClientHTTP2InDoubt(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, PushAll %v", name, all), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					server := inMemory(t, inTurn(nil, test.fault))
-					c := http2Client(t, server.Config(), func(c *apns.Client) { c.InDoubt = policy(test.atLeastOnce) })
+					c := http2Client(t, server.Config(), func(c *apns.Client) { c.InDoubt = policy(test.resend) })
 					push := func(n int) (err error) {
 						if !all {
 							_, err = c.Push(t.Context(), device(n))
@@ -101,7 +101,7 @@ func TestClientHTTP2InDoubt(t *testing.T) {
 					start := time.Now()
 					err := push(1)
 					wantTook(t, start, test.took, test.took*5/4+time.Millisecond)
-					resent := test.atLeastOnce && test.took == 0
+					resent := test.resend && test.took == 0
 					switch {
 					case resent:
 						if err != nil {

@@ -65,7 +65,7 @@ func stuckClient(t *testing.T) (c *apns.Client, stick func()) {
 		last = s
 		mu.Unlock()
 		return &plain.Conn{Conn: s, Protocol: p.Protocol}, nil
-	}}, func(c *apns.Client) { c.Addr = binaryGateway })
+	}}, func(c *apns.Client) { c.Addr, c.MaxConns = binaryGateway, 1 }) // MaxConns is for HTTP/2
 	return c, func() {
 		mu.Lock()
 		defer mu.Unlock()

@@ -49,7 +49,7 @@ func TestClientLogger(t *testing.T) {
 }
 
 // A push that is abandoned after it was written is in doubt.
-func TestClientPushGivenUp(t *testing.T) {
+func TestClientPushCancelled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := inMemory(t, nil)
 		c := newClient(t, s, func(c *apns.Client) { c.ConfirmInterval = 10 * time.Second })

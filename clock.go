@@ -98,8 +98,8 @@ const minSilence = time.Second
 
 // lateLocked ends a delivery whose time is over. If it was in flight, that counts as a
 // failure of its session. If it was queued, it counts for each session without room. It
-// counts for none that answers other messages. The message may be its caller's again by
-// then: it is only compared.
+// counts for none that answers other messages. A session keeps the pointer to the message for
+// longer than the message is ours, so it only compares the pointer.
 func (d *dispatcher) lateLocked(r *delivery, now time.Duration) {
 	m, was, on, since := r.message, r.state, r.session, r.at
 	d.abandonLocked(r, context.DeadlineExceeded)

@@ -46,7 +46,8 @@ type Config struct {
 
 	// Logger receives what an operator may want to know: each connection and the protocol
 	// that it negotiated, why a server ends a connection, new provider tokens. It never
-	// receives a secret, a device token or a payload. Nil means that nothing is logged.
+	// receives a secret, a device token or a payload. Its handler must not call Shutdown or
+	// Close. Nil means that nothing is logged.
 	Logger *slog.Logger
 }
 

@@ -6,7 +6,7 @@ import (
 )
 
 // A delivery is a message on its way from its source to its outcome. Its state says which
-// list of the dispatcher has it. dispatcher.mu protects it from the hand-over until its
+// list has it. dispatcher.mu protects it from the hand-over until its
 // outcome is reported; before and after that it belongs to its source.
 //
 // The message belongs to the caller again once the delivery is finished. So it may be read
@@ -17,17 +17,18 @@ type delivery struct {
 	source     source
 	next, prev *delivery // on the list
 
-	session  *session // that the last attempt was on
-	seq      uint32   // its number there: the binary identifier, or the stream
-	token    uint32   // the provider token of the last attempt, by provider.token
-	attempts uint16   // that were begun
-	state    state
-	checked  bool          // the message keeps the rules of HTTP/2
-	expires  bool          // the message's Expiry was ahead when its source took it
-	inDoubt  bool          // an earlier attempt ended in doubt
-	isResend bool          // an earlier attempt may have written it: the next one counts as resent
-	deadline time.Duration // when its time ends, by dispatcher.now; 0: never
-	at       time.Duration // queued: since when; in flight: when it was given to the session; backing off: when it is resent
+	session   *session // that the last attempt was on
+	seq       uint32   // its number there: the binary identifier, or the stream
+	token     uint32   // the provider token of the last attempt, by provider.token
+	attempts  uint16   // that were begun
+	state     state
+	checked   bool          // the message keeps the rules of HTTP/2
+	expires   bool          // the message's Expiry was ahead when its source took it
+	inDoubt   bool          // an earlier attempt ended in doubt
+	isResend  bool          // an earlier attempt may have written it: the next one counts as resent
+	abandoned error         // why its source gave it up while its answer was about to be taken; or nil
+	deadline  time.Duration // when its time ends, by dispatcher.now; 0: never
+	at        time.Duration // queued: since when; in flight: when it was given to the session; backing off: when it is resent
 
 	receipt Receipt // the outcome, once it is finished
 	err     error   // the outcome; before that, what the last attempt came to; before the hand-over, why it is not to be sent

@@ -24,11 +24,11 @@ type dialer struct {
 
 	running         bool          // connect is running
 	dialing         bool          // an attempt is under way
-	failures        int           // in a row: attempts to dial, and connections on which no message was answered
+	failures        int           // in a row: attempts to dial, and connections that were of no use
 	due             time.Duration // when the next attempt may begin
 	failure         error         // the last failure; nil after a success
 	permanent       bool          // failure does not pass with time
-	refused         bool          // and it is the answer to a message
+	refused         bool          // failure is the answer to a message: the server refuses the sender
 	connectCalls    []chan error  // calls of Client.Connect
 	replacementUsed bool          // a connection was replaced because of few messages, and no message was answered since
 }
@@ -42,8 +42,8 @@ func newDialer(d *dispatcher, addr string, config *Config, maxBackOff time.Durat
 const (
 	// dialTimeout is how long an attempt to connect may take.
 	dialTimeout = 30 * time.Second
-	// minRedial is the back-off after the first failure to connect. It doubles with
-	// each further one.
+	// minRedial is the back-off after the first failure to connect, and of a message that
+	// the server has not processed twice. It doubles with each further one.
 	minRedial = 100 * time.Millisecond
 	// maxPermanentBackOff is the longest back-off when the failure is permanent.
 	maxPermanentBackOff = time.Minute
@@ -86,7 +86,10 @@ func (l *dialer) isWantedLocked() bool {
 	if len(l.connectCalls) > 0 && open == 0 {
 		return true
 	}
-	return l.d.waiting.Load() > 0 && open == full && open < l.d.maxConns && binary < maxBinarySessions
+	if binary > 0 {
+		return l.d.waiting.Load() > 0 && open == full && binary < maxBinarySessions
+	}
+	return l.d.waiting.Load() > 0 && open == full && open < l.d.maxConns
 }
 
 // nextOutcomeLocked returns a channel that gets the outcome of the next attempt to connect.
@@ -220,8 +223,8 @@ func (l *dialer) dialedLocked(s *session, err error) {
 	}
 }
 
-// noteFailureLocked notes an attempt to connect that has failed, a connection on which no
-// message was answered, or an answer that refuses the sender.
+// noteFailureLocked notes an attempt to connect that has failed, a connection that was of no
+// use or is to be replaced, or an answer that refuses the sender.
 func (l *dialer) noteFailureLocked(err error) {
 	longest := l.maxBackOff
 	if l.permanent = isPermanent(err); l.permanent {

@@ -29,14 +29,14 @@ type dispatcher struct {
 	running sync.WaitGroup // of all goroutines that close waits for
 	calls   sync.Pool      // of *pushCall
 
-	provider atomic.Pointer[provider] // knows the rules for messages; nil until the server has spoken HTTP/2
-	waiting  atomic.Int64             // deliveries that are staged or queued
+	provider atomic.Pointer[provider] // knows the rules for messages; nil unless the last connection speaks HTTP/2
+	waiting  atomic.Int64             // deliveries that are staged or queued; Stats.Waiting is another number
 
 	mu           sync.Mutex    // protects the fields below, and those marked so in other types
 	queue        list          // what a session may take, in order
 	backingOff   list          // what is to be queued again later
 	finished     list          // what unlock reports
-	mixed        bool          // it has more than one source
+	mixed        bool          // finished has deliveries of more than one source
 	observations []observation // what unlock tells the observer
 	deferred     []func()      // what unlock calls
 	staged       []*pushAll    // those with messages that are not queued yet
@@ -52,7 +52,7 @@ type dispatcher struct {
 	closing      error           // why no messages are taken; nil while they are
 	ending       chan struct{}   // closed when closing is set: each PushAll stops; set once, readable without mu
 	closed       bool            // close was called
-	idleWaiters  []chan struct{} // closed when nothing is pending
+	waiters      []chan struct{} // closed when nothing is pending
 	stats        Stats           // but for what is computed
 }
 
@@ -177,8 +177,8 @@ func (d *dispatcher) handOverLocked(rs *list, deadline, now time.Duration) {
 	d.startClockLocked()
 }
 
-// noteStaged is told by a PushAll that it has messages, which a session will take when it
-// has room for them.
+// noteStaged is called by a PushAll when it has staged the first message. A session takes
+// it, and those staged after it, when it has room.
 func (d *dispatcher) noteStaged(b *pushAll) {
 	d.mu.Lock()
 	defer d.unlock()
@@ -291,7 +291,7 @@ func (d *dispatcher) leaveFlightLocked(r *delivery) {
 }
 
 // requeueLocked puts deliveries of a session at the head of the queue, because the server
-// did not process them. The attempt is not counted. The caller dispatches.
+// did not process them. The attempt is not counted. It does not dispatch: filledLocked and removeLocked do.
 func (d *dispatcher) requeueLocked(rs *list) {
 	now := d.now()
 	for r := rs.first; r != nil; r = r.next {
@@ -331,8 +331,8 @@ func (d *dispatcher) addSessionLocked(s *session) bool {
 }
 
 // drainingLocked is called when a session takes no more messages. A connection over HTTP/2
-// on which no message was answered counts as a failure to connect, unless it had nothing to
-// do or the dialer has counted a failure of it already. (concludeLocked counts those of the
+// on which no message was answered counts as a failure to connect, unless it is closed
+// because it was idle or the dialer has counted a failure of it already. (concludeLocked counts those of the
 // binary protocol.) A Conn has no other session, so the messages in its queue end.
 func (d *dispatcher) drainingLocked(s *session) {
 	if d.dialer != nil {
@@ -370,18 +370,18 @@ func (d *dispatcher) removeLocked(s *session) {
 // closed when none is pending.
 func (d *dispatcher) shutDownLocked(err error) <-chan struct{} {
 	d.queueStagedLocked()
-	d.refuseLocked(err)
+	d.stopTakingLocked(err)
 	done := make(chan struct{})
-	d.idleWaiters = append(d.idleWaiters, done)
-	d.noticeIdleLocked()
+	d.waiters = append(d.waiters, done)
+	d.noticeNonePendingLocked()
 	for _, s := range d.sessions {
 		s.wakeWriter() // for a barrier
 	}
 	return done
 }
 
-// refuseLocked takes no more messages, because of err.
-func (d *dispatcher) refuseLocked(err error) {
+// stopTakingLocked takes no more messages, because of err.
+func (d *dispatcher) stopTakingLocked(err error) {
 	if d.closing == nil {
 		d.closing = err
 		close(d.ending)
@@ -399,22 +399,22 @@ func (d *dispatcher) isEnding() bool {
 	}
 }
 
-// noticeIdleLocked tells those who wait for it that nothing is pending.
-func (d *dispatcher) noticeIdleLocked() {
+// noticeNonePendingLocked tells those who wait for it that nothing is pending.
+func (d *dispatcher) noticeNonePendingLocked() {
 	if d.pending > 0 {
 		return
 	}
-	for _, done := range d.idleWaiters {
+	for _, done := range d.waiters {
 		close(done)
 	}
-	d.idleWaiters = nil
+	d.waiters = nil
 }
 
 // close ends all sessions and all deliveries, and returns when nothing is left running.
 func (d *dispatcher) close(err error) {
 	d.mu.Lock()
 	d.queueStagedLocked()
-	d.refuseLocked(err)
+	d.stopTakingLocked(err)
 	d.closed = true
 	d.timers.stop()
 	if d.dialer != nil {

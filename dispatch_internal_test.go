@@ -86,7 +86,52 @@ func TestReplacedSessionEndsNoMessage(t *testing.T) {
 	d.unlock()
 }
 
-// An idleProtocol is the half of a session that has no room.
+// A message is abandoned when the reader has its answer and is about to take it. If that answer
+// says that the message is to be resent, it ends.
+func TestAbandonedMessageIsNotResent(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		answer
+		want error
+	}{
+		{"TooManyRequests", answer{kind: throttled, err: &PushError{HTTPStatus: 429, Reason: ReasonTooManyRequests}}, ReasonTooManyRequests},
+		{"InternalServerError", answer{kind: failing, err: &PushError{HTTPStatus: 500, Reason: ReasonInternalServerError}}, ReasonInternalServerError},
+		{"REFUSED_STREAM", answer{kind: unprocessed, err: ErrNotSent}, ErrNotSent},
+		{"GOAWAY", answer{kind: draining, err: ErrNotSent}, ErrNotSent},
+		{"cut", answer{kind: lost, err: ErrInDoubt}, ErrInDoubt},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			d := newDispatcher(settings{maxAttempts: 10, maxInFlight: 100, maxConns: 4, inDoubt: InDoubtResend}, slog.New(slog.DiscardHandler))
+			d.dialer = &dialer{d: d, running: true} // it opens no other
+			s := newIdleSession(d)
+			call := &pushCall{done: make(chan struct{}, 1)}
+			call.message, call.source = &Message{}, call
+			d.mu.Lock()
+			d.addSessionLocked(s)
+			d.unlock()
+			d.handOver(&call.delivery)
+			d.mu.Lock()
+			d.takeLocked(s)
+			d.unlock()
+			d.abandon(&call.delivery, context.Canceled)
+			d.mu.Lock()
+			d.answeredLocked(&call.delivery, test.answer)
+			d.timers.stop()
+			d.unlock()
+			select {
+			case <-call.done:
+			default:
+				t.Fatalf("the message is in state %d, want it to have its outcome", call.state)
+			}
+			if !errors.Is(call.err, test.want) {
+				t.Errorf("its error is %v, want %v", call.err, test.want)
+			}
+		})
+	}
+}
+
+// An idleProtocol is the half of a session that has no room, and whose answers are about to
+// be taken.
 type idleProtocol struct{ protocol }
 
 func newIdleSession(d *dispatcher) *session {
@@ -99,3 +144,5 @@ func (idleProtocol) capacityLocked() int { return 0 }
 func (idleProtocol) isFullLocked() bool  { return true }
 func (idleProtocol) expectLocked()       {}
 func (idleProtocol) onDrainLocked()      {}
+
+func (idleProtocol) cancelLocked(*delivery, error) (answer, bool) { return answer{}, false }

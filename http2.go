@@ -240,7 +240,11 @@ func (p *provider) answer(r *delivery, o *h2.Outcome, why error) answer {
 	case h2.Answered:
 		return p.response(r, o, why)
 	case h2.Malformed:
-		return answer{kind: lost, err: fmt.Errorf("%w: the answer breaks the rules of HTTP/2: %s", ErrInDoubt, p.excerpt(o.Text, len(o.Text), r.message))}
+		text := "the answer breaks the rules of HTTP/2: " + p.excerpt(o.Text, len(o.Text), r.message)
+		if o.Response != nil {
+			text += fmt.Sprintf(" (HTTP status %d%s)", o.Response.Status, p.bodyOf(o.Response, r.message))
+		}
+		return answer{kind: lost, err: fmt.Errorf("%w: %s", ErrInDoubt, text)}
 	case h2.Reset:
 		return answer{kind: lost, err: fmt.Errorf("%w: the server reset the stream (%v)", ErrInDoubt, o.Code)}
 	case h2.Lost:
@@ -333,20 +337,25 @@ func responseID(r *h2.Response) string {
 // foreignResponse returns what a response means that APNs does not give. A proxy may,
 // after it has passed the message on.
 func (p *provider) foreignResponse(r *delivery, o *h2.Outcome, why error) answer {
-	a, is := answer{kind: lost}, ErrInDoubt
+	a, is := answer{kind: lost, blames: o.Response.Status/100 == 5}, ErrInDoubt
 	if o.Early {
 		a.kind, is = unprocessed, ErrNotSent
 	}
-	text := fmt.Sprintf("HTTP status %d without a reason from APNs", o.Response.Status)
-	if body := string(o.Response.Body); body != "" {
-		text += fmt.Sprintf(", and the body begins with %q", p.excerpt(body, 100, r.message))
-	}
+	text := fmt.Sprintf("HTTP status %d without a reason from APNs%s", o.Response.Status, p.bodyOf(o.Response, r.message))
 	if !o.Response.Whole && why != nil {
 		a.err = fmt.Errorf("%w: %s, and then: %w", is, text, why)
 	} else {
 		a.err = fmt.Errorf("%w: %s", is, text)
 	}
 	return a
+}
+
+// bodyOf returns what to say of the body of a response.
+func (p *provider) bodyOf(r *h2.Response, m *Message) string {
+	if len(r.Body) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", and the body begins with %q", p.excerpt(string(r.Body), 100, m))
 }
 
 // excerpt returns the first bytes of what a server or proxy said about a message. It leaves

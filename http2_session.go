@@ -164,7 +164,7 @@ func (s *http2Session) capacityLocked() int {
 
 // isFullLocked reports whether another connection would help: the server's limit keeps
 // messages waiting, now and throughout the last measurement. Before the first message is
-// accepted, the limit is our own. A server that has lowered its limit to 1 wants less.
+// accepted, the limit may be our own. A server that has lowered its limit to 1 wants less.
 func (s *http2Session) isFullLocked() bool {
 	limit := s.conn.Limit()
 	switch {

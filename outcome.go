@@ -14,6 +14,7 @@ type answer struct {
 	receipt    Receipt
 	err        error         // nil if the message was accepted; otherwise fit for the caller
 	retryAfter time.Duration // for which the server asks; 0: it does not
+	blames     bool          // of unprocessed and lost: the server fails (a 5xx without a reason)
 }
 
 // The kinds of answers differ in what follows from them.
@@ -27,7 +28,7 @@ const (
 	unprocessed            // the server did not look at the message, which is resent
 	draining               // as unprocessed, and the connection takes no more messages
 	refused                // the server refuses the sender
-	unsent                 // the message cannot be sent, on no connection
+	unsent                 // the message cannot be sent on any connection
 	lost                   // in doubt
 )
 
@@ -55,11 +56,15 @@ func (d *dispatcher) answeredLocked(r *delivery, a answer) {
 	}
 	s := r.session
 	d.leaveFlightLocked(r)
+	if a.blames {
+		s.blameLocked(r.message, a.err)
+	}
 	switch a.kind {
 	case rejected:
 		s.noteAnswerLocked(false)
 		d.finishLocked(r, a.receipt, a.err)
 	case throttled:
+		s.noteAnswerLocked(false)
 		d.resendLocked(r, a.err, backOffOf(r, &a))
 	case failing:
 		wait := backOffOf(r, &a)
@@ -119,12 +124,14 @@ func (d *dispatcher) maySendTwice(r *delivery) bool {
 	return false
 }
 
-// resendLocked resends a delivery after a back-off, unless it has no attempts or no
-// time left. err is the answer to the last attempt.
+// resendLocked resends a delivery after a back-off, unless it was abandoned, or has no
+// attempts or no time left. err is the answer to the last attempt.
 func (d *dispatcher) resendLocked(r *delivery, err error, wait time.Duration) {
 	r.err, r.isResend = err, true
 	now := d.now()
 	switch {
+	case r.abandoned != nil:
+		d.abandonLocked(r, r.abandoned)
 	case d.closed:
 		d.abandonLocked(r, net.ErrClosed)
 	case int(r.attempts) >= d.maxAttempts:
@@ -163,7 +170,7 @@ func (d *dispatcher) abandon(r *delivery, why error) {
 }
 
 // abandonLocked ends a delivery, whichever list it is on. If its answer is about to be
-// taken, that decides instead.
+// taken, that decides instead, but the message is not resent.
 func (d *dispatcher) abandonLocked(r *delivery, why error) {
 	switch r.state {
 	case queued:
@@ -174,13 +181,18 @@ func (d *dispatcher) abandonLocked(r *delivery, why error) {
 	case inFlight:
 		a, ok := r.session.protocol.cancelLocked(r, why)
 		if !ok {
-			return // its answer has come, and is about to be taken
+			r.abandoned = why // its answer has come, and is about to be taken
+			return
+		}
+		if a.kind == accepted { // the answer is not whole, but its status has come
+			d.acceptedLocked(r, a.receipt)
+			return
 		}
 		if d.observe != nil {
 			d.observeLocked(r, "", a.err).Final = true
 		}
 		d.leaveFlightLocked(r)
-		d.finishLocked(r, a.receipt, a.err)
+		d.finishLocked(r, Receipt{}, a.err)
 		return
 	}
 	d.finishLocked(r, Receipt{}, d.abandonedError(r, why))
@@ -309,7 +321,7 @@ func (d *dispatcher) finishLocked(r *delivery, receipt Receipt, err error) {
 	d.finished.push(r)
 	d.countLocked(err)
 	d.pending--
-	d.noticeIdleLocked()
+	d.noticeNonePendingLocked()
 }
 
 // A doubtError is about a message that was in doubt, and was then not accepted.

@@ -149,7 +149,7 @@ func (r *delivery) reset() { *r = delivery{next: r.next, prev: r.prev, source: r
 
 // The producer.
 
-// produce hands over the messages.
+// produce stages the messages of msgs.
 func (p *pushAll) produce(msgs iter.Seq[*Message]) {
 	whole := false
 	defer func() {

@@ -211,7 +211,7 @@ func TestClientSlowGatewayAndManyMessages(t *testing.T) {
 }
 
 // What msgs does: it panics, it ends its goroutine, it blocks, it has nothing, it
-// is ranged over twice. A message that is on its way has room in the Window.
+// is ranged over twice. A message that is on its way has room within MaxInFlight.
 func TestPushAllMsgs(t *testing.T) {
 	bubble := func(name string, f func(t *testing.T, s *apnstest.Server, c *apns.Client)) {
 		t.Run(name, func(t *testing.T) {
@@ -451,10 +451,10 @@ func TestPushAllHTTP2Window(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			server := inMemory(t, func(m *apns.Message) error { return answerAfter(time.Duration(m.Token[7]%16) * 100 * time.Millisecond) })
 			c := http2Client(t, server.Config(), func(c *apns.Client) { c.MaxInFlight = window })
-			var outstanding, most atomic.Int64
+			var unresolved, most atomic.Int64
 			msgs := func(yield func(*apns.Message) bool) {
 				for m := range devices(3000 * window / (window + 10)) {
-					most.Store(max(most.Load(), outstanding.Add(1)))
+					most.Store(max(most.Load(), unresolved.Add(1)))
 					if !yield(m) {
 						return
 					}
@@ -468,19 +468,19 @@ func TestPushAllHTTP2Window(t *testing.T) {
 				if n++; n%100 == 0 {
 					time.Sleep(time.Second) // results pile up, and count
 				}
-				outstanding.Add(-1)
+				unresolved.Add(-1)
 			}
 			if most.Load() > int64(2*window) || most.Load() == 0 {
 				t.Errorf("%d messages had no result, want at most %d in flight and as many that wait", most.Load(), window)
 			}
-			t.Logf("window %d: %d messages, at most %d outstanding", window, n, most.Load())
+			t.Logf("window %d: %d messages, at most %d without a result", window, n, most.Load())
 		})
 	}
 }
 
 // However PushAll ends, nothing that it started is left running, and the Client is
 // as good as before.
-func TestPushAllHTTP2GivenUp(t *testing.T) {
+func TestPushAllHTTP2Cancelled(t *testing.T) {
 	for name, test := range map[string]struct {
 		window int
 		end    func(cancel context.CancelFunc) (again bool) // after ten results
@@ -547,7 +547,7 @@ func TestPushAllHTTP2GivenUp(t *testing.T) {
 				}
 				s := c.Stats()
 				if s.InFlight != 0 || s.InDoubt == 0 || s.Accepted+s.InDoubt+s.NotSent != uint64(taken.Load())+1 {
-					t.Errorf("Stats are %+v, want a outcome for each of the %d messages that were taken, and some in doubt", s, taken.Load())
+					t.Errorf("Stats are %+v, want an outcome for each of the %d messages that were taken, and some in doubt", s, taken.Load())
 				}
 				if strings.HasPrefix(name, "context") && (int64(results) != taken.Load() || s.InDoubt != uint64(inDoubt) || s.NotSent != uint64(notSent)) {
 					t.Errorf("got %d results, %d in doubt, %d not sent, want %d, %d, %d", results, inDoubt, notSent, taken.Load(), s.InDoubt, s.NotSent)

@@ -136,7 +136,11 @@ func TestSecretsOfRequestRepeated(t *testing.T) {
 				c := config(t)
 				log := logTo(c)
 				m := markedMessage()
-				client := http2Client(t, c, func(c *apns.Client) { c.Addr, c.Attempts = web.Listener.Addr().String(), 1 })
+				var attempts []string
+				client := http2Client(t, c, func(c *apns.Client) {
+					c.Addr, c.Attempts, c.InDoubt = web.Listener.Addr().String(), 2, apns.InDoubtResend
+					c.OnAttempt = func(_ context.Context, a apns.Attempt) { attempts = append(attempts, fmt.Sprintf("%+v %v", a, a.Err)) }
+				})
 				_, err := client.Push(t.Context(), m)
 				connErr := dial(t, web.Listener.Addr().String(), c).WritePushMsg(t.Context(), m)
 				if err == nil || connErr == nil || bearer == "" {
@@ -152,7 +156,10 @@ func TestSecretsOfRequestRepeated(t *testing.T) {
 				if !strings.Contains(err.Error(), want) {
 					t.Errorf("got %v, want %q in it", err, want)
 				}
-				for _, text := range []string{err.Error(), connErr.Error(), log.String()} {
+				if wantAttempts := map[bool]int{true: 1, false: 2}[code == 404 && name != "a malformed field"]; len(attempts) != wantAttempts {
+					t.Errorf("%d attempts, want %d", len(attempts), wantAttempts)
+				}
+				for _, text := range append(attempts, err.Error(), connErr.Error(), log.String()) {
 					wantNoSecret(t, text, m, bearer)
 				}
 			})

@@ -34,7 +34,7 @@ type session struct {
 	maybeDead      bool // it was idle and does not answer so far: it does not count among the connections
 
 	writing     time.Duration // since when the writer writes; 0: it does not
-	hasAnswered bool          // an answer was about a message
+	hasAnswered bool          // an answer was about a message: not one that blames the connection
 	answers     bool          // so was one since the clock of the dispatcher ticked last
 	failures    int           // in a row: answers that blame the connection, or none in time
 	failed      []*Message    // up to minFailed different messages that those were about; the pointers are only compared
@@ -48,10 +48,10 @@ type session struct {
 type protocol interface {
 	// capacityLocked returns how many messages the connection takes now.
 	capacityLocked() int
-	// isFullLocked reports whether another connection would help.
+	// isFullLocked reports whether another connection would help, now or soon.
 	isFullLocked() bool
-	// expectLocked is called when messages begin to wait, among other times. A protocol that
-	// watches whether its server is alive notes what it expects of the server.
+	// expectLocked is called when messages may have begun to wait. The HTTP/2 half notes
+	// that it expects to hear from the server, and starts its timer.
 	expectLocked()
 	// fillLocked takes messages until there is no more room, or the write is large
 	// enough, and encodes them. It reports whether there is something to flush.

@@ -235,6 +235,57 @@ func TestHTTP2CutAnswers(t *testing.T) {
 	}
 }
 
+// The error of an answer that breaks the rules has its status, and the first 100 bytes of
+// its body.
+func TestHTTP2MalformedAnswers(t *testing.T) {
+	head := func(s string, fields ...string) []byte {
+		block := status(s)
+		for i := 0; i < len(fields); i += 2 {
+			block = hpack.AppendLiteral(block, fields[i], fields[i+1])
+		}
+		return h2.AppendHeaders(nil, 0, 1, block, h2.MinMaxFrameSize)
+	}
+	body := func(b []byte, flags h2.Flags, text string) []byte {
+		return h2.AppendFrame(b, h2.TypeData, flags, 1, []byte(text))
+	}
+	long := strings.Repeat("x", 150)
+	for name, test := range map[string]struct {
+		said []byte
+		want string
+	}{
+		"content-length": {body(head("503", "content-length", "9"), h2.FlagEndStream, "oops!"),
+			`a body of 5 bytes, expected 9 by its content-length (HTTP status 503, and the body begins with "oops!")`},
+		"content-length, long": {body(head("400", "content-length", "9"), h2.FlagEndStream, long),
+			`(HTTP status 400, and the body begins with "` + long[:100] + `")`},
+		"a field in upper case": {head("500", "Retry", "1"), "(HTTP status 500)"},
+		"HEADERS in the middle": {append(body(head("502"), 0, "Bad"), head("502")...), `(HTTP status 502, and the body begins with "Bad")`},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := dial(t, "localhost:443", scriptedPeer(t, say(test.said)))
+			err := c.WritePushMsg(t.Context(), message(1))
+			wantErr(t, err, apns.ErrInDoubt)
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%s: got %v, want %s in it", name, err, test.want)
+			}
+		})
+	}
+}
+
+// A GOAWAY says that the server has not processed a message, although the answer has begun,
+// without a reason and without an end: it is not in doubt. What was accepted is accepted.
+func TestHTTP2GoAwayAfterStatus(t *testing.T) {
+	for code, want := range map[string]string{"503": "not sent", "301": "not sent", "200": "accepted", "400": "rejected"} {
+		synctest.Test(t, func(t *testing.T) {
+			said := h2.AppendHeaders(nil, 0, 1, status(code), h2.MinMaxFrameSize)
+			c := dial(t, "localhost:443", scriptedPeer(t, say(said, h2.AppendGoAway(nil, 0, 0, nil), nil)))
+			err := c.WritePushMsg(t.Context(), message(1))
+			if wantClass(t, err, want); t.Failed() {
+				t.Logf("after status %s", code)
+			}
+		})
+	}
+}
+
 // A broken answer to a message whose payload was held back: it was not sent.
 func TestHTTP2BrokenAnswerNoWindow(t *testing.T) {
 	for name, said := range map[string][]byte{

@@ -206,7 +206,7 @@ func (c *client) flushed() string {
 }
 
 // text returns, for example, `a answered 200 "body"`. A response that the server has
-// not ended is "cut".
+// not ended is "cut". One to a request that it cannot have processed is "early".
 func text(o h2.Outcome) string {
 	s := fmt.Sprintf("%v %v", o.Tag, o.Kind)
 	switch o.Kind {
@@ -217,6 +217,9 @@ func text(o h2.Outcome) string {
 		}
 		if !o.Response.Whole {
 			s += " cut"
+		}
+		if o.Early {
+			s += " early"
 		}
 	case h2.Reset:
 		s += " " + o.Code.String()

@@ -96,6 +96,7 @@ func (m *model) wants(format string, args ...any) {
 func (m *model) resolve(s *modelStream, kind h2.Kind, code h2.Code, whole bool) {
 	o := h2.Outcome{Tag: s.tag, Kind: kind, Code: code}
 	if kind == h2.Answered {
+		o.Early = !m.sent(s) || m.away && s.id > m.last
 		o.Response = &h2.Response{Status: s.status, Body: s.body, Whole: whole}
 	}
 	m.outcomes = append(m.outcomes, text(o))

@@ -7,8 +7,8 @@ type Outcome struct {
 	Tag      any
 	Stream   uint32
 	Kind     Kind
-	Response *Response // of Answered
-	Early    bool      // of Answered: before the whole request was written
+	Response *Response // of Answered; of Malformed: what there was of it, or nil
+	Early    bool      // of Answered: before the whole request was written, or the server says that it has not processed the request
 	Code     Code      // of Reset
 	Text     string    // of Malformed: what is wrong; of Unprocessed: why, empty if a GOAWAY says so
 }

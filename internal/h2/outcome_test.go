@@ -92,7 +92,7 @@ func TestOutcomes(t *testing.T) {
 		{"an answer after GOAWAY", func(c *client) { c.written().receive(goAway(1), answer(1, "200")) }, "b unprocessed; c unprocessed; a answered 200"},
 		{"an answer above GOAWAY, after it", func(c *client) { c.written().receive(goAway(1), answer(3, "200")) }, "b unprocessed; c unprocessed; a lost"},
 		{"RST_STREAM above GOAWAY, after it", func(c *client) { c.written().receive(goAway(1), reset(3, 8)) }, "b unprocessed; c unprocessed; a lost"},
-		{"a status above GOAWAY", func(c *client) { c.written().receive(begin(3, "400"), data(3, 0, "w"), goAway(1)) }, `b answered 400 "w" cut; c unprocessed; a lost`},
+		{"a status above GOAWAY", func(c *client) { c.written().receive(begin(3, "400"), data(3, 0, "w"), goAway(1)) }, `b answered 400 "w" cut early; c unprocessed; a lost`},
 		{"a status below GOAWAY", func(c *client) { c.written().receive(begin(1, "400"), data(1, 0, "w"), goAway(1)) }, `b unprocessed; c unprocessed; a answered 400 "w" cut`},
 		{"the end of an answer after GOAWAY", func(c *client) { c.written().receive(begin(1, "400"), goAway(1), data(1, h2.FlagEndStream, "w")) }, `b unprocessed; c unprocessed; a answered 400 "w"`},
 		{"1xx above GOAWAY", func(c *client) { c.written().receive(informational(3), goAway(1)) }, "b unprocessed; c unprocessed; a lost"},
@@ -128,8 +128,8 @@ func TestOutcomes(t *testing.T) {
 		{"RST_STREAM after a status", func(c *client) { c.written().receive(begin(3, "500"), data(3, 0, "x"), reset(3, h2.CodeInternal)) }, `b answered 500 "x" cut; a lost; c lost`},
 		{"RST_STREAM after an answer", func(c *client) { c.written().receive(answer(3, "500"), reset(3, refused)) }, "b answered 500; a lost; c lost"},
 		{"RST_STREAM of a request held back", func(c *client) { c.heldBack().receive(reset(1, h2.CodeCancel), reset(3, refused), windowUpdate(1, 9)) }, "a unprocessed; b unprocessed; c unprocessed"},
-		{"RST_STREAM of a request held back, with a status", func(c *client) { c.heldBack().receive(begin(1, "413"), reset(1, h2.CodeNo)) }, "a answered 413 cut; b unprocessed; c unprocessed"},
-		{"an early answer", func(c *client) { c.heldBack().receive(answer(1, "413")) }, "a answered 413; b unprocessed; c unprocessed"},
+		{"RST_STREAM of a request held back, with a status", func(c *client) { c.heldBack().receive(begin(1, "413"), reset(1, h2.CodeNo)) }, "a answered 413 cut early; b unprocessed; c unprocessed"},
+		{"an early answer", func(c *client) { c.heldBack().receive(answer(1, "413")) }, "a answered 413 early; b unprocessed; c unprocessed"},
 
 		// The connection ends.
 		{"the end, nothing flushed", func(c *client) { c.open("a", "b") }, "a unprocessed; b unprocessed"},

@@ -211,6 +211,9 @@ func (c *Conn) handleHeaders(f *Frame) error {
 		c.streams.remove(s)
 	case s.abandoned:
 	case fault != "":
+		if section != Trailer && r.Status >= 200 {
+			s.response = r
+		}
 		c.malformedLocked(s, CodeProtocol, fault)
 	case section == Trailer && !ends:
 		c.malformedLocked(s, CodeProtocol, "HEADERS in the middle of the body")
@@ -275,6 +278,8 @@ func (c *Conn) malformedLocked(s *stream, code Code, fault string) {
 	o := Outcome{Tag: s.tag, Stream: s.id, Kind: Malformed, Text: fault}
 	if !c.isSentLocked(s) {
 		o.Kind = Unprocessed
+	} else if s.response != nil && s.response.Status != 0 {
+		o.Response = s.response
 	}
 	c.report(o)
 	c.abandonLocked(s, code)
@@ -458,6 +463,7 @@ func (c *Conn) handleGoAwayLocked(f *Frame) error {
 		if o.Kind == Lost {
 			o.Kind = Unprocessed
 		}
+		o.Early = o.Kind == Answered
 		c.report(o)
 		c.streams.remove(s)
 	}
