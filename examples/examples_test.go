@@ -191,15 +191,20 @@ func TestPush(t *testing.T) {
 		"cert and five":       {h2Cert(cert, key, token, "1", "Hello"), "", "a certificate both in front of the device token and in -cert or -key", 2},
 		"key without cert":    {list("-key", key, token, "1", "Hello"), "", "-key without -cert", 2},
 		"not local":           {h2("-protocol", "h2", token, "1", "Hello"), "", "-protocol without -local", 2},
-		"unknown protocol":    {list("-local", "-protocol", "spdy", token, "1", "Hello"), "", `-protocol is "spdy", expected h2 or binary`, 2},
+		"unknown protocol":    {list("-local", "-protocol", "spdy", token, "1", "Hello"), "", "push: -protocol is unknown, expected h2 or binary; see push -h\n", 2},
 		"local and addr":      {list("-local", "-addr", s.PushAddr, token, "1", "Hello"), "", "-local with an address or credentials", 2},
 		"local and five":      {list("-local", cert, key, token, "1", "Hello"), "", "push: number of arguments is 5, expected 2: device token, alert text; put a text of several words in quotes, and flags before the arguments; see push -h\n", 2},
 		"local, sandbox":      {list("-local", "-sandbox", token, "1", "Hello"), "", "-local with an address or credentials", 2},
-		"priority 7":          {list("-local", "-priority", "7", token, "1", "Hello"), "", "expected 10, 5 or 1, or 0 to leave it to the server", 2},
+		"priority 7":          {list("-local", "-priority", "7", token, "1", "Hello"), "", "push: -priority is invalid, expected 10, 5 or 1, or 0 to leave it to the server", 2},
 		"priority 266":        {list("-local", "-priority", "266", token, "1", "Hello"), "", "expected 10, 5 or 1, or 0 to leave it to the server", 2},
-		"expiry without unit": {list("-local", "-expiry", "30", token, "1", "Hello"), "", "expected a duration from now, as 90m or 24h, or 0 for now or never", 2},
+		"expiry without unit": {list("-local", "-expiry", "30", token, "1", "Hello"), "", "push: -expiry is invalid, expected a duration from now, as 90m or 24h, or 0 for now or never", 2},
 		"expiry gone by":      {list("-local", "-expiry", "-1h", token, "1", "Hello"), "", "expected a duration from now", 2},
 		"unknown flag":        {list("-x"), "", "push: flag provided but not defined: -x; see push -h\n", 2},
+		"unknown with value":  {list("-tokenz=tokens.txt"), "", "push: flag provided but not defined: -tokenz; see push -h\n", 2},
+		"PEM for a flag":      {list("-----BEGIN PRIVATE KEY-----\nMIGH"), "", "push: a text in PEM is in the place of a flag, expected the name of its file; see push -h\n", 2},
+		"text before token":   {list("-local", "-1 degree", token), "", "push: an argument that begins with - is no flag (not shown, since it may be a secret), expected -- before a text that begins with -; see push -h\n", 2},
+		"flag without value":  {list("-local", "-topic"), "", "push: flag needs an argument: -topic; see push -h\n", 2},
+		"bool with value":     {list("-local=x", token, "Hi"), "", "push: -local is invalid, expected true or false; see push -h\n", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			stdout, stderr, status := run(t, nil, "push", test.args...)
@@ -341,6 +346,14 @@ message 1: id 7, token c0ffee, payload "{\"aps\":{\"alert\":\"Hello\"}}"
 			t.Errorf("%v: got %q, %q, %d; want an error", args, stdout, stderr, status)
 		}
 	}
+	for want, args := range map[string][]string{
+		"build: -priority is invalid, expected a number of 0 or more; see build -h\n":        {"-priority", "x", "ab", "1", "Hello"},
+		"build: -expiry is invalid, expected a duration, such as 90m or 24h; see build -h\n": {"-expiry", "1", "ab", "1", "Hello"},
+	} {
+		if _, stderr, status := run(t, nil, "build", args...); stderr != want || status != 2 {
+			t.Errorf("%v: got %q, %d; want %q, 2", args, stderr, status, want)
+		}
+	}
 	if _, _, status := run(t, nil, "build"); status != 2 {
 		t.Errorf("no arguments: exit status %d, want 2", status)
 	}
@@ -387,8 +400,12 @@ func TestHelp(t *testing.T) {
 		if stderr != "" || status != 0 {
 			t.Errorf("%s -h: got %q, exit status %d; want 0", program, stderr, status)
 		}
-		if first, _, _ := strings.Cut(help, "\n\n"); program != "build" && !strings.Contains(first, "Apple's\nproduction") && !strings.Contains(first, "Apple's production") {
-			t.Errorf("%s -h: got %q first, want the default environment in it", program, first)
+		wantFirst := "Apple's production server"
+		if program == "build" {
+			wantFirst = "no server" // it needs none, so it has no environment
+		}
+		if first, _, _ := strings.Cut(help, "\n"); !strings.Contains(first, wantFirst) {
+			t.Errorf("%s -h: got the first line %q, want %q in it", program, first, wantFirst)
 		}
 		commands := 0
 		for line := range strings.Lines(help) {

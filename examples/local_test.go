@@ -242,14 +242,15 @@ func TestLocal(t *testing.T) {
 			t.Errorf("with the page on a port that is taken: got %q, %d", stderr, status)
 		}
 		for want, args := range map[string][]string{
-			"-keep is 0, expected 1 to 1000000":                            {"-keep", "0"},
-			"-keep is 1000001, expected 1 to 1000000":                      {"-keep", "1000001"},
-			"-open with -page=false, expected one of them":                 {"-page=false", "-open"},
-			`-page-addr is "x", expected a port from 0 to 65535, or host:`: {"-page-addr", "x"},
-			`-http2 is "127.0.0.1", expected a port from 0 to 65535, or `:  {"-http2", "127.0.0.1"},
-			`-push is "65536", expected a port from 0 to 65535, or host:`:  {"-push", "65536"},
-			`-feedback is "::1:0", expected a port from 0 to 65535, or `:   {"-feedback", "::1:0"},
-			"number of arguments is 1, expected none":                      {"x"},
+			"-keep is 0, expected 1 to 1000000":                                       {"-keep", "0"},
+			"-keep is 1000001, expected 1 to 1000000":                                 {"-keep", "1000001"},
+			"-keep is invalid, expected a number":                                     {"-keep", "x"},
+			"-open with -page=false, expected one of them":                            {"-page=false", "-open"},
+			`-page-addr is no address, expected a port from 0 to 65535, or host:port`: {"-page-addr", "x"},
+			`-http2 is no address, expected a port from 0 to 65535, or host:port`:     {"-http2", "127.0.0.1"},
+			`-push is no address, expected a port from 0 to 65535, or host:port`:      {"-push", "65536"},
+			`-feedback is no address, expected a port from 0 to 65535, or host:port`:  {"-feedback", "::1:0"},
+			"number of arguments is 1, expected none":                                 {"x"},
 		} {
 			dir := filepath.Join(t.TempDir(), "new")
 			_, stderr, status := run(t, nil, "local", append([]string{"-dir", dir}, args...)...)

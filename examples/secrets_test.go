@@ -62,11 +62,42 @@ func TestSecretsInArguments(t *testing.T) {
 		"JSON, text for a token":    {"push", append(h2, "-json", "secret-text", "Hi")},
 		"JSON, no p8":               {"push", append(h2, "-json", "-p8", "/nonexistent", "secret-text", "Hi")},
 		"build, token with < and >": {"build", []string{"<" + token + ">", "1", "Hi"}},
+
+		// In the place of a flag, and of the value of a flag that has none.
+		"push, PEM first":         {"push", []string{string(certs.AuthKey), token, "Hi"}},
+		"push, PEM on one line":   {"push", []string{strings.ReplaceAll(string(certs.AuthKey), "\n", " "), token, "Hi"}},
+		"push, PEM after a flag":  {"push", []string{"-local", string(certs.ClientKey), token, "Hi"}},
+		"prune, PEM first":        {"prune", []string{string(certs.ClientKey), cert}},
+		"doctor, PEM first":       {"doctor", []string{string(certs.ClientKey)}},
+		"build, PEM first":        {"build", []string{string(certs.ClientKey), "1", "Hi"}},
+		"local, PEM first":        {"local", []string{string(certs.ClientKey)}},
+		"push, - and base64":      {"push", []string{"-" + base64Of(certs.AuthKey), token, "Hi"}},
+		"push, - and a token":     {"push", []string{"-" + token, "Hi"}},
+		"push, -= and a token":    {"push", []string{"-=" + token, "Hi"}},
+		"push, --- and a token":   {"push", []string{"---x=" + token, "Hi"}},
+		"push, -local=token":      {"push", []string{"-local=" + token, "Hi"}},
+		"push, -priority token":   {"push", []string{"-local", "-priority", token, "Hi"}},
+		"push, -expiry token":     {"push", []string{"-local", "-expiry", token, "Hi"}},
+		"push, -protocol token":   {"push", []string{"-local", "-protocol", token, "Hi"}},
+		"push, -addr token":       {"push", append(h2, "-addr", token, token, "Hi")},
+		"doctor, -addr token":     {"doctor", []string{"-cert", cert, "-key", key, "-addr", token}},
+		"prune, -addr token":      {"prune", []string{"-cert", cert, "-key", key, "-addr", token}},
+		"push, -addr PEM":         {"push", append(h2, "-addr", string(certs.AuthKey), token, "Hi")},
+		"push, -type token":       {"push", append(h2, "-type", token, token, "Hi")},
+		"push, -collapse-id key":  {"push", append(h2, "-collapse-id", base64Of(certs.AuthKey), token, "Hi")},
+		"build, -priority token":  {"build", []string{"-priority", token, "1", "Hi"}},
+		"build, -expiry token":    {"build", []string{"-expiry", token, "1", "Hi"}},
+		"local, -keep token":      {"local", []string{"-keep", token}},
+		"local, -http2 token":     {"local", []string{"-http2", token}},
+		"local, -page-addr token": {"local", []string{"-page-addr", token}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			stdout, stderr, status := run(t, nil, test.program, test.args...)
 			if status == 0 || stdout+stderr == "" {
 				t.Errorf("got %q, %q, %d; want an error", stdout, stderr, status)
+			}
+			if status == 2 && strings.Count(stderr, "\n") != 1 {
+				t.Errorf("got %q, want one line", stderr)
 			}
 			secrets := []string{"secret-text", token, base64Of(certs.AuthKey), base64Of(certs.ClientKey), base64.StdEncoding.EncodeToString(certs.AuthKey)}
 			for _, secret := range secrets {

@@ -18,8 +18,8 @@ import (
 	"example.com/apns/examples/internal/dump"
 )
 
-const help = `Build writes a notification to standard output, encoded for the binary protocol. On a
-terminal it writes a dump of the bytes, with a line for each field.
+const help = `Build needs no server: it encodes a notification for the binary protocol. It writes the
+bytes to standard output or, on a terminal, a dump of them with a line for each field.
 
 	build [flags] <device-token> <numeric-id> <alert-text>
 	build -decode <messages

@@ -18,10 +18,10 @@ import (
 	"example.com/apns/examples/internal/explain"
 )
 
-const help = `Doctor examines credentials and the connection to Apple's production server, or with
--sandbox to the sandbox. It prints a line for each thing that it looks at: ok, warning,
-problem or unknown; and what to do about a problem. The exit status is 0 if there is no
-problem, 1 if there is one, and 2 for wrong usage.
+const help = `Doctor examines credentials and the connection to Apple's production server (-sandbox: to
+the sandbox). It prints a line for each thing that it looks at: ok, warning, problem or
+unknown; and what to do about a problem. The exit status is 0 if there is no problem, 1 if
+there is one, and 2 for wrong usage.
 
 	doctor [flags]
 

@@ -86,7 +86,7 @@ func parse() (*settings, error) {
 	}{{"http2", &s.http2}, {"push", &s.push}, {"feedback", &s.feedback}, {"page-addr", &s.page}} {
 		addr, ok := address(*f.addr)
 		if !ok {
-			return nil, cli.Usagef("-%s is %q, expected a port from 0 to 65535, or host:port", f.name, *f.addr)
+			return nil, cli.Usagef("-%s is no address, expected a port from 0 to 65535, or host:port", f.name)
 		}
 		*f.addr = addr
 	}

@@ -17,8 +17,8 @@ import (
 	"example.com/apns/examples/internal/cli"
 )
 
-const help = `Prune lists dead devices: those that a feedback service names or, with -probe, those that
-Apple's production server (-sandbox: the sandbox) calls dead. It prints a line
+const help = `Prune lists dead devices: with -probe those that Apple's production server (-sandbox: the
+sandbox) calls dead, and otherwise those that a feedback service names. It prints a line
 "<token> dead_at: <seconds since 1970>" for each to standard output, and their number to
 standard error.
 

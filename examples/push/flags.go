@@ -147,7 +147,7 @@ func check(m *apns.Message) error {
 	case *retryFile == "-" || *acceptedFile == "-":
 		return cli.UsageError("-retry-file or -accepted-file is -, expected the name of a file")
 	case *protocol != "" && *protocol != "h2" && *protocol != "binary":
-		return cli.Usagef("-protocol is %q, expected h2 or binary", *protocol)
+		return cli.UsageError("-protocol is unknown, expected h2 or binary")
 	case *protocol != "" && !server.Local:
 		return cli.UsageError("-protocol without -local, expected both: with other servers, TLS negotiates it")
 	case server.P8 != "" && server.BundleID == "" && m.Topic == "":

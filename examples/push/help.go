@@ -1,8 +1,8 @@
 package main
 
-const help = `Push sends notifications with Apple's production server, or with -sandbox in the
-sandbox. It prints the outcome: accepted; rejected, and why; not sent; in doubt; invalid;
-or expired. The exit status is 0 if all were accepted, 2 for wrong usage, and 1 otherwise.
+const help = `Push sends notifications with Apple's production server (-sandbox: with the sandbox).
+It prints the outcome: accepted; rejected, and why; not sent; in doubt; invalid; or
+expired. The exit status is 0 if all were accepted, 2 for wrong usage, and 1 otherwise.
 
 	push [flags] <device-token> <alert-text>
 	push [flags] -payload <file> <device-token>

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 
 	"example.com/apns"
@@ -41,11 +42,14 @@ func (s *Server) AddFlags(defaultAddr string) {
 // Check returns an error if flags are missing or contradict each other.
 func (s *Server) Check() error {
 	hasKey := s.P8 != ""
+	_, _, addrErr := net.SplitHostPort(s.Address())
 	switch {
 	case s.Local && (s.Addr != "" || s.Sandbox || s.P8+s.KeyID+s.TeamID+s.Cert+s.Key+s.CA != ""):
 		return UsageError("-local with an address or credentials, expected neither: it has its own")
 	case s.Local:
 		return nil
+	case addrErr != nil:
+		return UsageError("-addr is no address, expected host:port") // not quoted: it may be a secret
 	case s.Sandbox && s.Addr != "":
 		return UsageError("both -sandbox and -addr, expected one of them")
 	case hasKey != (s.KeyID != "") || hasKey != (s.TeamID != ""):
