@@ -66,7 +66,8 @@ type Payload struct {
 	// LiveActivity starts, updates or ends a Live Activity.
 	LiveActivity *LiveActivity
 
-	// ContentChanged reloads the app's widgets or controls.
+	// ContentChanged reloads the app's widgets or controls. It is an error in a Live Activity,
+	// which is a push of another type.
 	ContentChanged bool
 
 	// URLArgs fills the placeholders of a Safari website's urlFormatString. A website
@@ -409,6 +410,8 @@ func (p *Payload) encodeAPS() ([]byte, error) {
 		if hasAlert {
 			keys.Alert, err = encodeKeys("alert", p.Alert, p.Alert.Extra)
 		}
+	case p.ContentChanged:
+		err = payloadErrorf("content-changed is set and a Live Activity as well, expected one of them")
 	case hasAlert:
 		keys.Alert, err = p.Alert.forActivity(sound)
 	case sound != nil:

@@ -73,6 +73,8 @@ func TestPayloadRefusals(t *testing.T) {
 			`event is "end" with attributes, expected attributes only with "start"`},
 		{"activity with a sound", &apns.Payload{LiveActivity: ended(apns.LiveActivity{}).LiveActivity, Sound: "ping"},
 			"sound is set and alert is missing, expected both or neither in a Live Activity"},
+		{"activity with content-changed", start(func(p *apns.Payload) { p.ContentChanged = true }),
+			"content-changed is set and a Live Activity as well, expected one of them"},
 		{"activity with two sounds", start(func(p *apns.Payload) { p.Sound, p.CriticalSound = "ping", &apns.CriticalSound{} }),
 			"sound and a critical sound are set, expected one of them"},
 		{"activity with two titles", start(func(p *apns.Payload) { p.Alert = apns.Alert{Title: "T", TitleLocKey: "K"} }),

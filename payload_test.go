@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"example.com/apns"
+	"example.com/apns/apnstest"
 )
 
 var sentAt = time.Unix(1700000000, 999_999_999)
@@ -137,7 +138,8 @@ func TestPayloadKeys(t *testing.T) {
 	}
 }
 
-// Whole payloads of every kind, and the push type that each calls for.
+// Whole payloads of every kind, and the push type that each calls for. The other side agrees:
+// apnstest.Check finds no rule that they break.
 func TestGoldenPayloads(t *testing.T) {
 	tests := []struct {
 		name     string
@@ -256,7 +258,6 @@ func TestGoldenPayloads(t *testing.T) {
 				StaleDate:    time.Unix(1650998941, 0),
 			},
 			ContentAvailable: true,
-			ContentChanged:   true,
 		}, apns.PushTypeLiveActivity, `{
 			"aps": {
 				"alert": {"title": "Delivery", "body": {"loc-key": "NEAR"}, "subtitle": "Today", "sound": {"critical": 1, "name": "bell"}},
@@ -265,8 +266,7 @@ func TestGoldenPayloads(t *testing.T) {
 				"timestamp": 1234,
 				"event": "update",
 				"content-state": {"stopsAway": 1},
-				"stale-date": 1650998941,
-				"content-changed": true
+				"stale-date": 1650998941
 			}
 		}`},
 		{"Live Activity end", apns.Payload{
@@ -304,6 +304,10 @@ func TestGoldenPayloads(t *testing.T) {
 			Custom: map[string]any{"caller": map[string]any{"name": "Ann", "id": nil}},
 		}, apns.PushTypeAlert, `{"aps": {}, "caller": {"id": null, "name": "Ann"}}`},
 	}
+	findings := map[string]string{
+		// An app's own keys have an effect with a type that only the app knows, as voip.
+		"own keys only, as for VoIP": "aps has no effect, expected alert, badge or sound with push type alert",
+	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			var want bytes.Buffer
@@ -318,6 +322,17 @@ func TestGoldenPayloads(t *testing.T) {
 			}
 			if got := test.p.PushType(); got != test.pushType {
 				t.Errorf("PushType: got %q, want %q", got, test.pushType)
+			}
+			m, err := test.p.Message(token)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var found []string
+			for _, f := range apnstest.Check(m) {
+				found = append(found, f.Field+" "+f.Rule)
+			}
+			if got := strings.Join(found, "; "); got != findings[test.name] {
+				t.Errorf("Check: got %q, want %q", got, findings[test.name])
 			}
 		})
 	}

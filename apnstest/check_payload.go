@@ -126,7 +126,7 @@ var (
 		"subtitle-loc-key": stringKind, "subtitle-loc-args": arrayKind, "loc-key": stringKind, "loc-args": arrayKind,
 		"action-loc-key": stringKind | nullKind, "action": stringKind, "summary-arg": stringKind, "summary-arg-count": numberKind,
 	}
-	activityAlertKinds = map[string]kind{"title": stringKind | objectKind, "body": stringKind | objectKind, "sound": stringKind}
+	activityAlertKinds = map[string]kind{"title": stringKind | objectKind, "body": stringKind | objectKind, "sound": stringKind | objectKind}
 	soundKinds         = map[string]kind{"critical": numberKind, "name": stringKind, "volume": numberKind}
 )
 
@@ -150,13 +150,13 @@ func (in *inspection) keys(aps object) {
 		if in.pushType == apns.PushTypeLiveActivity {
 			kinds = activityAlertKinds
 		}
-		in.kinds("aps.alert.", kinds, appendMembers(nil, alert), false)
+		parts := appendMembers(nil, alert)
+		in.kinds("aps.alert.", kinds, parts, false)
+		if in.pushType == apns.PushTypeLiveActivity { // it has the sound in the alert
+			in.sound("aps.alert.sound", parts.get("sound"))
+		}
 	}
-	if sound := aps.get("sound"); sound != nil && kindOf(sound) == objectKind {
-		parts := appendMembers(nil, sound)
-		in.kinds("aps.sound.", soundKinds, parts, false)
-		in.between("aps.sound.volume", parts.get("volume"), 0, 1)
-	}
+	in.sound("aps.sound", aps.get("sound"))
 	if level := aps.get("interruption-level"); level != nil && kindOf(level) == stringKind {
 		switch string(unquote(level)) {
 		case "passive", "active", "time-sensitive", "critical":
@@ -187,6 +187,16 @@ func (in *inspection) keys(aps object) {
 		}
 		in.flag("aps.content-changed", source, "is not true, expected true with push type %s", in.pushType)
 	}
+}
+
+// sound checks the parts of a sound that is an object, as that of a critical alert.
+func (in *inspection) sound(field string, sound []byte) {
+	if sound == nil || kindOf(sound) != objectKind {
+		return
+	}
+	parts := appendMembers(nil, sound)
+	in.kinds(field+".", soundKinds, parts, false)
+	in.between(field+".volume", parts.get("volume"), 0, 1)
 }
 
 func (in *inspection) between(field string, value []byte, least, most float64) {
