@@ -108,6 +108,21 @@ func asFunction(code string) string {
 
 const parameters = "ctx context.Context, client *apns.Client, message *apns.Message, token string, certificate tls.Certificate"
 
+// rowOf returns the columns of the table row that is about a name: the one with the name in its
+// first or second column.
+func rowOf(text, name string) (columns []string) {
+	for line := range strings.Lines(text) {
+		columns := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		for i := range columns {
+			columns[i] = strings.TrimSpace(columns[i])
+		}
+		if len(columns) > 1 && strings.Contains(columns[0]+columns[1], "`"+name+"`") {
+			return columns
+		}
+	}
+	return nil
+}
+
 // Each reason and each status has a sentence on what it means and what to do.
 func TestDocumentedReasons(t *testing.T) {
 	text, err := os.ReadFile("docs/reasons.md")
@@ -124,8 +139,18 @@ func TestDocumentedReasons(t *testing.T) {
 			t.Fatalf("%q matches %d constants, want all", pattern, len(found))
 		}
 		for _, constant := range found {
-			if !strings.Contains(string(text), "`"+constant[1]+"`") {
-				t.Errorf("docs/reasons.md does not say what %s means", constant[1])
+			row := rowOf(string(text), constant[1])
+			if len(row) != 4 {
+				t.Errorf("docs/reasons.md: the row of %s has the columns %q, want 4", constant[1], row)
+				continue
+			}
+			for i, column := range []string{"Meaning", "What to do"} {
+				if text := row[2+i]; len(strings.Fields(text)) < 2 {
+					t.Errorf("docs/reasons.md: %s: %s is %q, want a sentence", constant[1], column, text)
+				}
+			}
+			if row[2] == row[3] {
+				t.Errorf("docs/reasons.md: %s: both columns are %q, want what it means and what to do", constant[1], row[2])
 			}
 		}
 	}

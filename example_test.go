@@ -90,7 +90,7 @@ func ExampleConn_WritePushMsg() {
 				case err == nil:
 					fmt.Println(token, "accepted")
 				case errors.Is(err, apns.ReasonUnregistered):
-					fmt.Println(token, "dead since", pushErr.DeadAt) // Example_database shows what to do
+					fmt.Println(token, "dead since", pushErr.DeadAt) // ExampleConn_Feedback_database shows what to do
 				case rejected:
 					fmt.Println(token, "rejected:", pushErr.Reason)
 				case errors.Is(err, apns.ErrNotSent):
@@ -242,7 +242,7 @@ type Store interface {
 // This removes the tokens of dead devices from a database: by the answers to pushes, or by
 // the list of the binary feedback service. Reading that list empties it, so each record is
 // removed before the next one is read.
-func Example_database() {
+func ExampleConn_Feedback_database() {
 	server := apnstest.NewServer(nil)
 	defer server.Close()
 	now := time.Now()
