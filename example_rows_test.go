@@ -6,7 +6,6 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"log"
 
@@ -14,8 +13,9 @@ import (
 	"example.com/apns/apnstest"
 )
 
-// Messages come from a database, and the loop ends before they do. A query may block, so
-// the sequence has a context, which the caller cancels before it breaks the loop.
+// Messages come from a database, whose query fails after some rows. The sequence then ends as
+// if there were no more, so the caller looks at the query's error after the loop. A query may
+// block, so the sequence has a context. A caller that breaks the loop cancels it before.
 func ExampleClient_PushAll_rows() {
 	server := apnstest.NewServer(nil)
 	defer server.Close()
@@ -30,16 +30,22 @@ func ExampleClient_PushAll_rows() {
 	var queryErr error
 	sent := 0
 	for r := range client.PushAll(ctx, greetings(ctx, db, &queryErr)) {
-		if r.Err != nil {
-			log.Print(r.Err)
-		}
-		if sent++; sent == 3 {
+		if errors.Is(r.Err, apns.ErrRefused) {
 			cancel() // ends the query, so that the loop can end
 			break
 		}
+		if r.Err != nil {
+			log.Print(r.Err) // and continue
+			continue
+		}
+		sent++
 	}
-	fmt.Println(sent, "sent, query:", errors.Is(queryErr, context.Canceled) || queryErr == nil)
-	// Output: 3 sent, query: true
+	if queryErr != nil {
+		fmt.Printf("%d accepted, the other devices are unknown: %v\n", sent, queryErr)
+		return // a program returns queryErr here
+	}
+	fmt.Println("all accepted:", sent)
+	// Output: 3 accepted, the other devices are unknown: the database is gone
 }
 
 // greetings returns a message for each device in the table. *err is valid once the sequence
@@ -61,7 +67,7 @@ func greetings(ctx context.Context, db *sql.DB, err *error) iter.Seq[*apns.Messa
 	}
 }
 
-// A devicesTable is a database with a large table.
+// A devicesTable is a database that fails after three rows.
 type devicesTable struct{ n int }
 
 func (devicesTable) Connect(context.Context) (driver.Conn, error) { return devicesTable{}, nil }
@@ -75,8 +81,8 @@ func (devicesTable) Query([]driver.Value) (driver.Rows, error)    { return new(d
 func (devicesTable) Columns() []string                            { return []string{"token"} }
 
 func (t *devicesTable) Next(row []driver.Value) error {
-	if t.n++; t.n > 1e6 {
-		return io.EOF
+	if t.n++; t.n > 3 {
+		return errors.New("the database is gone")
 	}
 	row[0] = fmt.Sprintf("%064x", t.n)
 	return nil

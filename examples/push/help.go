@@ -52,12 +52,12 @@ A line may have a payload of its own, after a tab. Then the alert text may be le
 
 	printf 'c0ffee00\t{"aps":{"alert":"Hello, Ada"}}\n' | go run ./examples/push -local -tokens -
 
-Push reports each line that it cannot send, skips blank lines, and skips a line that is
-the same as one before it, unless -duplicates is given. At the end it prints how many
-notifications were accepted, rejected (by reason), in doubt, not sent and invalid. On a
-terminal, a line shows the progress. After Ctrl-C, push reads no more tokens, waits up to
-two seconds for the answers to what it has read, and prints the same summary. A second
-Ctrl-C kills it.
+Push prints the first 20 lines that it cannot send, and with -v or -json all of them. It
+skips blank lines, and a line that is the same as one before it, unless -duplicates is
+given. At the end it prints how many notifications were accepted, rejected (by reason), in
+doubt, not sent and invalid. On a terminal, a line shows the progress. After Ctrl-C, push
+reads no more tokens, waits up to two seconds for the answers to what it has read, and
+prints the same summary. A second Ctrl-C kills it.
 
 The -retry-file gets the lines to try again: those that were not sent, also because of
 Ctrl-C; those with a rejection that may pass (status 429 or 5xx, or 403, which is about
