@@ -9,6 +9,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -21,8 +22,9 @@ import (
 	"example.com/apns"
 )
 
-const usage = `Worker pushes the messages of a queue, and acknowledges each as its outcome says. The
-queue is NATS JetStream; the messages are in the JSON form of apns.Message.
+const usage = `Worker pushes the messages of a queue with Apple's production server, or with that of -addr,
+and acknowledges each as its outcome says. The queue is NATS JetStream; the messages are in
+the JSON form of apns.Message.
 
 	worker [flags]                        demo: a queue, a push server and a thousand messages in this process
 	worker -nats <url> -p8 <file> ...     push what is in the queue, until SIGTERM
@@ -86,7 +88,7 @@ func parse(command string, args []string) (*settings, error) {
 	s := new(settings)
 	f := flag.NewFlagSet("worker", flag.ContinueOnError)
 	f.StringVar(&s.nats, "nats", "", "the `URL` of the NATS server, as nats://host:4222")
-	f.StringVar(&s.addr, "addr", apns.Sandbox, "the push server's `host:port`; Apple's for the App Store and TestFlight is "+apns.Production)
+	f.StringVar(&s.addr, "addr", apns.Production, "the push server's `host:port`; Apple's for apps that Xcode runs is "+apns.Sandbox)
 	f.StringVar(&s.p8, "p8", "", "the authentication key, a .p8 `file`")
 	f.StringVar(&s.keyID, "key-id", "", "the `ID` of the authentication key")
 	f.StringVar(&s.teamID, "team-id", "", "the `ID` of the key's team")
@@ -152,8 +154,11 @@ func (s *settings) client(m *metrics) (*apns.Client, error) {
 	config := &apns.Config{Key: key, BundleID: s.bundleID, Logger: slog.Default()}
 	if s.ca != "" {
 		pem, err := os.ReadFile(s.ca)
+		if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
+			err = pathErr.Err // without the name, which may be a secret, passed by mistake
+		}
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("reading the file of -ca: %w", err)
 		}
 		config.TLS = &tls.Config{RootCAs: x509.NewCertPool()}
 		if !config.TLS.RootCAs.AppendCertsFromPEM(pem) {

@@ -5,10 +5,15 @@ import (
 	"errors"
 	"flag"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"example.com/apns"
+	"example.com/apns/apnstest"
 )
 
 func TestNoPasswordInErrors(t *testing.T) {
@@ -49,6 +54,50 @@ func TestParse(t *testing.T) {
 	}
 	if _, err := parse("", []string{"-h"}); !errors.Is(err, flag.ErrHelp) {
 		t.Errorf("-h: got %v", err)
+	}
+}
+
+// What is passed in the place of a file's name may be a secret.
+func TestNoSecretInErrors(t *testing.T) {
+	certs := newRig(t, nil).server.Certificates()
+	key := filepath.Join(t.TempDir(), "key.p8")
+	if err := os.WriteFile(key, certs.AuthKey, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	secret := string(certs.ClientKey)
+	for name, s := range map[string]settings{
+		"-p8": {p8: secret},
+		"-ca": {p8: key, ca: secret},
+	} {
+		s.keyID, s.teamID = apnstest.KeyID, apnstest.TeamID
+		_, err := s.client(new(metrics))
+		if err == nil {
+			t.Errorf("%s: got no error, want one", name)
+			continue
+		}
+		for i := range len(secret) - 9 {
+			if strings.Contains(err.Error(), secret[i:i+10]) {
+				t.Errorf("%s: got %q, which shows %q of a secret", name, err, secret[i:i+10])
+				break
+			}
+		}
+		if name == "-ca" && !strings.Contains(err.Error(), name) {
+			t.Errorf("got %q, want an error that names -ca", err)
+		}
+	}
+}
+
+// Without -addr it is Apple's production server, as with the other programs.
+func TestDefaultServer(t *testing.T) {
+	s, err := parse("", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.addr != apns.Production {
+		t.Errorf("the server is %s, want %s", s.addr, apns.Production)
+	}
+	if first, _, _ := strings.Cut(usage, "\n"); !strings.Contains(first, "production") {
+		t.Errorf("the help begins with %q, want a line that says production", first)
 	}
 }
 
