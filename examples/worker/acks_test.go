@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"log"
+	"math"
 	"os"
 	"strings"
 	"testing"
@@ -99,8 +100,8 @@ func ackOf(t *testing.T, w *worker, delivered uint64, err error) string {
 	return string(m.Data)
 }
 
-// A server that says how long to wait is obeyed, for a minute at most. Otherwise the wait grows
-// with each delivery, and there is none while the worker drains.
+// A server that says how long to wait is obeyed, for as long as the stream has messages, an hour here.
+// Otherwise the wait grows with each delivery, and there is none while the worker drains.
 func TestRetryDelays(t *testing.T) {
 	r := newRig(t, nil)
 	throttled := func(after time.Duration) error {
@@ -121,8 +122,10 @@ func TestRetryDelays(t *testing.T) {
 		{3 * time.Second, 1, false, 3 * time.Second},
 		{time.Second, 4, false, time.Second},
 		{time.Second, 4, true, time.Second},
-		{time.Hour, 1, false, time.Minute},
-		{time.Hour, 1, true, time.Minute},
+		{20 * time.Minute, 1, false, 20 * time.Minute},
+		{20 * time.Minute, 1, true, 20 * time.Minute},
+		{math.MaxInt64, 1, false, time.Hour},
+		{math.MaxInt64, 1, true, time.Hour},
 	} {
 		err := apns.ErrNotSent
 		if test.asked != notSaid {

@@ -37,6 +37,7 @@ type queue struct {
 	js       jetstream.JetStream
 	consumer jetstream.Consumer
 	ackWait  time.Duration
+	maxAge   time.Duration
 	created  time.Time // of pushStream: with a sequence number it identifies a message for good
 }
 
@@ -107,7 +108,7 @@ func openQueue(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, s que
 	if err != nil {
 		return nil, err
 	}
-	return &queue{nc, js, consumer, s.ackWait, stream.CachedInfo().Created}, nil
+	return &queue{nc, js, consumer, s.ackWait, s.maxAge, stream.CachedInfo().Created}, nil
 }
 
 // check returns an error if the queue is not the one that was opened: its stream or its

@@ -321,14 +321,17 @@ func (w *worker) reject(j *job, reason string) {
 	w.events <- event{j, subjectRejected, j.data, reason, ackNever(reason)}
 }
 
-// retry has a message delivered once more: after what the server asked for, a minute at
-// most, as the Client waits. If the server did not ask, it is after a back-off, unless this
-// worker ends: then another one may have the message at once.
+// retry has a message delivered once more: after what the server asked for. If the server did
+// not ask, it is after a back-off, unless this worker ends: then another one may have the
+// message at once.
+//
+// The one bound of what the server asked for is maxAge, at which the stream removes a message
+// anyway. JetStream cannot count with a delay of centuries: it would deliver at once.
 func (w *worker) retry(j *job, asked, backOff time.Duration) {
 	after := backOff
 	switch {
 	case asked > 0:
-		after = min(asked, time.Minute)
+		after = min(asked, w.queue.maxAge)
 	case w.draining.Load():
 		after = 0
 	}
