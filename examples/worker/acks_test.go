@@ -138,6 +138,35 @@ func TestRetryDelays(t *testing.T) {
 	}
 }
 
+// Credentials that are refused: a message waits for a minute, and the log has one error until a
+// server takes them.
+func TestRefusedAlarm(t *testing.T) {
+	r := newRig(t, nil)
+	var out bytes.Buffer
+	log.SetOutput(&out)
+	defer log.SetOutput(os.Stderr)
+	refused := fmt.Errorf("%w: %w: no server takes this key", apns.ErrNotSent, apns.ErrRefused)
+	for _, test := range []struct {
+		err  error
+		ack  string
+		errs int // in the log so far
+	}{
+		{refused, ackLater(time.Minute), 1},
+		{refused, ackLater(time.Minute), 1},
+		{nil, ackDone, 1},
+		{refused, ackLater(time.Minute), 2},
+	} {
+		if got := ackOf(t, r.worker, 1, test.err); got != test.ack {
+			t.Errorf("%v: got %s, want %s", test.err, got, test.ack)
+		}
+		log.SetOutput(os.Stderr) // while out is read
+		if got := strings.Count(out.String(), "ERROR nothing can be sent"); got != test.errs || !strings.Contains(out.String(), "no server takes this key") {
+			t.Errorf("the log is %q, want %d errors that say why", out.String(), test.errs)
+		}
+		log.SetOutput(&out)
+	}
+}
+
 // A message that is acknowledged after it was found to be late is not extended.
 func TestNotExtendedAfterNak(t *testing.T) {
 	r := newRig(t, nil)

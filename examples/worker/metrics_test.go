@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -45,6 +46,45 @@ func TestEndpoints(t *testing.T) {
 	if code, _ := get("/healthz"); code != 200 {
 		t.Errorf("/healthz while draining: got %d, want 200", code)
 	}
+}
+
+// A worker that is cut off from NATS is not ready, until it is connected once more. It is
+// alive all the same.
+func TestReadyWithoutNATS(t *testing.T) {
+	dir := t.TempDir()
+	s, err := startServer("127.0.0.1", -1, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := s.Addr().(*net.TCPAddr).Port
+	nc, _, err := connect(s.ClientURL(), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	r := newRigWith(t, nc, nil)
+	get := func(path string) (int, string) {
+		w := httptest.NewRecorder()
+		r.handler().ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		return w.Code, w.Body.String()
+	}
+	if code, _ := get("/readyz"); code != 200 {
+		t.Errorf("/readyz: got %d, want 200", code)
+	}
+	s.Shutdown()
+	s.WaitForShutdown()
+	r.waitFor("it is not connected", func() bool { return !nc.IsConnected() })
+	if code, why := get("/readyz"); code != 503 || !strings.Contains(why, "NATS") {
+		t.Errorf("/readyz without NATS: got %d, %q, want 503, and why", code, why)
+	}
+	if code, _ := get("/healthz"); code != 200 {
+		t.Errorf("/healthz without NATS: got %d, want 200", code)
+	}
+	if s, err = startServer("127.0.0.1", port, dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+	r.waitFor("it is ready once more", func() bool { code, _ := get("/readyz"); return code == 200 })
 }
 
 // A worker that no longer asks for messages is stuck. One that waits for room is not.

@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -229,6 +231,10 @@ func TestOutcomes(t *testing.T) {
 			if test.change != nil {
 				test.change(r)
 			}
+			terminated, err := r.queue.nc.SubscribeSync("$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.>")
+			if err != nil {
+				t.Fatal(err)
+			}
 			r.publish(body)
 			start := time.Now()
 			r.start()
@@ -248,6 +254,7 @@ func TestOutcomes(t *testing.T) {
 				t.Errorf("it had the IDs %v, want the same each time", ids)
 			}
 			r.wantEvent(test.subject, test.reason, body)
+			r.wantTerminated(terminated, test.subject == subjectRejected, test.reason)
 		})
 	}
 }
@@ -278,6 +285,102 @@ func (r *rig) wantEvent(subject, reason string, body []byte) {
 	}
 	if !bytes.Equal(m.Data, body) {
 		r.t.Errorf("the event has %s, want %s", m.Data, body)
+	}
+}
+
+// wantTerminated checks that JetStream says of one message, or of none, that it was terminated,
+// and why. The worker has drained.
+func (r *rig) wantTerminated(sub *nats.Subscription, want bool, reason string) {
+	r.t.Helper()
+	// JetStream says so about when it confirms the acknowledgement, so none may be late.
+	wait := 500 * time.Millisecond
+	if want {
+		wait = 10 * time.Second
+	}
+	m, err := sub.NextMsg(wait)
+	if err != nil {
+		if want {
+			r.t.Errorf("JetStream says nothing (%v), want that the message was terminated", err)
+		}
+		return
+	}
+	var got struct {
+		Sequence uint64 `json:"stream_seq"`
+		Reason   string `json:"reason"`
+	}
+	if err := json.Unmarshal(m.Data, &got); err != nil {
+		r.t.Fatal(err)
+	}
+	if !want || got.Sequence != 1 || !strings.HasPrefix(got.Reason, reason) {
+		r.t.Errorf("JetStream says that message %d was terminated: %s; want %v: %s", got.Sequence, got.Reason, want, reason)
+	}
+}
+
+// Several apps of a team share a worker: each message arrives with its own topic, and one
+// without a topic is for the app of -bundle-id.
+func TestTopics(t *testing.T) {
+	r := newRig(t, nil)
+	topics := map[string]string{"aa": "com.example.first", "bb": "com.example.second", "cc": ""}
+	var bodies [][]byte
+	for token, topic := range topics {
+		bodies = append(bodies, encode(t, apns.Message{Token: token, Topic: topic, Payload: apns.AlertPayload("Hello")}))
+	}
+	r.publish(bodies...)
+	r.start()
+	r.waitUntilEmpty()
+	r.drain()
+	topics["cc"] = apnstest.BundleID
+	got := make(map[string]string)
+	for _, m := range r.server.Messages(apnstest.Accepted) {
+		got[m.Token] = m.Topic
+	}
+	if !maps.Equal(got, topics) {
+		t.Errorf("the server got the topics %v, want %v", got, topics)
+	}
+}
+
+// The consumer has what the flags say. A message is delivered as often as it takes, and not to
+// another worker while the Client may push it.
+func TestConsumer(t *testing.T) {
+	r := newRig(t, nil)
+	key := filepath.Join(t.TempDir(), "key.p8")
+	if err := os.WriteFile(key, r.server.Certificates().AuthKey, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, flags := range []string{"", "-ack-wait=10s -pending=7 -max-age=3m"} {
+		s, err := parse("", append(strings.Fields(flags), "-nats=x", "-p8", key, "-key-id", apnstest.KeyID, "-team-id", apnstest.TeamID))
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := s.client(r.metrics)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q, err := openQueue(t.Context(), r.queue.nc, r.queue.js, s.queueSettings)
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := q.consumer.Info(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := info.Config
+		if got.AckPolicy != jetstream.AckExplicitPolicy || got.MaxDeliver != -1 {
+			t.Errorf("%q: AckPolicy is %v and MaxDeliver %d, want explicit and -1: no limit", flags, got.AckPolicy, got.MaxDeliver)
+		}
+		if got.MaxAckPending != s.pending || got.AckWait != s.ackWait || q.ackWait != s.ackWait {
+			t.Errorf("%q: MaxAckPending is %d and AckWait %v, want %d and %v", flags, got.MaxAckPending, got.AckWait, s.pending, s.ackWait)
+		}
+		if client.Timeout <= 0 || client.Timeout >= got.AckWait {
+			t.Errorf("%q: the Client's Timeout is %v, want one that is less than AckWait, %v", flags, client.Timeout, got.AckWait)
+		}
+		stream, err := q.js.Stream(t.Context(), pushStream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if age := stream.CachedInfo().Config.MaxAge; age != s.maxAge || q.maxAge != s.maxAge {
+			t.Errorf("%q: MaxAge is %v, want %v", flags, age, s.maxAge)
+		}
 	}
 }
 
