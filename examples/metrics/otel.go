@@ -17,8 +17,9 @@ type attemptSpans struct{ tracer trace.Tracer }
 // observe is for Client.OnAttempt. The attempt is over, so the span starts and ends in the
 // past.
 //
-// The text of the error stays out of the span. It may quote a proxy's answer, and that may
-// quote the path of the request, which has the device token.
+// The text of the error stays out of the span. It shows neither the device token nor the
+// payload, but may have addresses of this network. The outcome and the reason say what to do, and
+// have few values, by which spans can be counted.
 func (s attemptSpans) observe(ctx context.Context, a apns.Attempt) {
 	outcome := a.Outcome()
 	attributes := []attribute.KeyValue{
