@@ -269,8 +269,8 @@ func TestInFlightAndWaiting(t *testing.T) {
 	})
 }
 
-// The labels are bounded, and nothing exported has the text of an error, which may quote
-// a device token.
+// The labels are bounded, and nothing exported has the text of an error, not even of one that
+// quotes a device token.
 func TestLabels(t *testing.T) {
 	const token = "00c0ffee"
 	for _, test := range []struct {
