@@ -216,6 +216,11 @@ func TestRules(t *testing.T) {
 		{`{"binary_status":10}`, "a", "ok", "shutdown"},
 		{`{"binary_status":128}`, "a", "500 InternalServerError", "protocol error"},
 		{`{"status":410}`, "a", "410 ", "processing error"},
+		{`{"status":201}`, "a", "in doubt, 201", "processing error"},
+		{`{"status":204}`, "a", "in doubt, 204", "processing error"},
+		{`{"status":304,"retry_after":7}`, "a", "in doubt, 304", "processing error"},
+		{`{"status":302,"reason":"NewInAppleOS"}`, "a", "302 NewInAppleOS", "processing error"},
+		{`{"status":599}`, "a", "in doubt, 599", "processing error"},
 		{`{"status":410,"reason":"NewInAppleOS","dead_at":"2026-01-02T03:04:05Z"}`, "a", "410 NewInAppleOS 2026-01-02T03:04:05Z", "processing error"},
 		{`{"status":0,"token":"","topic":"","delay_ms":0,"retry_after":0,"dead_at":null,"reason":"","then":""}`, "a", "ok", "ok"},
 		{`{"delay_ms":30}`, "a", "ok", "ok"},
@@ -282,6 +287,9 @@ func outcome(err error) string {
 	case errors.Is(err, apns.ErrNotSent):
 		return "not sent"
 	}
+	if _, status, ok := strings.Cut(err.Error(), "HTTP status "); ok {
+		return "in doubt, " + status[:3]
+	}
 	return "in doubt"
 }
 
@@ -318,7 +326,14 @@ func TestInvalidRequests(t *testing.T) {
 	}{
 		{"POST /api/rules", `{"reasn":"Unregistered"}`, 400, "reasn"},
 		{"POST /api/rules", `{"reason":"Un registered"}`, 400, "expected up to 64 letters"},
-		{"POST /api/rules", `{"status":200}`, 400, "expected 400 to 599"},
+		{"POST /api/rules", `{"status":200}`, 400, "status is 200, which accepts, expected no status for that, or 201 to 599"},
+		{"POST /api/rules", `{"status":200,"reason":"Shutdown"}`, 400, "status is 200, which accepts"},
+		{"POST /api/rules", `{"status":103}`, 400, "status is 103, expected 201 to 599"},
+		{"POST /api/rules", `{"status":-1}`, 400, "status is -1, expected 201 to 599"},
+		{"POST /api/rules", `{"status":600}`, 400, "status is 600, expected 201 to 599"},
+		{"POST /api/rules", `{"status":204,"reason":"Shutdown"}`, 400, "status is 204, with which an answer has no body, and there is a reason"},
+		{"POST /api/rules", `{"status":205,"reason":"Shutdown"}`, 400, "status is 205, with which"},
+		{"POST /api/rules", `{"status":304,"reason":"Shutdown"}`, 400, "status is 304, with which"},
 		{"POST /api/rules", `{"then":"explode"}`, 400, "expected silence, cut, "},
 		{"POST /api/rules", `{"delay_ms":-1}`, 400, "expected 0 to 600000"},
 		{"POST /api/rules", `{"times":-1}`, 400, "times is -1, expected a number from 1"},

@@ -27,7 +27,8 @@ type Rule struct {
 
 	// Reason and Status are the reason and the HTTP status of a rejection. Without a Status
 	// it is the one that belongs to the reason, which must be one that package apns knows.
-	// Without a Reason the rejection has no body. BinaryStatus is the status of the binary
+	// Without a Reason the rejection has no body. The Status can be any that ends an exchange,
+	// but not 200, which accepts a message, and that is a rule without these fields. BinaryStatus is the status of the binary
 	// protocol. Without one it is the one that belongs to the reason. If all three are empty
 	// the server accepts the message.
 	Reason       apns.Reason `json:"reason,omitempty"`
@@ -98,8 +99,10 @@ func (r *Rule) check() error {
 		return fmt.Errorf("times is %d, expected 0 or more", r.Times)
 	case !reasonFormat.MatchString(string(r.GoAwayReason)):
 		return fmt.Errorf("goaway_reason is %.70q, expected up to 64 letters", string(r.GoAwayReason))
-	case r.Status != 0 && (r.Status < 400 || r.Status > 599):
-		return fmt.Errorf("status is %d, expected 400 to 599", r.Status)
+	case r.Status == 200:
+		return errors.New("status is 200, which accepts, expected no status for that, or 201 to 599")
+	case r.Status != 0 && (r.Status < 201 || r.Status > 599):
+		return fmt.Errorf("status is %d, expected 201 to 599", r.Status)
 	case r.RetryAfter < 0 || r.RetryAfter > 86400:
 		return fmt.Errorf("retry_after is %d, expected 0 to 86400 seconds", r.RetryAfter)
 	case r.DelayMS < 0 || r.DelayMS > 600_000:
@@ -125,6 +128,8 @@ func (r *Rule) checkTogether() error {
 		return fmt.Errorf("then is %.70q, expected silence, cut, reset, refuse-stream, goaway or goaway-unprocessed", r.Then)
 	case !answers && (r.Reason != "" || r.Status != 0):
 		return fmt.Errorf("then is %s, which sends no answer, and there is a reason or status; expected only one of them", r.Then)
+	case r.Reason != "" && (r.Status == 204 || r.Status == 205 || r.Status == 304):
+		return fmt.Errorf("status is %d, with which an answer has no body, and there is a reason; expected only one of them", r.Status)
 	case r.GoAwayReason != "" && !strings.HasPrefix(r.Then, "goaway"):
 		return fmt.Errorf("goaway_reason is set and then is %q, expected goaway or goaway-unprocessed", r.Then)
 	case r.RetryAfter > 0 && r.Reason == "" && r.Status == 0:
