@@ -365,6 +365,29 @@ func TestLocalOpen(t *testing.T) {
 	}
 }
 
+// The command that opens the browser gets the address of the page, and nothing else.
+func TestLocalOpensThePage(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the command to open a page has another name there")
+	}
+	dir := t.TempDir()
+	opened := filepath.Join(dir, "opened")
+	script := "#!/bin/sh\nprintf '%s\\n' \"$@\" end >'" + opened + "'\n"
+	if err := os.WriteFile(filepath.Join(dir, "xdg-open"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir)
+	local := startLocal(t, "-http2", "0", "-push", "0", "-feedback", "0", "-page-addr", "0", "-open", "-dir", filepath.Join(dir, "files"))
+	want := local.addresses()["web page"] + "\nend\n"
+	var got []byte
+	for began := time.Now(); !bytes.HasSuffix(got, []byte("end\n")) && time.Since(began) < 20*time.Second; time.Sleep(time.Millisecond) {
+		got, _ = os.ReadFile(opened)
+	}
+	if string(got) != want {
+		t.Errorf("the browser was told to open %q, want %q", got, want)
+	}
+}
+
 // The names of the files are absolute, also if -dir is not: another program runs in another
 // folder.
 func TestLocalFiles(t *testing.T) {
