@@ -8,6 +8,7 @@ const { execFile, spawn } = require("node:child_process");
 const { readFileSync } = require("node:fs");
 const http2 = require("node:http2");
 const { join } = require("node:path");
+const tls = require("node:tls");
 const { chromium } = require("playwright-core");
 
 const settings = JSON.parse(process.argv[2]);
@@ -70,16 +71,89 @@ class Client {
     this.closed = new Promise((resolve) => this.session.on("close", resolve));
   }
 
-  // push pushes an alert, and returns the status of the answer. more is added to the header.
+  // push pushes an alert, or the payload that it is given, and returns the status of the answer.
+  // more is added to the header.
   push(token, alert, more = {}) {
+    const payload = typeof alert === "string" ? { aps: { alert } } : alert;
     return new Promise((resolve, reject) => {
       const request = this.session.request({ ":method": "POST", ":path": "/3/device/" + token, "apns-topic": "com.example.app", "apns-push-type": "alert", ...more });
       request.on("response", (header) => resolve(header[":status"]));
       request.on("error", reject);
       request.resume();
-      request.end(JSON.stringify({ aps: { alert } }));
+      request.end(JSON.stringify(payload));
     });
   }
+}
+
+// readFeedback reads the list of the feedback service as a client does, and returns the tokens.
+function readFeedback() {
+  const read = (name) => readFileSync(join(apnsDir, name));
+  const [host, port] = addresses.feedback.split(":");
+  return new Promise((resolve, reject) => {
+    const chunks = [];
+    const socket = tls.connect({ host, port, ca: read("ca.pem"), cert: read("cert.pem"), key: read("key.pem") });
+    socket.on("data", (data) => chunks.push(data));
+    socket.on("error", reject);
+    socket.on("end", () => {
+      // A record has the time in 4 bytes, the length of the token in 2, and the token.
+      const tokens = [];
+      for (let all = Buffer.concat(chunks); all.length; all = all.subarray(6 + all.readUInt16BE(4))) {
+        tokens.push(all.subarray(6, 6 + all.readUInt16BE(4)).toString("hex"));
+      }
+      resolve(tokens);
+    });
+  });
+}
+
+// lowContrast runs in the page. It returns the texts that are shown with a contrast below 4.5
+// (WCAG 2, success criterion 1.4.3), and how bright the page is.
+function lowContrast() {
+  const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  context.canvas.width = context.canvas.height = 1;
+  // rgba returns a colour in whatever notation as 0 to 255, and its opacity as 0 to 1.
+  const rgba = (colour) => {
+    context.clearRect(0, 0, 1, 1);
+    context.fillStyle = colour;
+    context.fillRect(0, 0, 1, 1);
+    const [r, g, b, a] = context.getImageData(0, 0, 1, 1).data;
+    return [r, g, b, a / 255];
+  };
+  const over = (top, under) => [0, 1, 2].map((i) => top[i] * top[3] + under[i] * (1 - top[3])).concat(1);
+  const luminance = (c) => {
+    const [r, g, b] = c.slice(0, 3).map((v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  // grounds returns what may be behind an element: of a gradient each of its colours.
+  const grounds = (e) => {
+    if (!e) return [[255, 255, 255, 1]];
+    const style = getComputedStyle(e);
+    const colour = rgba(style.backgroundColor);
+    const stops = style.backgroundImage.match(/rgba?\([^)]*\)/g) || [];
+    const own = stops.length ? stops.map(rgba) : [colour];
+    if (own.every((c) => c[3] === 1)) return own;
+    return grounds(e.parentElement).flatMap((under) => own.map((c) => over(c, under)));
+  };
+  const low = [];
+  let texts = 0;
+  const look = (e, text, style) => {
+    let opacity = 1;
+    for (let a = e; a; a = a.parentElement) opacity *= getComputedStyle(a).opacity;
+    const colour = rgba(style.color);
+    colour[3] *= opacity;
+    const ratios = grounds(e).map((ground) => {
+      const [light, dark] = [luminance(over(colour, ground)), luminance(ground)].sort((a, b) => b - a);
+      return (light + 0.05) / (dark + 0.05);
+    });
+    texts++;
+    if (Math.min(...ratios) < 4.5) low.push(`${Math.min(...ratios).toFixed(2)}: ${e.tagName} ${e.className} ${text.trim().slice(0, 30)}`);
+  };
+  for (const e of document.body.querySelectorAll("*")) {
+    if (!e.checkVisibility({ visibilityProperty: true })) continue;
+    const text = [...e.childNodes].filter((n) => n.nodeType === Node.TEXT_NODE).map((n) => n.data).join("");
+    if (text.trim()) look(e, text, getComputedStyle(e));
+    if (e.placeholder) look(e, e.placeholder, getComputedStyle(e, "::placeholder"));
+  }
+  return { low, texts, bright: luminance(grounds(document.body)[0]) };
 }
 
 async function main() {
@@ -112,12 +186,20 @@ async function main() {
   // settled waits until the page, without a filter, knows all messages of the server. It returns
   // how many there are.
   const settled = async () => {
-    const { counts } = await (await fetch(`http://${addresses.page}/api/status`)).json();
+    const { counts } = await api("status");
     await page.waitForFunction((total) => {
       const [listed, left] = (document.getElementById("shown").textContent.match(/[\d,]+/g) || []).map((n) => Number(n.replaceAll(",", "")));
       return (listed || 0) + (left || 0) === total;
     }, counts.total);
     return counts.total;
+  };
+  const api = async (path) => (await fetch(`http://${addresses.page}/api/${path}`)).json();
+  const newest = async () => (await api("messages?limit=1")).messages[0];
+  const openNewest = async () => {
+    await settled();
+    const { number } = await newest();
+    await page.locator(`#sizer .row[data-number="${number}"]`).click();
+    await pane.getByText(`message ${number} ·`).waitFor();
   };
   const live = () => page.waitForSelector("#live[data-state=live]");
   const frames = () => page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))));
@@ -203,6 +285,58 @@ async function main() {
     assert.ok(!/ey[A-Za-z0-9_-]{20}/.test(text), "the pane has a provider token");
   });
 
+  await check("what a phone would show", async () => {
+    await curl(alpha, {
+      aps: {
+        alert: { title: "Dinner", subtitle: "At eight", "loc-key": "INVITED_BY", "loc-args": ["Ada"] }, badge: 7, sound: { name: "bell.caf", critical: 1 },
+        "interruption-level": "time-sensitive", "thread-id": "thread-7", category: "INVITATION", "relevance-score": 0.5, "mutable-content": 1,
+      },
+      media: { picture: "https://pictures.example/cat.png" },
+    });
+    await openNewest();
+    assert.equal(await pane.locator(".note .from span").first().textContent(), "app");
+    assert.equal(await pane.locator(".note .t").textContent(), "Dinner");
+    assert.equal(await pane.locator(".note .s").textContent(), "At eight");
+    assert.equal(await pane.locator(".note .b").textContent(), 'INVITED_BY with ["Ada"]');
+    assert.equal(await pane.locator(".note .badge").textContent(), "7");
+    // A key of a localisation does not look like a text.
+    assert.deepEqual(await pane.locator(".note .loc").allTextContents(), ["INVITED_BY"]);
+    assert.equal(await pane.locator(".note .loc").getAttribute("title"), "a key that the app localises");
+    assert.equal(await pane.locator(".note .loc").evaluate((e) => getComputedStyle(e).borderTopStyle), "dashed");
+    assert.deepEqual(await pane.locator(".chips .tag").allTextContents(), [
+      "sound: bell.caf, critical", "interruption: time-sensitive", "thread: thread-7", "category: INVITATION", "relevance: 0.5",
+      "image, if the app's extension loads it: https://pictures.example/cat.png",
+    ]);
+    // All three lines can be keys, and a sound a name.
+    await curl(alpha, { aps: { alert: { "title-loc-key": "TITLE", "title-loc-args": ["a"], "subtitle-loc-key": "SUBTITLE", "loc-key": "BODY" }, sound: "default" } });
+    await openNewest();
+    assert.deepEqual(await pane.locator(".note .loc").allTextContents(), ["TITLE", "SUBTITLE", "BODY"]);
+    assert.equal(await pane.locator(".note .t").textContent(), 'TITLE with ["a"]');
+    assert.deepEqual(await pane.locator(".chips .tag").allTextContents(), ["sound: default"]);
+    await curl(alpha, { aps: { "content-available": 1 } });
+    await openNewest();
+    assert.match(await pane.locator(".note .silent").textContent(), /wakes the app in the background/);
+
+    const client = new Client();
+    assert.equal(await client.push(alpha, {
+      aps: {
+        timestamp: 1767225600, event: "update", "content-state": { score: "2:1", minute: 71 }, "attributes-type": "Match", attributes: { home: "Kiel" },
+        "stale-date": 1767229200, "relevance-score": 75, alert: { title: "Goal", body: "2:1" },
+      },
+    }, { "apns-topic": "com.example.app.push-type.liveactivity", "apns-push-type": "liveactivity" }), 200);
+    client.session.close();
+    await openNewest();
+    assert.equal(await pane.locator(".note .from span").first().textContent(), "app");
+    assert.equal(await pane.locator(".activity .t").textContent(), "Live Activity");
+    const local = (seconds) => page.evaluate((t) => new Date(t * 1000).toLocaleString(), seconds);
+    const [names, values] = await Promise.all(["dt", "dd"].map((e) => pane.locator(".activity " + e).allTextContents()));
+    assert.deepEqual(names.map((name, i) => [name, values[i]]), [
+      ["event", "update"], ["attributes", "Match"], ["home", "Kiel"], ["score", "2:1"], ["minute", "71"],
+      ["timestamp", await local(1767225600)], ["stale-date", await local(1767229200)], ["relevance", "75"],
+    ]);
+    assert.deepEqual(await pane.locator(".chips .tag").allTextContents(), []); // the relevance is in the card
+  });
+
   await check("the bytes of a binary message", async () => {
     await run(settings.push, ["-addr", addresses.binary, "-ca", join(apnsDir, "ca.pem"), "-cert", join(apnsDir, "cert.pem"), "-key", join(apnsDir, "key.pem"), alpha, "7", "Binary hello"]);
     await row("Binary hello").click();
@@ -231,6 +365,16 @@ async function main() {
     await row("no topic").click();
     await pane.locator(".note .b", { hasText: "no topic" }).waitFor();
     assert.match(await copied("Copy as curl", "The curl command"), /^HTTP\/2 200/);
+    // That of a binary message pushes on the binary protocol.
+    await row("Binary hello").click();
+    await pane.locator(".note .b", { hasText: "Binary hello" }).waitFor();
+    assert.equal(await pane.getByRole("button", { name: "Copy as curl" }).count(), 0);
+    const first = await newest();
+    await copied("Copy as push command", "The push command");
+    await page.waitForFunction((number) => document.querySelector('#sizer .row[aria-rowindex="1"]').dataset.number > number, first.number);
+    const again = await newest();
+    assert.ok(again.number > first.number);
+    for (const [name, want] of Object.entries({ protocol: "binary", token: alpha, text: "Binary hello", outcome: "accepted" })) assert.equal(again[name], want, name);
     await row("fine").click();
     await pane.locator(".note .b", { hasText: "fine" }).waitFor();
     assert.match(await copied("Copy as push command", "The push command"), /accepted/);
@@ -307,6 +451,12 @@ async function main() {
     await page.locator("#sizer .c-text", { hasText: "<img" }).first().click();
     await pane.getByText("Live Activity").waitFor();
     assert.equal(await pane.locator(".note .t").first().textContent(), evil);
+    assert.equal(await page.locator("main img, main script, main iframe").count(), 0);
+    // Keys of a localisation, which are shown only where there is no text.
+    await curl(tokenOf("ee"), { aps: { alert: { "title-loc-key": evil, "title-loc-args": [evil], "subtitle-loc-key": evil, "subtitle-loc-args": [evil], "loc-key": evil, "loc-args": [evil] } } });
+    await openNewest();
+    assert.deepEqual(await pane.locator(".note .loc").allTextContents(), [evil, evil, evil]);
+    assert.equal(await pane.locator(".note .b").textContent(), evil + " with " + JSON.stringify([evil]));
     assert.equal(await page.locator("main img, main script, main iframe").count(), 0);
     for (const tab of ["answers", "connections", "setup", "message"]) await page.click("#tab-" + tab);
     assert.equal(await page.title(), "Pushes");
@@ -426,6 +576,129 @@ async function main() {
     await page.locator("#shown").getByText("1 listed", { exact: true }).waitFor();
     await page.fill("#f-text", "");
     await settled();
+  });
+
+  await check("a download has what passes the filter", async () => {
+    await page.fill("#f-text", "needle");
+    await page.waitForFunction(() => document.getElementById("download").href.endsWith("?text=needle"));
+    const [download] = await Promise.all([page.waitForEvent("download"), page.click("#download")]);
+    const lines = readFileSync(await download.path(), "utf8").trim().split("\n").map((line) => JSON.parse(line));
+    assert.deepEqual(lines.map((m) => m.text), ["needle"]);
+    await page.fill("#f-text", "");
+    await settled();
+  });
+
+  await check("devices, feedback and the stream limit", async () => {
+    const beta = tokenOf("be"), field = (name) => page.locator(`#device-form [name=${name}]`);
+    const press = async (token, button, said) => {
+      await field("token").fill(token);
+      await page.locator("#device-form").getByRole("button", { name: button, exact: true }).click();
+      await page.locator("#device-said").getByText(said, { exact: true }).waitFor();
+    };
+    const devices = page.locator("#devices .item"), feedback = page.locator("#feedback .item");
+    const item = (list, token) => list.filter({ hasText: token.slice(0, 8) });
+    await page.click("#show-panel");
+    await page.click("#tab-answers");
+    await page.locator("#rules").getByRole("button").click(); // that of an earlier check
+    await page.locator("#rules").getByText("No answer is set").waitFor();
+
+    // A device that is registered makes the others unknown.
+    await field("topic").fill("com.example.app");
+    await press(alpha, "Register", "Registered.");
+    await item(devices, alpha).getByText("com.example.app").waitFor();
+    assert.deepEqual(await apns2(alpha), ["accepted " + alpha]);
+    assert.match((await apns2(beta))[0], /^rejected 400 BadDeviceToken /);
+    await press(beta, "Register", "Registered."); // without a topic: that of the setup
+    await item(devices, beta).getByText("com.example.app").waitFor();
+    assert.deepEqual(await apns2(beta), ["accepted " + beta]);
+    await item(devices, beta).getByRole("button").click();
+    await item(devices, beta).waitFor({ state: "detached" });
+    assert.match((await apns2(beta))[0], /^rejected 400 BadDeviceToken /);
+
+    // One that is unregistered is dead since the time in the field, and is listed.
+    const dead = "2026-01-02T03:04:05";
+    await field("dead_at").fill(dead);
+    await press(alpha, "Unregister", "Unregistered.");
+    const shown = await page.evaluate((t) => new Date(t).toLocaleString(), dead);
+    await item(devices, alpha).getByText("dead since " + shown).waitFor();
+    await item(feedback, alpha).getByText("dead since " + shown).waitFor();
+    assert.match((await apns2(alpha))[0], /^rejected 410 Unregistered /);
+    const at = await page.evaluate((t) => new Date(t).getTime(), dead);
+    assert.equal(new Date((await api("devices")).find((d) => d.token === alpha).dead_at).getTime(), at);
+    await press(beta, "Add to feedback", "Added.");
+    await item(feedback, beta).waitFor();
+    assert.equal(await item(devices, beta).count(), 0);
+    const listed = await readFeedback();
+    assert.ok(listed.includes(alpha) && listed.includes(beta), "the feedback service lists " + listed);
+    await press(beta, "Add to feedback", "Added.");
+    await item(feedback, beta).waitFor();
+    await page.getByRole("button", { name: "Clear feedback" }).click();
+    await page.locator("#feedback").getByText("No record.").waitFor();
+    assert.deepEqual(await readFeedback(), []);
+    // What the server refuses stays in the fields.
+    await field("topic").fill("com.example.app");
+    await field("token").fill("ab".repeat(1000));
+    await page.locator("#device-form").getByRole("button", { name: "Unregister", exact: true }).click();
+    await page.locator("#device-said.error").getByText("expected").waitFor();
+    assert.equal(await field("topic").inputValue(), "com.example.app");
+    await page.locator("#device-form").evaluate((form) => form.reset());
+
+    // A client is told the limit.
+    const told = async () => {
+      const client = new Client();
+      await new Promise((resolve) => client.session.once("remoteSettings", resolve));
+      client.session.close();
+      return client.session.remoteSettings.maxConcurrentStreams;
+    };
+    await page.fill("#limit-form [name=limit]", "7");
+    await page.click("#limit-form button");
+    await page.locator("#limit-said").getByText("Set.").waitFor();
+    await page.waitForSelector("#limit-form [name=limit][placeholder='7']");
+    assert.equal(await told(), 7);
+
+    // Reset brings back what was at the start.
+    await page.fill("#rule-form [name=reason]", "BadTopic");
+    await page.click("#rule-form button");
+    await page.locator("#rules").getByText("BadTopic").waitFor();
+    await page.click("#reset");
+    await page.getByText("Everything is reset.").waitFor();
+    await page.locator("#rules").getByText("No answer is set").waitFor();
+    await devices.first().waitFor({ state: "detached" });
+    await item(feedback, "dead00c0").waitFor(); // that of the start
+    await page.waitForSelector("#limit-form [name=limit][placeholder='1000']");
+    await page.getByText("Waiting for a push").waitFor();
+    assert.equal(await told(), 1000);
+    assert.deepEqual(await apns2(beta), ["accepted " + beta]);
+  });
+
+  await check("readable in light and dark", async () => {
+    await curl(alpha, { aps: { alert: { title: "Looks", body: "fine" } } });
+    await curl(bad, { aps: { alert: { title: "Looks", subtitle: "bad", "loc-key": "KEY", "loc-args": ["a"] }, badge: "3", sound: "bell", flag: true, "interruption-level": "loud" } });
+    const client = new Client();
+    await client.push(alpha, { aps: { timestamp: "x", event: "start", "content-state": { a: 1, b: null } } }, { "apns-topic": "com.example.app.push-type.liveactivity", "apns-push-type": "liveactivity" });
+    await page.fill("#rule-form [name=reason]", "BadTopic");
+    await page.click("#rule-form button");
+    await page.locator("#rules").getByText("BadTopic").waitFor();
+    await page.evaluate(() => document.querySelectorAll("details").forEach((d) => (d.open = true)));
+    await settled();
+    for (const [colorScheme, isBright] of [["light", true], ["dark", false]]) {
+      await page.emulateMedia({ colorScheme });
+      for (const show of [() => row("Looks · bad").or(row("Looks · KEY")).click(), () => row("Looks · fine").click(), () => row("content-state").click(),
+        ...["answers", "connections", "setup"].map((tab) => () => page.click("#tab-" + tab))]) {
+        await show();
+        await frames();
+        const { low, texts, bright } = await page.evaluate(lowContrast);
+        assert.deepEqual(low, [], `in ${colorScheme} these texts have a low contrast`);
+        assert.ok(texts > 40, `only ${texts} texts were looked at`);
+        assert.ok(isBright ? bright > 0.8 : bright < 0.05, `in ${colorScheme} the page has the brightness ${bright}`);
+      }
+    }
+    await page.emulateMedia({ colorScheme: null });
+    client.session.close();
+    await page.click("#tab-answers");
+    await page.locator("#rules").getByRole("button").click();
+    await page.locator("#rules").getByText("No answer is set").waitFor();
+    await page.click("#close-panel");
   });
 
   await check("the program is started again", async () => {
