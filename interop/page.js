@@ -283,6 +283,10 @@ async function main() {
     assert.equal(await pane.locator(".note .badge").textContent(), "3");
     assert.equal(await pane.locator(".j-key").first().textContent(), '"aps"');
     assert.ok(!/ey[A-Za-z0-9_-]{20}/.test(text), "the pane has a provider token");
+    // Beside the panel the list has all its columns, and the outcome has room for a finding.
+    const narrow = (e) => e.locator("> span").evaluateAll((cells) => cells.filter((c) => c.getBoundingClientRect().width < 20).map((c) => c.className));
+    assert.deepEqual([await narrow(row("From curl")), await narrow(page.locator("#head"))], [[], []], "columns that are not seen");
+    assert.ok(await row("From curl").locator(".tag.rejected").evaluate((tag) => tag.scrollWidth <= tag.clientWidth), "the reason is cut off");
   });
 
   await check("what a phone would show", async () => {

@@ -171,7 +171,8 @@ function fill(row, m) {
   topic.title = m.topic;
   type.textContent = m.push_type || "–";
   priority.textContent = m.priority || "–";
-  protocol.textContent = m.protocol === "http2" ? "h2" : "binary";
+  protocol.textContent = m.protocol === "http2" ? "h2" : "bin";
+  protocol.title = m.protocol === "http2" ? "HTTP/2" : "the binary protocol";
   delay.textContent = m.delay_ms ? m.delay_ms + " ms" : "";
   return row;
 }
