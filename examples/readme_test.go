@@ -1,6 +1,7 @@
 package examples_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/x509"
@@ -60,6 +61,58 @@ func TestDocumentedCommands(t *testing.T) {
 	}
 	if commands < 3 {
 		t.Errorf("%d commands were found, want 3 or more", commands)
+	}
+}
+
+// The commands of the go tool in CONTRIBUTING.md, with less work; and go doc of the README. A
+// command that is not in the table is an error.
+func TestDocumentedGoCommands(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it runs the go command")
+	}
+	less := map[string]string{ // the command that runs here; "": the same
+		"go doc -all example.com/apns":                     "",
+		"go test -list '^Fuzz' .":                          "",
+		"go test -run '^$' -fuzz '^FuzzReadMsg$' .":        "go test -run '^$' -fuzz '^FuzzReadMsg$' -fuzztime 1x .",
+		"go test -run '^$' -bench . -count 6 .":            "go test -run '^$' -bench . -count 1 -benchtime 1x .",
+		"go test -run Simulation -sim 100000 -timeout 0 .": "go test -run Simulation -sim 10 -repeat 1 -timeout 0 .",
+		"go test -run Simulation -seed 4711 .":             "go test -run Simulation -seed 4711 -repeat 1 .",
+		"go test ./...":                                    "skip", // this test is a part of it
+		"go test -v ./interop":                             "skip", // CI runs it in a step of its own
+	}
+	seen := make(map[string]bool)
+	for page, want := range map[string]int{"../README.md": 1, "../CONTRIBUTING.md": 7} {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		commands := regexp.MustCompile("(?m)^ {4,}(go (?:test|doc) [^#\n]*)|`(go (?:test|doc) [^`]*)`").FindAllStringSubmatch(string(text), -1)
+		for _, found := range commands {
+			command := strings.TrimSpace(found[1] + found[2])
+			here, known := less[command]
+			switch {
+			case !known:
+				t.Errorf("%s has the command %q, which is not in the table of this test", page, command)
+			case seen[command] || here == "skip":
+			default:
+				here = cmp.Or(here, command)
+				cmd := exec.CommandContext(t.Context(), "sh", "-c", here)
+				cmd.Dir = ".."
+				out, err := cmd.CombinedOutput()
+				if err != nil || len(out) == 0 || strings.Contains(string(out), "no tests to run") {
+					t.Errorf("%s: %s: got %v, want success and some tests\n%s", page, here, err, out)
+				}
+			}
+			seen[command] = true
+		}
+		if len(commands) < want {
+			t.Errorf("%s has %d commands, want %d or more", page, len(commands), want)
+		}
+	}
+	for command := range less {
+		if !seen[command] {
+			t.Errorf("no page has the command %q", command)
+		}
 	}
 }
 
