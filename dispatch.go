@@ -291,7 +291,8 @@ func (d *dispatcher) leaveFlightLocked(r *delivery) {
 }
 
 // requeueLocked puts deliveries of a session at the head of the queue, because the server
-// did not process them. The attempt is not counted. It does not dispatch: filledLocked and removeLocked do.
+// did not process them. The attempt is not counted. It does not dispatch: filledLocked and
+// removeLocked do.
 func (d *dispatcher) requeueLocked(rs *list) {
 	now := d.now()
 	for r := rs.first; r != nil; r = r.next {
@@ -330,10 +331,11 @@ func (d *dispatcher) addSessionLocked(s *session) bool {
 	return true
 }
 
-// drainingLocked is called when a session takes no more messages. A connection over HTTP/2
-// on which no message was answered counts as a failure to connect, unless it is closed
-// because it was idle or the dialer has counted a failure of it already. (concludeLocked counts those of the
-// binary protocol.) A Conn has no other session, so the messages in its queue end.
+// drainingLocked is called when a session takes no more messages. A connection over
+// HTTP/2 on which no message was answered counts as a failure to connect, unless it is
+// closed because it was idle or the dialer has counted a failure of it already.
+// (concludeLocked counts those of the binary protocol.) A Conn has no other session, so
+// the messages in its queue end.
 func (d *dispatcher) drainingLocked(s *session) {
 	if d.dialer != nil {
 		if s.isHTTP2 && s.isAdded && !s.hasAnswered && !s.isBlamed && s.end != errIdle && !d.closed {
